@@ -1,0 +1,48 @@
+/* checkpoint: the one way to get at a model's weights, whatever stores them: a Hugging Face directory, one
+ * that whit wrote, a third-party TQ3 directory. Every tensor, packed or plain, is a whit_mat. */
+#ifndef WHIT_CHECKPOINT_H
+#define WHIT_CHECKPOINT_H
+#include <jansson.h>
+#include "formats/format.h"
+#include "formats/tensor.h"
+
+typedef struct whit_weight {
+	char *name;    /* checkpoint name, "model.layers.0.mlp.down_proj.weight" */
+	int dtype;     /* element type of the original tensor */
+	int ndim;
+	int64_t shape[WHIT_DIMS]; /* original shape */
+	whit_mat mat;  /* rows = shape[0], cols = product of the rest; a vector is one row (1, n) */
+	const char *file;
+	int64_t bytes; /* stored, all planes */
+	int passthrough; /* stored as it was */
+	double rel_mse; /* of a packed tensor as its manifest says, else 0 */
+	int64_t zero_groups;
+	const char *alias; /* non-NULL: no bytes of its own, the same tensor as this name (tied) */
+} whit_weight;
+
+typedef enum whit_ckpt_kind { WHIT_CKPT_HF, WHIT_CKPT_WHIT, WHIT_CKPT_TQ3 } whit_ckpt_kind;
+
+typedef struct whit_ckpt {
+	char *path;          /* the directory */
+	whit_ckpt_kind kind;
+	json_t *config;      /* config.json */
+	char *config_path;
+	json_t *manifest;    /* quant_manifest.json of a directory that whit wrote, else NULL */
+	whit_weight *w;      /* n weights sorted by name; only types that are number formats get a mat */
+	int64_t n;
+	int64_t file_bytes;  /* of all files needed to load the weights */
+	struct whit_ckpt_private *own; /* maps, codebooks, rotations */
+} whit_ckpt;
+
+int whit_ckpt_open(whit_ckpt *c, const char *path, whit_err *e);
+void whit_ckpt_close(whit_ckpt *c);
+const whit_weight *whit_ckpt_find(const whit_ckpt *c, const char *name); /* NULL = absent; follows aliases */
+/* Hash of the sorted lines "name, dtype, shape, hash of bytes" (turboquant.md 7), independent of sharding:
+ * "xxh3-128:<hex>" into out[48]. Reads every byte. Aliases are not lines. */
+int whit_ckpt_fingerprint(const whit_ckpt *c, char out[48], whit_err *e);
+/* Error if a mapped file changed since it was opened. */
+int whit_ckpt_check(const whit_ckpt *c, whit_err *e);
+/* Tells the OS that this weight's pages are not needed soon. */
+void whit_weight_drop(const whit_weight *w);
+const char *whit_ckpt_kind_name(whit_ckpt_kind k);
+#endif

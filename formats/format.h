@@ -1,0 +1,82 @@
+/* format: a number format says how bits decode into weights, and nothing about how codes are chosen.
+ *
+ * A matrix of any format is a whit_mat: row-major planes of bytes plus a little shared data. Plain F32,
+ * F16 and BF16 are formats like any other, so that loading, computing and quantizing know one kind of
+ * matrix. Rows of the table: formats.def; one file fmt_NAME.c each. */
+#ifndef WHIT_FORMAT_H
+#define WHIT_FORMAT_H
+#include "host/base.h"
+#include "formats/rotation.h"
+
+typedef struct whit_format whit_format;
+
+/* A format with its parameters filled in, as parsed from a name such as "tq4g128" or "int8". */
+typedef struct whit_spec {
+	const whit_format *fmt;
+	int bits;  /* code width; 0 where the format has no choice */
+	int group; /* weights that share a scale; 0 = the whole row */
+} whit_spec;
+
+enum { WHIT_PLANES = 4 };
+
+/* What one plane of a matrix is: "rows" rows of row_bytes bytes. Suffix and dtype are how it is stored. */
+typedef struct whit_plane_desc {
+	const char *suffix; /* "tq_codes"; the tensor is named PREFIX.suffix; "" = the tensor itself */
+	int dtype;          /* whit_dtype (tensor.h) of an element */
+	int64_t cols;       /* elements per row */
+	size_t row_bytes;
+} whit_plane_desc;
+
+/* Planes are borrowed (mapped from a file, or owned by whoever made the matrix), row r of plane p starts
+ * at plane[p] + r * row_bytes[p], with NO alignment promise. */
+typedef struct whit_mat {
+	whit_spec spec;
+	int64_t rows, cols;  /* logical: outputs x inputs */
+	int64_t width;       /* stored columns: cols, or cols padded by the rotation */
+	const uint8_t *plane[WHIT_PLANES];
+	size_t row_bytes[WHIT_PLANES];
+	int scale_f32;           /* scales are F32 instead of F16 (turboquant.md 6) */
+	const float *codebook;   /* 1 << bits ascending values, NULL where the format has none; borrowed */
+	const whit_rotation *rot; /* stored rows are rotated rows; NULL = as they are; borrowed */
+} whit_mat;
+
+/* How a codebook format's encoder chooses the stored scale (turboquant.md 4). */
+enum { WHIT_SCALE_LS, WHIT_SCALE_RAW, WHIT_SCALE_NORM, WHIT_SCALE_IP };
+
+struct whit_format {
+	const char *name; /* family, "tq" */
+	const char *help; /* one line: names it accepts and what the bytes are */
+	/* Parses a whole name ("tq4g128") into bits and group; 0 or -1, silently: the table tries each row. */
+	int (*parse)(const char *name, whit_spec *spec);
+	/* Canonical name of spec into out[32]; parse(name(spec)) == spec. */
+	void (*print)(const whit_spec *spec, char out[32]);
+	/* Planes of a (., width) matrix; returns their number, or -1 when the width does not fit (with text). */
+	int (*planes)(const whit_spec *spec, int64_t width, int scale_f32, whit_plane_desc out[WHIT_PLANES], whit_err *e);
+	/* Rows [r0, r1) of m as floats, out (r1-r0, m->width), still in the rotated frame. */
+	void (*decode)(const whit_mat *m, int64_t r0, int64_t r1, float *out);
+	/* Nearest encoding of one row w[width] (already rotated, finite) into planes that this matrix owns
+	 * (the const of plane is cast away here only). imp[width]: importance of each column in the squared
+	 * error, or NULL = 1. rule: WHIT_SCALE_*. Returns the number of scales that an F16 cannot hold (0 when
+	 * scale_f32); the caller then repeats the tensor with scale_f32. Adds all-zero groups to *zero_groups. */
+	int (*encode)(whit_mat *m, int64_t r, const float *w, const float *imp, int rule, int64_t *zero_groups);
+	/* y[t*ldy + r] = dot(row r, x + t*width) for r in [r0, r1), t in [0, T), straight from the packed
+	 * bytes; T <= WHIT_GEMV_MAX. x is in the frame of the stored rows. NULL = none: decode instead. */
+	void (*gemv)(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy);
+	int needs_codebook;
+};
+enum { WHIT_GEMV_MAX = 8 };
+
+/* The table: NULL-terminated, in formats.def order. */
+extern const whit_format *const whit_formats[];
+/* "tq4g128" -> spec. Unknown: WHIT_EUSAGE, the text lists what is known. */
+int whit_spec_parse(const char *name, whit_spec *spec, whit_err *e);
+static inline void whit_spec_name(const whit_spec *s, char out[32]) { s->fmt->print(s, out); }
+/* Bytes of all planes of a rows x width matrix, or -1 with text. */
+int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int scale_f32, whit_err *e);
+/* Rows [r0, r1) in the original frame, out (r1-r0, m->cols): decode, then undo the rotation and padding. */
+void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out);
+/* Allocates planes for spec/rows/cols/rot into m (spec, rows, cols, width, scale_f32, rot must be set);
+ * whit_mat_free releases planes so allocated. */
+int whit_mat_alloc(whit_mat *m, whit_err *e);
+void whit_mat_free(whit_mat *m);
+#endif

@@ -1,0 +1,137 @@
+/* engine: a model is a list of block programs; a program is a list of nodes (op, inputs, outputs, weights,
+ * attributes). An architecture file (arch_*.c) emits programs; this runs them, on any batch, with or
+ * without per-sequence state. It knows no architecture. */
+#ifndef WHIT_ENGINE_H
+#define WHIT_ENGINE_H
+#include "formats/checkpoint.h"
+#include "host/ops.h"
+
+enum { WHIT_NODE_IN = 6, WHIT_NODE_OUT = 3, WHIT_NODE_W = 4 };
+
+/* Numbers an op may want; an op documents which it reads. */
+typedef struct whit_attr {
+	float eps, shift, scale;
+	int64_t heads, kv_heads, dim, rot, window;
+	const double *inv_freq;
+	double mscale;
+} whit_attr;
+
+/* The tokens of one call: n_seq sequences, sequence s in rows [start[s], start[s+1]), its first new token at
+ * position past[s] (0 without state). */
+typedef struct whit_batch {
+	int64_t T;
+	int n_seq;
+	const int64_t *start; /* n_seq + 1 */
+	const int64_t *past;  /* n_seq */
+	const int64_t *pos;   /* T: position of each row in its sequence */
+	const int32_t *tokens; /* T */
+} whit_batch;
+
+typedef struct whit_op whit_op;
+typedef struct whit_node {
+	const whit_op *op;
+	int in[WHIT_NODE_IN], out[WHIT_NODE_OUT]; /* value numbers, -1 = none */
+	int w[WHIT_NODE_W];                       /* slots of the program's weight table, -1 = none */
+	whit_attr a;
+	int state;      /* number of this node among the program's nodes with state, -1 = none */
+	const char *role; /* "q_proj", "down_proj", "attn": for messages, recipes and statistics */
+} whit_node;
+
+/* What a node sees when it runs. Values are (T, width) floats. */
+typedef struct whit_call {
+	const whit_node *node;
+	const whit_batch *batch;
+	const float *in[WHIT_NODE_IN];
+	float *out[WHIT_NODE_OUT];
+	const whit_mat *w[WHIT_NODE_W];
+	const float *vec[WHIT_NODE_W]; /* one-row weights decoded to float, else NULL */
+	void **state;                  /* per sequence: this node's state block, NULL without state */
+	int64_t cap;                   /* tokens a state can hold */
+	whit_arena *scratch;
+	int plain;                     /* run the plain twin */
+} whit_call;
+
+/* One row per op. Backward and CUDA twins, and recurrent state, are further columns of the same row. */
+struct whit_op {
+	const char *name;
+	int (*forward)(whit_call *c, whit_err *e);
+	int (*backward)(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e);
+	/* Bytes of state per sequence for up to cap tokens; NULL = stateless. Zeroed at start. */
+	size_t (*state_bytes)(const whit_node *n, int64_t cap);
+};
+extern const whit_op *const whit_ops[]; /* NULL-terminated */
+const whit_op *whit_op_find(const char *name);
+
+typedef struct whit_slot { /* one weight of a program */
+	const char *role;
+	char *name;               /* checkpoint name */
+	const whit_weight *weight;
+	float *vec;               /* decoded, when it is one row; owned */
+	whit_mat dense;           /* decoded, when the model was opened so; owned */
+} whit_slot;
+
+typedef struct whit_program {
+	whit_node *node;
+	int n_node;
+	int64_t *width; /* columns of each value; value 0 is the input, n_val - 1 the output */
+	int n_val;
+	whit_slot *slot;
+	int n_slot;
+	int n_state;
+} whit_program;
+
+typedef struct whit_model {
+	whit_ckpt ckpt;
+	const struct whit_arch *arch;
+	int64_t vocab, hidden, layers, context; /* context: max_position_embeddings */
+	int32_t bos, eos[8];
+	int n_eos;
+	whit_program embed, *layer, head; /* embed: tokens to (T, hidden); head: norm and lm_head, to (T, vocab) */
+	int plain;                        /* run plain twins (oracle, noise floor) */
+	whit_arena arena;                 /* everything that lives as long as the model */
+} whit_model;
+
+enum { WHIT_OPEN_DECODE = 1 /* decode packed matrices to F32 at load instead of computing from codes */ };
+/* Opens checkpoint, recognises the architecture, binds every weight. Unknown architecture, missing, unused
+ * or misshapen tensor, unimplemented or missing config key: errors that list what is known. */
+int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e);
+void whit_model_close(whit_model *m);
+
+/* Per-sequence state (KV cache) of all layers for n_seq sequences of up to cap tokens. */
+typedef struct whit_state whit_state;
+whit_state *whit_state_new(const whit_model *m, int n_seq, int64_t cap);
+void whit_state_free(whit_state *s);
+void whit_state_clear(whit_state *s);
+size_t whit_state_bytes(const whit_state *s);
+
+/* h (T, hidden) = embeddings of b->tokens; an id outside the vocabulary is an error. */
+int whit_model_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e);
+/* Runs layer l in place on h (T, hidden). s NULL: no state, every past[] is 0. Non-finite output is
+ * WHIT_ENONFINITE naming layer, row and column. The caller advances positions; state rows are written at
+ * past[s] + i. */
+int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *s, float *h, whit_err *e);
+/* logits (n, vocab) of n rows of h: final norm and head. */
+int whit_model_head(whit_model *m, const float *h, int64_t n, float *logits, whit_err *e);
+/* Convenience: embed, all layers, and head of the last row of each sequence: logits (n_seq, vocab). */
+int whit_model_step(whit_model *m, const whit_batch *b, whit_state *s, float *logits, whit_err *e);
+
+/* ---- architectures ---- */
+typedef struct whit_arch {
+	const char *name; /* model_type in config.json */
+	const char *help;
+	/* Reads config, fills sizes and programs of m (names bound later by the engine). */
+	int (*build)(whit_model *m, whit_err *e);
+	/* Tensor names the file may hold and this architecture does not use: NULL-terminated globs. */
+	const char *const *ignored;
+} whit_arch;
+extern const whit_arch *const whit_archs[]; /* archs.def order, NULL-terminated */
+/* Which weights a quantizer may touch: 1 = a linear of a block, 2 = embedding or head, 0 = neither.
+ * *role gets the slot's role, *layer its layer (-1 outside layers). */
+int whit_model_role(const whit_model *m, const char *name, const char **role, int64_t *layer);
+
+/* Builders an architecture uses. Names may hold %lld for the layer. */
+void whit_program_init(whit_program *p, int64_t in_width);
+int whit_program_value(whit_program *p, int64_t width);
+int whit_program_slot(whit_program *p, const char *role, char *name, int64_t rows, int64_t cols, int required);
+whit_node *whit_program_node(whit_program *p, const char *op, const char *role);
+#endif

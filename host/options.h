@@ -1,0 +1,29 @@
+/* options: one table per subcommand is its parser, its --help and its error messages. */
+#ifndef WHIT_OPTIONS_H
+#define WHIT_OPTIONS_H
+#include "host/base.h"
+
+typedef struct whit_list { /* values of a repeatable option or the positional words */
+	const char **v;
+	int n;
+} whit_list;
+
+typedef struct whit_opt {
+	const char *name; /* "--ctx"; a name without dashes is a positional argument, in order */
+	char kind;        /* 's' text, 'i' int64_t, 'd' double, 'f' flag (int), 'l' whit_list, 'b' bytes (int64_t, K/M/G suffix) */
+	const char *arg;  /* what the value is called in help: "N", "FILE" */
+	const char *help; /* with default and unit */
+	void *out;        /* const char **, int64_t *, double *, int *, whit_list *; holds the default */
+	int required;
+} whit_opt;
+
+typedef struct whit_cmd {
+	const char *name, *summary;
+	int (*run)(int argc, char **argv, whit_err *e); /* argv[0] is the subcommand */
+} whit_cmd;
+
+/* Parses argv[1..] into the table (terminated by name == NULL). --help anywhere prints the page to stdout
+ * and returns 1. Misuse is WHIT_EUSAGE and names the nearest option. Options every command has (--threads,
+ * --cpu, --events, --quiet) are handled here. */
+int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int argc, char **argv, whit_err *e);
+#endif

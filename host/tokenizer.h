@@ -1,0 +1,35 @@
+/* tokenizer: text to token ids and back, as Hugging Face's tokenizer.json says: byte-level BPE (GPT-2,
+ * Qwen2/3, Llama 3 and kin) and SentencePiece-style BPE with byte fallback. */
+#ifndef WHIT_TOKENIZER_H
+#define WHIT_TOKENIZER_H
+#include "host/base.h"
+
+typedef struct whit_tok whit_tok;
+typedef struct whit_ids {
+	int32_t *id;
+	int64_t n, room;
+} whit_ids;
+void whit_ids_push(whit_ids *v, int32_t id);
+void whit_ids_free(whit_ids *v);
+
+enum {
+	WHIT_TOK_SPECIAL = 1, /* add what the post-processor adds (BOS) */
+	WHIT_TOK_PARSE = 2,   /* special tokens written in the text become their ids */
+};
+/* Reads DIR/tokenizer.json (required) and, where present, tokenizer_config.json. */
+int whit_tok_open(whit_tok **t, const char *dir, whit_err *e);
+/* The same from JSON text; config may be NULL. */
+int whit_tok_parse(whit_tok **t, const char *json, size_t n, const char *config, size_t n_config,
+                   const char *name, whit_err *e);
+void whit_tok_close(whit_tok *t);
+/* Appends the ids of text[n] to out. Bytes that are not UTF-8 are encoded as bytes (both kinds of
+ * tokenizer), never lost; normalizers apply to valid stretches only. */
+int whit_tok_encode(const whit_tok *t, const char *text, size_t n, unsigned flags, whit_ids *out, whit_err *e);
+/* Bytes of ids[n]; whit_free it. *len excludes the terminating NUL. skip_special drops special tokens. */
+char *whit_tok_decode(const whit_tok *t, const int32_t *ids, int64_t n, int skip_special, size_t *len);
+int64_t whit_tok_vocab(const whit_tok *t); /* largest id + 1 */
+int32_t whit_tok_bos(const whit_tok *t);   /* -1 = none */
+int32_t whit_tok_eos(const whit_tok *t);
+int whit_tok_is_special(const whit_tok *t, int32_t id);
+int whit_tok_adds_bos(const whit_tok *t);
+#endif
