@@ -1,4 +1,5 @@
 #include "formats/format.h"
+#include <stdio.h>
 #include <stdlib.h>
 
 #define FORMAT(name) extern const whit_format whit_format_##name;
