@@ -84,6 +84,7 @@ void whit_attention_fast_cpu(float *y, const float *q, const float *k, const flo
                              int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window,
                              whit_arena *scratch) {
 	int many = T >= MANY;
+	whit_blas_serial();
 	attn_job j = { y, q, k, v, T, past, heads, kv_heads, dim, window, scale, NULL, 0, whit_vec_get() };
 	j.tile_size = (past + T) * (many ? BLOCK : 1);
 	j.tile = whit_take(scratch, j.tile_size * whit_threads());

@@ -1,6 +1,8 @@
 /* op_vec: three compilations of op_vec_body.h and the choice between them. */
 #include "host/op_vec.h"
+#include <cblas.h>
 #include <math.h>
+#include <pthread.h>
 
 /* ---- plain C ---- */
 #define N(x) x##_c
@@ -111,4 +113,11 @@ void whit_items(int64_t n, int64_t work_per_item, whit_item_fn fn, void *ctx) {
 		return;
 	}
 	for (int64_t i = 0; i < n; i++) fn(ctx, i, 0);
+}
+
+static void blas_serial(void) { openblas_set_num_threads(1); }
+
+void whit_blas_serial(void) {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, blas_serial);
 }

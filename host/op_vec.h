@@ -28,4 +28,6 @@ const whit_vec *whit_vec_get(void);
 /* fn(ctx, i, worker) for i in [0, n): through whit_parallel, or serially when the whole is less than
  * about 20 microseconds of work (about 100000 flops), which handing out would cost. */
 void whit_items(int64_t n, int64_t work_per_item, whit_item_fn fn, void *ctx);
+/* Makes every BLAS call run on its caller's thread alone: threads are whit_parallel's business. */
+void whit_blas_serial(void);
 #endif
