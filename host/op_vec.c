@@ -1,4 +1,4 @@
-/* op_vec: three compilations of op_vec_body.h and the choice between them. */
+/* op_vec: three compilations of op_vecbody.h and the choice between them. */
 #include "host/op_vec.h"
 #include <cblas.h>
 #include <math.h>
@@ -29,7 +29,7 @@
 #define VTOP(a) (a)
 static inline float max_c(float a, float b) { return a > b ? a : b; } /* NaN in b stays, as maxps */
 static inline float min_c(float a, float b) { return a < b ? a : b; }
-#include "host/op_vec_body.h"
+#include "host/op_vecbody.h"
 
 #ifdef __x86_64__
 #include <immintrin.h>
@@ -70,7 +70,7 @@ VATTR static inline float top_avx2(__m256 a) {
 	s = _mm_max_ps(s, _mm_movehl_ps(s, s));
 	return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
 }
-#include "host/op_vec_body.h"
+#include "host/op_vecbody.h"
 
 /* ---- AVX-512 ---- */
 #define N(x) x##_avx512
@@ -95,7 +95,7 @@ VATTR static inline float top_avx2(__m256 a) {
 #define VSCALEF(p, n) _mm512_scalef_ps(p, n)
 #define VSUM(a) _mm512_reduce_add_ps(a)
 #define VTOP(a) _mm512_reduce_max_ps(a)
-#include "host/op_vec_body.h"
+#include "host/op_vecbody.h"
 #endif
 
 const whit_vec *whit_vec_get(void) {

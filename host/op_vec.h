@@ -1,5 +1,5 @@
 /* op_vec: the row kernels that fast twins are made of, one set per CPU level. Internal to host/op_*.c.
- * Written once (op_vec_body.h), compiled for plain C, AVX2 and AVX-512. Sums are float, in a fixed order. */
+ * Written once (op_vecbody.h), compiled for plain C, AVX2 and AVX-512. Sums are float, in a fixed order. */
 #ifndef WHIT_OP_VEC_H
 #define WHIT_OP_VEC_H
 #include "host/base.h"
