@@ -328,6 +328,11 @@ static void compare_files(const char *a, const char *b, const char *name) {
 	whit_free(y);
 }
 
+static int64_t size_of(const char *dir, const char *file) {
+	struct stat s;
+	return stat(in(dir, file), &s) ? 0 : s.st_size;
+}
+
 static void round_trip(void) {
 	static const struct {
 		const char *format;
@@ -355,6 +360,8 @@ static void round_trip(void) {
 		if (CHECK_RC(whit_ckpt_open(&c, to, &e), e)) {
 			CHECK_INT(c.kind, WHIT_CKPT_WHIT);
 			CHECK_INT(c.n, N_SAMPLE);
+			CHECK_INT(c.file_bytes, size_of(to, "quant_manifest.json") + size_of(to, "turboquant_sidecar.safetensors") +
+			          size_of(to, tq ? "turboquant_weights.safetensors" : "packed_weights.safetensors"));
 			for (int64_t i = 0; i < N_SAMPLE; i++) {
 				size_t n;
 				uint8_t *b = sample_bytes((int)i, &n);
