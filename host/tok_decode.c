@@ -92,7 +92,7 @@ static void undo_one(const tok_undo *u, const parts *a, int64_t i, parts *b) {
 	d->n = b->b.n - d->at;
 }
 
-char *whit_decoder_run(const tok_decoder *d, const tok_bpe *b, const int32_t *ids, int64_t n, int skip_special, size_t *len) {
+char *whit_undo_run(const tok_decoder *d, const tok_bpe *b, const int32_t *ids, int64_t n, int skip_special, size_t *len) {
 	parts x = {0}, y = {0};
 	for (int64_t i = 0; i < n; i++) {
 		if (ids[i] < 0 || ids[i] >= b->n_word || !b->word[ids[i]].p) continue;
@@ -203,7 +203,7 @@ static int read_decoder(tok_decoder *d, const json_t *j, const char *where, whit
 	return 0;
 }
 
-int whit_decoder_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e) {
+int whit_undo_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e) {
 	d->none = !j || json_is_null(j);
 	if (d->none) return 0;
 	char *where = whit_format_text("%s: decoder", file);

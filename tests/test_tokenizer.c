@@ -82,13 +82,15 @@ static void check_cases(const whit_tok *t, const char *name, const json_t *cases
 	json_array_foreach((json_t *)cases, i, c) {
 		size_t n, n_back, len;
 		char *text = unhex(json_string_value(json_array_get(c, 1)), &n);
-		char *back = unhex(json_string_value(json_array_get(c, 3)), &n_back);
+		const char *hex = json_string_value(json_array_get(c, 3)); /* NULL: the library decodes it otherwise */
+		char *back = hex ? unhex(hex, &n_back) : NULL;
 		whit_ids ids = {0};
 		unsigned flags = json_is_true(json_array_get(c, 0)) ? WHIT_TOK_PARSE : 0;
 		CHECK_RC(whit_tok_encode(t, text, n, flags, &ids, &e), e);
 		CHECK_MSG(same_ids(&ids, json_array_get(c, 2)), "%s: case %zu: ids of %s", name, i, text);
 		char *got = whit_tok_decode(t, ids.id, ids.n, 0, &len);
-		CHECK_MSG(len == n_back && !memcmp(got, back, len), "%s: case %zu: decoded to %s, need %s", name, i, got, back);
+		if (back)
+			CHECK_MSG(len == n_back && !memcmp(got, back, len), "%s: case %zu: decoded to %s, need %s", name, i, got, back);
 		whit_free(got);
 		whit_free(text);
 		whit_free(back);
@@ -317,7 +319,8 @@ static void check_vectors(whit_tok *t, const char *name, int want_cases) {
 	if (t && in && out) {
 		char *text = test_read(in, &n), *ids = test_read(out, &n_out), *from = text, *want = ids;
 		int cases = 0, good = 0;
-		for (char *end; (end = strstr(from, line)) || *want; cases++) {
+		for (char *end = text; end; cases++) { /* the last case, behind the last separator, is the empty text */
+			end = strstr(from, line);
 			size_t len = end ? (size_t)(end - from) : strlen(from), n_want = strcspn(want, "\n");
 			char *got = ids_text(t, from, len, 0);
 			while (*want == ' ') want++, n_want--;
@@ -347,12 +350,13 @@ static void check_byte_vectors(const char *name, const char *vocab_file, const c
 }
 
 static void test_vectors(void) {
-	check_byte_vectors("gpt-2", "tokenizers/gpt2/vocab.json", "tokenizers/gpt2/merges.txt", NULL, NULL, 0, 46);
-	check_byte_vectors("qwen2", "tokenizers/qwen/vocab.json", "tokenizers/qwen/merges.txt", QWEN2, "NFC", 0, 46);
-	check_byte_vectors("qwen35", "tokenizers/qwen/vocab.json", "tokenizers/qwen/merges.txt", QWEN35, "NFC", 0, 50);
-	check_byte_vectors("llama-bpe", "tokenizers/llama3/encoder.json", "tokenizers/llama3/vocab.bpe", LLAMA3, NULL, 1, 46);
+	check_byte_vectors("gpt-2", "tokenizers/gpt2/vocab.json", "tokenizers/gpt2/merges.txt", NULL, NULL, 0, 47);
+	check_byte_vectors("qwen2", "tokenizers/qwen/vocab.json", "tokenizers/qwen/merges.txt", QWEN2, "NFC", 0, 47);
+	/* llama.cpp does not normalize; two of these cases are decomposed letters, which NFC would join */
+	check_byte_vectors("qwen35", "tokenizers/qwen/vocab.json", "tokenizers/qwen/merges.txt", QWEN35, NULL, 0, 51);
+	check_byte_vectors("llama-bpe", "tokenizers/llama3/encoder.json", "tokenizers/llama3/vocab.bpe", LLAMA3, NULL, 1, 47);
 	json_t *qwen = tiktoken("tokenizers/qwen/qwen.tiktoken", QWEN2, "NFC");
-	if (qwen) check_vectors(parse_json(qwen), "qwen2", 46);
+	if (qwen) check_vectors(parse_json(qwen), "qwen2", 47);
 }
 
 /* This copy of Llama 2's file has spaces where NO-BREAK SPACE stood; whit refuses it, so they are put back. */
@@ -368,7 +372,8 @@ static void test_vectors_spm(void) {
 				if (*p == ' ') *o++ = (char)0xc2;
 				*o++ = *p == ' ' ? (char)0xa0 : *p;
 			}
-			json_object_set_new(vocab, json_string_value(json_sprintf("%.*s", (int)(o - text), text)), json_incref(v));
+			*o = 0;
+			json_object_set(vocab, text, v);
 		}
 		json_array_foreach(json_object_get(model, "merges"), i, v) {
 			const char *s = json_string_value(v), *space = strchr(s, ' ');
@@ -380,7 +385,7 @@ static void test_vectors_spm(void) {
 		}
 		json_object_set(model, "vocab", vocab);
 		json_object_set(model, "merges", merges);
-		check_vectors(parse_json(j), "llama-spm", 46);
+		check_vectors(parse_json(j), "llama-spm", 47);
 	}
 	json_decref(vocab);
 	json_decref(merges);
@@ -648,7 +653,7 @@ static void test_limits(void) {
 	CHECK_FAILS(whit_tok_encode(t, "ab\u00e9", 4, 0, &ids, &e), WHIT_EINPUT, e, "c3");
 	CHECK_INT(ids.n, 1);
 	whit_tok_close(t);
-	t = parse(REGEX("(?:a|a|ab?)+c"), NULL);
+	t = parse(REGEX("(?:a|a|ab?)+[cd]"), NULL);
 	char text[4096];
 	memset(text, 'a', sizeof text);
 	double t0 = whit_now();
