@@ -22,7 +22,7 @@ void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, con
  * would pack x again for every tile. */
 enum {
 	DEPTH = 512,   /* columns of a block: sums of blocks also round less than one long sum */
-	TOKENS = 512,  /* tokens of an item */
+	TOKENS = 576,  /* tokens of an item: a multiple of every level's panel (2, 24, 32) */
 	ROWS = 48,     /* rows of W in an item, fewer where they are long */
 	PAD = 16,      /* between rows of a tile: rows 4096 bytes apart would share one cache set */
 	ROTATE = 8     /* rows of x rotated by an item */
