@@ -17,10 +17,8 @@ static const double llama_cut = -16;
 /* ---- one position ---- */
 
 /* Largest TOP values of x[n], descending; strict comparison in index order keeps the lowest index on ties. */
-static void top_find(const float *x, int64_t n, int64_t top[TOP])
-{
+static void top_find(const float *x, int64_t n, int64_t top[TOP]) {
 	int k = 0;
-
 	for (int64_t i = 0; i < n; i++) {
 		if (k == TOP && !(x[i] > x[top[TOP - 1]])) continue;
 		int j = k < TOP ? k++ : TOP - 1;
@@ -30,10 +28,8 @@ static void top_find(const float *x, int64_t n, int64_t top[TOP])
 	for (; k < TOP; k++) top[k] = -1 - k; /* vocabularies below TOP */
 }
 
-static int row_check(const float *x, int64_t n, const char *who, whit_err *e)
-{
+static int row_check(const float *x, int64_t n, const char *who, whit_err *e) {
 	int64_t i = whit_first_nonfinite(x, n);
-
 	if (i < 0) return 0;
 	return whit_fail(e, WHIT_ENONFINITE, "%s: logit of token %lld is %g, need a finite number", who, (long long)i,
 	                 (double)x[i]);
@@ -45,24 +41,24 @@ typedef struct sums {
 } sums;
 
 typedef double (*exp_sum_fn)(const float *x, int64_t n, double max);
-typedef void (*pair_sums_fn)(sums *s, const float *p, const float *q, int64_t n, double lse_p, double lse_q);
+/* max and ln sum exp(x - max) of a row: ln P = (x - max) - ln, so that no digit is lost to large logits */
+typedef struct norm {
+	double max, ln;
+} norm;
+typedef void (*pair_sums_fn)(sums *s, const float *p, const float *q, int64_t n, norm np, norm nq);
 
 /* 1. sum exp(x - max) */
-static double exp_sum_plain(const float *x, int64_t n, double max)
-{
+static double exp_sum_plain(const float *x, int64_t n, double max) {
 	double s = 0;
-
 	for (int64_t i = 0; i < n; i++) s += exp(x[i] - max);
 	return s;
 }
 
 /* 2. both divergences, llama.cpp's cut one, and the dot products of the raw logits */
-static void pair_sums_plain(sums *s, const float *p, const float *q, int64_t n, double lse_p, double lse_q)
-{
+static void pair_sums_plain(sums *s, const float *p, const float *q, int64_t n, norm np, norm nq) {
 	memset(s, 0, sizeof(*s));
 	for (int64_t i = 0; i < n; i++) {
-		double lp = p[i] - lse_p, lq = q[i] - lse_q, d = lp - lq, f = exp(lp) * d;
-
+		double lp = p[i] - np.max - np.ln, lq = q[i] - nq.max - nq.ln, d = lp - lq, f = exp(lp) * d;
 		s->kld += f;
 		s->rev -= exp(lq) * d;
 		if (lp > llama_cut) s->llama += f;
@@ -82,13 +78,11 @@ enum { LANES = 4 };
 
 /* *y = exp(*x) for x <= 1, below -708 zero (there exp is under 1e-307, and a sum has terms near 1).
  * x = n ln2 + r, |r| <= ln2/2; Taylor to r^13 leaves 4e-18; n is added to the exponent bits. */
-INLINE void exp_vec(const vd *x, vd *y)
-{
+INLINE void exp_vec(const vd *x, vd *y) {
 	const vd magic = {0x1.8p52, 0x1.8p52, 0x1.8p52, 0x1.8p52}; /* adding it rounds to an integer in the low bits */
 	vd t = *x * 0x1.71547652b82fep0 + magic, n = t - magic;
 	vd r = *x - n * 0x1.62e42fefa3800p-1; /* ln2 in two parts, the first with 42 bits: n times it is exact */
 	vd s;
-
 	r = r - n * 0x1.ef35793c76730p-45;
 	s = r * (1.0 / 6227020800) + 1.0 / 479001600;
 	s = s * r + 1.0 / 39916800;
@@ -107,44 +101,36 @@ INLINE void exp_vec(const vd *x, vd *y)
 }
 
 /* Four logits as doubles. */
-INLINE void load_vec(const float *x, vd *v)
-{
+INLINE void load_vec(const float *x, vd *v) {
 	vf f;
-
 	memcpy(&f, x, sizeof(f));
 	*v = __builtin_convertvector(f, vd);
 }
 
-INLINE double add_lanes(const vd *v)
-{
+INLINE double add_lanes(const vd *v) {
 	return ((*v)[0] + (*v)[1]) + ((*v)[2] + (*v)[3]);
 }
 
 /* The last n < LANES logits in a vector of their own; the lanes beyond are masked out of every sum. */
-static void load_tail(const float *x, int64_t n, float out[LANES], vi *mask)
-{
+static void load_tail(const float *x, int64_t n, float out[LANES], vi *mask) {
 	for (int i = 0; i < LANES; i++) {
 		out[i] = i < n ? x[i] : 0;
 		(*mask)[i] = -(int64_t)(i < n);
 	}
 }
 
-INLINE void exp_sum_step(vd *s, const float *x, double max, const vi *mask)
-{
+INLINE void exp_sum_step(vd *s, const float *x, double max, const vi *mask) {
 	vd a, u;
-
 	load_vec(x, &a);
 	a = a - max;
 	exp_vec(&a, &u);
 	*s = *s + (vd)((vi)u & *mask);
 }
 
-INLINE double exp_sum_body(const float *x, int64_t n, double max)
-{
+INLINE double exp_sum_body(const float *x, int64_t n, double max) {
 	const vi all = {-1, -1, -1, -1};
 	vd s0 = {0}, s1 = {0};
 	int64_t i = 0;
-
 	for (; i + 2 * LANES <= n; i += 2 * LANES) { /* two chains hide the latency */
 		exp_sum_step(&s0, x + i, max, &all);
 		exp_sum_step(&s1, x + i + LANES, max, &all);
@@ -163,14 +149,12 @@ typedef struct vsums {
 	vd kld, rev, llama, pq, pp, qq;
 } vsums;
 
-INLINE void pair_step(vsums *s, const float *p, const float *q, double lse_p, double lse_q, const vi *mask)
-{
+INLINE void pair_step(vsums *s, const float *p, const float *q, norm np, norm nq, const vi *mask) {
 	vd a, b, lp, lq, u, v, d, f;
-
 	load_vec(p, &a);
 	load_vec(q, &b);
-	lp = a - lse_p;
-	lq = b - lse_q;
+	lp = a - np.max - np.ln;
+	lq = b - nq.max - nq.ln;
 	exp_vec(&lp, &u);
 	exp_vec(&lq, &v);
 	d = (vd)((vi)(lp - lq) & *mask);
@@ -183,37 +167,33 @@ INLINE void pair_step(vsums *s, const float *p, const float *q, double lse_p, do
 	s->qq = s->qq + b * b;
 }
 
-INLINE void pair_sums_body(sums *out, const float *p, const float *q, int64_t n, double lse_p, double lse_q)
-{
+INLINE void pair_sums_body(sums *out, const float *p, const float *q, int64_t n, norm np, norm nq) {
 	const vi all = {-1, -1, -1, -1};
 	vsums s;
 	int64_t i = 0;
-
 	memset(&s, 0, sizeof(s));
-	for (; i + LANES <= n; i += LANES) pair_step(&s, p + i, q + i, lse_p, lse_q, &all);
+	for (; i + LANES <= n; i += LANES) pair_step(&s, p + i, q + i, np, nq, &all);
 	if (i < n) {
 		float tp[LANES], tq[LANES];
 		vi mask;
 		load_tail(p + i, n - i, tp, &mask);
 		load_tail(q + i, n - i, tq, &mask);
-		pair_step(&s, tp, tq, lse_p, lse_q, &mask);
+		pair_step(&s, tp, tq, np, nq, &mask);
 	}
 	*out = (sums){add_lanes(&s.kld), add_lanes(&s.rev), add_lanes(&s.llama),
 	              add_lanes(&s.pq), add_lanes(&s.pp), add_lanes(&s.qq)};
 }
 
 static double exp_sum_base(const float *x, int64_t n, double max) { return exp_sum_body(x, n, max); }
-static void pair_sums_base(sums *s, const float *p, const float *q, int64_t n, double lse_p, double lse_q)
-{
-	pair_sums_body(s, p, q, n, lse_p, lse_q);
+static void pair_sums_base(sums *s, const float *p, const float *q, int64_t n, norm np, norm nq) {
+	pair_sums_body(s, p, q, n, np, nq);
 }
 
 #if defined(__x86_64__)
 #define AVX2 __attribute__((target("avx2")))
 AVX2 static double exp_sum_avx2(const float *x, int64_t n, double max) { return exp_sum_body(x, n, max); }
-AVX2 static void pair_sums_avx2(sums *s, const float *p, const float *q, int64_t n, double lse_p, double lse_q)
-{
-	pair_sums_body(s, p, q, n, lse_p, lse_q);
+AVX2 static void pair_sums_avx2(sums *s, const float *p, const float *q, int64_t n, norm np, norm nq) {
+	pair_sums_body(s, p, q, n, np, nq);
 }
 #else
 #define exp_sum_avx2 exp_sum_base
@@ -221,30 +201,28 @@ AVX2 static void pair_sums_avx2(sums *s, const float *p, const float *q, int64_t
 #endif
 
 static int measure(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target, exp_sum_fn exp_sum,
-                   pair_sums_fn pair_sums, whit_err *e)
-{
+                   pair_sums_fn pair_sums, whit_err *e) {
 	int64_t top_p[TOP], top_q[TOP];
-	double lse_p, lse_q;
+	norm np, nq;
 	sums s;
 	int rc;
-
 	if (target < 0 || target >= vocab)
 		return whit_fail(e, WHIT_EINTERNAL, "target token is %d, need one below %lld", target, (long long)vocab);
 	if ((rc = row_check(p, vocab, q ? "reference" : "model", e))) return rc;
 	top_find(p, vocab, top_p);
-	lse_p = p[top_p[0]] + log(exp_sum(p, vocab, p[top_p[0]]));
-	*pt = (whit_point){.nll_p = lse_p - p[target], .nll_q = NAN, .kld = NAN, .kld_rev = NAN, .kld_llama = NAN,
+	np = (norm){p[top_p[0]], log(exp_sum(p, vocab, p[top_p[0]]))};
+	*pt = (whit_point){.nll_p = np.ln - (p[target] - np.max), .nll_q = NAN, .kld = NAN, .kld_rev = NAN, .kld_llama = NAN,
 	                   .q_x = NAN, .cosine = NAN, .top1 = -1, .top5 = -1, .top1_in5 = -1};
 	pt->p_x = exp(-pt->nll_p);
-	pt->p_max = exp(p[top_p[0]] - lse_p);
+	pt->p_max = exp(-np.ln);
 	if (!q) return 0;
 
 	if ((rc = row_check(q, vocab, "model", e))) return rc;
 	top_find(q, vocab, top_q);
-	lse_q = q[top_q[0]] + log(exp_sum(q, vocab, q[top_q[0]]));
-	pt->nll_q = lse_q - q[target];
+	nq = (norm){q[top_q[0]], log(exp_sum(q, vocab, q[top_q[0]]))};
+	pt->nll_q = nq.ln - (q[target] - nq.max);
 	pt->q_x = exp(-pt->nll_q);
-	pair_sums(&s, p, q, vocab, lse_p, lse_q);
+	pair_sums(&s, p, q, vocab, np, nq);
 	pt->kld = s.kld;
 	pt->kld_rev = s.rev;
 	pt->kld_llama = s.llama;
@@ -259,23 +237,20 @@ static int measure(whit_point *pt, const float *p, const float *q, int64_t vocab
 	return 0;
 }
 
-int whit_point_measure(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target, whit_err *e)
-{
+int whit_point_measure(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target, whit_err *e) {
 	if (whit_cpu_level() > 0) return measure(pt, p, q, vocab, target, exp_sum_avx2, pair_sums_avx2, e);
 	return measure(pt, p, q, vocab, target, exp_sum_base, pair_sums_base, e);
 }
 
-int whit_point_measure_plain(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target, whit_err *e)
-{
+int whit_point_measure_plain(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target,
+                             whit_err *e) {
 	return measure(pt, p, q, vocab, target, exp_sum_plain, pair_sums_plain, e);
 }
 
 /* ---- all positions ---- */
 
-double whit_percentile(const double *sorted, int64_t n, double q)
-{
+double whit_percentile(const double *sorted, int64_t n, double q) {
 	double at, low;
-
 	if (n <= 0) return NAN;
 	at = q * (double)(n - 1);
 	low = floor(at);
@@ -283,10 +258,8 @@ double whit_percentile(const double *sorted, int64_t n, double q)
 	return sorted[(int64_t)low] + (at - low) * (sorted[(int64_t)low + 1] - sorted[(int64_t)low]);
 }
 
-static int ascending(const void *a, const void *b)
-{
+static int ascending(const void *a, const void *b) {
 	double x = *(const double *)a, y = *(const double *)b;
-
 	return (x > y) - (x < y);
 }
 
@@ -294,10 +267,8 @@ static int ascending(const void *a, const void *b)
  * sums whose ratio to W is the perplexities' exponent. */
 enum { W, WNLL_P, WNLL_Q, N, NP, NQ, NPP, NQQ, NPQ, KLD, REV, LLAMA, TOP1, TOP5, TOP1IN5, DP, DP2, COS, N_COS, SUMS };
 
-static void add_point(double *s, const whit_point *pt)
-{
+static void add_point(double *s, const whit_point *pt) {
 	double dp = pt->q_x - pt->p_x;
-
 	s[N]++;
 	s[NP] += pt->nll_p;
 	s[NQ] += pt->nll_q;
@@ -322,10 +293,8 @@ static void add_point(double *s, const whit_point *pt)
 enum { NLL, PPL, NLL_REF, PPL_REF, RATIO, DIFF, CORR, S_KLD, S_REV, S_LLAMA, S_TOP1, S_TOP5, S_TOP1IN5, S_DP, S_DPRMS,
        S_COS, STATS };
 
-static void stats_of(const double *s, int have_q, double *v)
-{
+static void stats_of(const double *s, int have_q, double *v) {
 	double p = s[WNLL_P] / s[W], q = s[WNLL_Q] / s[W], n = s[N];
-
 	for (int i = 0; i < STATS; i++) v[i] = NAN;
 	v[NLL] = have_q ? q : p;
 	v[PPL] = exp(v[NLL]);
@@ -334,7 +303,9 @@ static void stats_of(const double *s, int have_q, double *v)
 	v[PPL_REF] = exp(p);
 	v[RATIO] = exp(q - p);
 	v[DIFF] = exp(q) - exp(p);
-	v[CORR] = (s[NPQ] - s[NP] * s[NQ] / n) / sqrt((s[NPP] - s[NP] * s[NP] / n) * (s[NQQ] - s[NQ] * s[NQ] / n));
+	/* a variance that rounding could have made is none, and then there is no correlation */
+	double vp = s[NPP] - s[NP] * s[NP] / n, vq = s[NQQ] - s[NQ] * s[NQ] / n;
+	if (vp > 1e-12 * s[NPP] && vq > 1e-12 * s[NQQ]) v[CORR] = (s[NPQ] - s[NP] * s[NQ] / n) / sqrt(vp * vq);
 	v[S_KLD] = s[KLD] / n;
 	v[S_REV] = s[REV] / n;
 	v[S_LLAMA] = s[LLAMA] / n;
@@ -347,11 +318,9 @@ static void stats_of(const double *s, int have_q, double *v)
 }
 
 /* Standard deviation and 2.5-97.5 % interval of each statistic over resamples of the chunks. */
-static void bootstrap(whit_stat *const *st, const double *sum, int64_t chunks, int have_q)
-{
+static void bootstrap(whit_stat *const *st, const double *sum, int64_t chunks, int have_q) {
 	double *rep = whit_alloc(sizeof(double) * STATS * WHIT_REPLICATES);
 	whit_rng g;
-
 	whit_rng_key(&g, WHIT_BOOTSTRAP_SEED, 0, 0);
 	for (int r = 0; r < WHIT_REPLICATES; r++) {
 		double s[SUMS] = {0}, v[STATS];
@@ -366,10 +335,11 @@ static void bootstrap(whit_stat *const *st, const double *sum, int64_t chunks, i
 		double *x = rep + i * WHIT_REPLICATES, mean = 0, var = 0;
 		int bad = 0; /* a resample without this statistic makes its error unknown */
 		for (int r = 0; r < WHIT_REPLICATES; r++) {
-			mean += x[r] / WHIT_REPLICATES;
+			mean += x[r];
 			bad |= !isfinite(x[r]);
 		}
 		if (bad) continue;
+		mean /= WHIT_REPLICATES;
 		for (int r = 0; r < WHIT_REPLICATES; r++) var += (x[r] - mean) * (x[r] - mean);
 		qsort(x, WHIT_REPLICATES, sizeof(*x), ascending);
 		st[i]->se = sqrt(var / (WHIT_REPLICATES - 1));
@@ -380,10 +350,8 @@ static void bootstrap(whit_stat *const *st, const double *sum, int64_t chunks, i
 }
 
 /* Percentiles and extremes of KLD and dp, and the confidence buckets. */
-static void distribution(whit_summary *s, const whit_point *pt, int64_t n)
-{
+static void distribution(whit_summary *s, const whit_point *pt, int64_t n) {
 	double *x = whit_alloc((size_t)n * sizeof(double)), sum[WHIT_BUCKETS] = {0};
-
 	for (int64_t i = 0; i < n; i++) {
 		int b = WHIT_BUCKETS - 1;
 		x[i] = pt[i].kld;
@@ -410,16 +378,13 @@ static void distribution(whit_summary *s, const whit_point *pt, int64_t n)
 }
 
 /* sqrt(var / (n - 1)) of a mean, var with divisor n, as llama-perplexity prints. */
-static double token_se(double sum, double squares, double n)
-{
+static double token_se(double sum, double squares, double n) {
 	double mean = sum / n;
-
 	return sqrt(WHIT_MAX(squares / n - mean * mean, 0) / (n - 1));
 }
 
 void whit_summarize(whit_summary *s, const whit_point *pt, int64_t n, int have_q, const double *chunk_weight,
-                    int64_t chunks)
-{
+                    int64_t chunks) {
 	whit_stat *const st[STATS] = {&s->nll, &s->ppl, &s->nll_ref, &s->ppl_ref, &s->ppl_ratio, &s->ppl_diff, &s->nll_corr,
 	                              &s->kld, &s->kld_rev, &s->kld_llama, &s->top1, &s->top5, &s->top1_in5, &s->dp,
 	                              &s->dp_rms, &s->cosine};

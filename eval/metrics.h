@@ -52,6 +52,8 @@ typedef struct whit_summary {
  * the chunks with replacement from a fixed seed, the same draws for both models, so that ratios carry the
  * covariance; with one chunk errors are NaN. chunk_weight[chunks]: sliding_hf's weight of each chunk's mean
  * nll, or NULL = its count; only perplexities use it. pt[].chunk < chunks. */
-void whit_summarize(whit_summary *s, const whit_point *pt, int64_t n, int have_q, const double *chunk_weight, int64_t chunks);
-double whit_percentile(const double *sorted, int64_t n, double q); /* q in [0, 1], linear interpolation; NaN if n is 0 */
+void whit_summarize(whit_summary *s, const whit_point *pt, int64_t n, int have_q, const double *chunk_weight,
+                    int64_t chunks);
+/* q in [0, 1], linear interpolation; NaN if n is 0 */
+double whit_percentile(const double *sorted, int64_t n, double q);
 #endif
