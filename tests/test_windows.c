@@ -4,7 +4,8 @@
 
 static whit_err e;
 
-static void expect(const whit_windows *ws, int64_t i, int64_t begin, int64_t end, int64_t first, int64_t last, double weight) {
+static void expect(const whit_windows *ws, int64_t i, int64_t begin, int64_t end, int64_t first, int64_t last,
+                   double weight) {
 	if (!CHECK(i < ws->n)) return;
 	const whit_window *w = &ws->w[i];
 	CHECK_MSG(w->begin == begin && w->end == end && w->first == first && w->last == last && w->weight == weight,
@@ -115,7 +116,8 @@ static void run_errors(void) {
 	CHECK_FAILS(whit_windows_make(&ws, WHIT_SLIDING, 10, 4, 5, 0, &e), WHIT_EUSAGE, e, "stride is 5");
 	CHECK_FAILS(whit_windows_make(&ws, WHIT_SLIDING, 10, 1, 1, 0, &e), WHIT_EUSAGE, e, "context is 1");
 	CHECK_FAILS(whit_windows_make(&ws, WHIT_CHUNKED, 10, 2, 1, 0, &e), WHIT_EUSAGE, e, "context is 2");
-	CHECK_FAILS(whit_windows_make(&ws, WHIT_CHUNKED, 1023, 512, 0, 0, &e), WHIT_EINPUT, e, "is 1023 tokens, need at least 1024");
+	CHECK_FAILS(whit_windows_make(&ws, WHIT_CHUNKED, 1023, 512, 0, 0, &e), WHIT_EINPUT, e,
+	            "is 1023 tokens, need at least 1024");
 	CHECK_INT(whit_eval_mode_parse("chunked"), WHIT_CHUNKED);
 	CHECK_INT(whit_eval_mode_parse("sliding_hf"), WHIT_SLIDING_HF);
 	CHECK_INT(whit_eval_mode_parse("strided"), -1);
