@@ -22,7 +22,7 @@ typedef struct args {
 	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
 } args;
 
-/* "whit eval ..." as it could be typed again. */
+/* "whit eval ...", words quoted where a shell would split or expand them. */
 static char *command_text(int argc, char **argv) {
 	char *all = whit_strdup("whit");
 	for (int i = 0; i < argc; i++) {
@@ -78,7 +78,8 @@ static void prompts_free(prompts *p) {
 /* ---- one tokenizer for both models ---- */
 
 /* Both directories must tokenize the text alike, else their logits are about different tokens. */
-static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *model_dir, const whit_map *text, whit_err *e) {
+static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *model_dir, const whit_map *text,
+                       whit_err *e) {
 	whit_ids a = {0}, b = {0};
 	whit_tok *other = NULL;
 	int rc = whit_tok_open(&other, ref_dir, e);
@@ -149,6 +150,28 @@ static int samples_make(json_t *all, whit_model *m, whit_model *ref, const whit_
 
 /* ---- the command ---- */
 
+/* Fingerprints read every byte of both models, so only a report has them. */
+static int write_json(whit_report *rep, const char *path, whit_err *e) {
+	char model[48], ref[48];
+	int rc = whit_ckpt_fingerprint(&rep->model->ckpt, model, e);
+	if (!rc && rep->ref) rc = whit_ckpt_fingerprint(&rep->ref->ckpt, ref, e);
+	if (rc) return rc;
+	rep->model_fp = model;
+	rep->ref_fp = rep->ref ? ref : NULL;
+	json_t *j = whit_report_json(rep);
+	rc = whit_json_write(j, path, e);
+	json_decref(j);
+	return rc;
+}
+
+/* Finds out before the work, not after it, that a report cannot be written there. */
+static int try_output(const char *path, whit_err *e) {
+	whit_out o;
+	int rc = whit_out_open(&o, path, e);
+	if (!rc) whit_out_abort(&o);
+	return rc;
+}
+
 /* Everything after opening: m and ref (or NULL) are open, so is the text. */
 static int evaluate(const args *a, int mode, const char *command, whit_model *m, whit_model *ref, const whit_tok *tok,
                     const whit_map *text, const prompts *p, whit_err *e) {
@@ -156,7 +179,6 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	                    .batch_tokens = a->batch_tokens, .floor_tokens = a->floor_tokens};
 	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
 	json_t *samples = a->samples ? json_array() : NULL;
-	char fp[48], ref_fp[48];
 	whit_eval_result r = {0};
 	whit_report rep = {.command = command, .model = m, .ref = ref, .compute = a->compute, .text = a->text, .result = &r,
 	                   .prompt = p->line, .cosine = cosine, .n_prompt = p->n, .samples = samples};
@@ -168,22 +190,12 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	if (!rc) rc = whit_ckpt_check(&m->ckpt, e);
 	if (!rc && ref) rc = whit_ckpt_check(&ref->ckpt, e);
 	if (!rc) rc = whit_map_check(text, e);
-	if (!rc && a->json) { /* fingerprints read every byte: only a report needs them */
-		rc = whit_ckpt_fingerprint(&m->ckpt, fp, e);
-		if (!rc && ref) rc = whit_ckpt_fingerprint(&ref->ckpt, ref_fp, e);
-		rep.model_fp = fp;
-		rep.ref_fp = ref ? ref_fp : NULL;
-		if (!rc) {
-			json_t *j = whit_report_json(&rep);
-			rc = whit_json_write(j, a->json, e);
-			json_decref(j);
-		}
-	}
 	if (!rc) {
 		whit_report_print(&rep, stdout);
 		whit_event("eval", json_pack("{s:s, s:s, s:f, s:I}", "model", a->model, "mode", whit_eval_mode_name(mode), "ppl",
 		                             r.s.ppl.mean, "tokens", (json_int_t)r.s.tokens));
 	}
+	if (!rc && a->json) rc = write_json(&rep, a->json, e);
 	whit_eval_free(&r);
 	json_decref(samples);
 	whit_free(cosine);
@@ -199,7 +211,8 @@ static int check_args(const args *a, int *mode, whit_err *e) {
 		const char *name;
 		int64_t value, least;
 	} sizes[] = {{"--ctx", a->ctx, 0}, {"--stride", a->stride, 0}, {"--max-tokens", a->max_tokens, 0},
-	             {"--batch-tokens", a->batch_tokens, 0}, {"--floor-tokens", a->floor_tokens, -1}, {"--samples", a->samples, 0}};
+	             {"--batch-tokens", a->batch_tokens, 0}, {"--floor-tokens", a->floor_tokens, -1},
+	             {"--samples", a->samples, 0}};
 	for (int i = 0; i < WHIT_COUNT(sizes); i++)
 		if (sizes[i].value < sizes[i].least)
 			return whit_fail(e, WHIT_EUSAGE, "%s: is %lld, need at least %lld", sizes[i].name, (long long)sizes[i].value,
@@ -215,15 +228,18 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	    {"MODEL", 's', "MODEL", "Hugging Face directory, or one that whit wrote", &a.model, 1},
 	    {"--ref", 's', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref, 0},
 	    {"--text", 's', "FILE", "text to evaluate on", &a.text, 1},
-	    {"--mode", 's', "MODE", "sliding (default), sliding_hf (as the transformers documentation) or chunked (as llama-perplexity)", &a.mode, 0},
+	    {"--mode", 's', "MODE", "sliding (default), sliding_hf (weighted as in the transformers documentation) or chunked "
+	     "(as llama-perplexity)", &a.mode, 0},
 	    {"--ctx", 'i', "N", "window in tokens (default: the model's context, at most 512)", &a.ctx, 0},
 	    {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
 	    {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
 	    {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
 	    {"--json", 's', "FILE", "write the whole report as JSON", &a.json, 0},
-	    {"--prompts", 's', "FILE", "prompts for last-token cosine and samples, one a line (default: eight of our own)", &a.prompts, 0},
-	    {"--samples", 'i', "N", "put greedy continuations of N tokens per prompt into the report (default: none)", &a.samples, 0},
-	    {"--floor-tokens", 'i', "N", "positions to measure the noise floor on, 0 = none (default: 4e9 / parameters)", &a.floor_tokens, 0},
+	    {"--prompts", 's', "FILE", "prompts for last-token cosine and samples, one a line (default: eight of our own)",
+	     &a.prompts, 0},
+	    {"--samples", 'i', "N", "greedy continuations of N tokens per prompt in the JSON (default: none)", &a.samples, 0},
+	    {"--floor-tokens", 'i', "N", "positions to measure the noise floor on, 0 = none (default: 4e9 / parameters)",
+	     &a.floor_tokens, 0},
 	    {"--batch-tokens", 'i', "N", "tokens in flight (default: chosen by the model's width)", &a.batch_tokens, 0},
 	    {NULL, 0, NULL, NULL, NULL, 0},
 	};
@@ -232,13 +248,14 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	whit_tok *tok = NULL;
 	whit_map text = {0};
 	prompts p;
-	int mode, rc = whit_options("eval", "perplexity of a model, and what it lost against a reference", opts, argc, argv, e);
+	int mode, rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv, e);
 	if (rc) return rc;
 	if ((rc = check_args(&a, &mode, e))) return rc;
+	if (a.json && (rc = try_output(a.json, e))) return rc;
 	flags = strcmp(a.compute, "float") ? 0 : WHIT_OPEN_DECODE;
 
 	if ((rc = whit_map_open(&text, a.text, e))) return rc;
-	if ((rc = prompts_read(&p, a.prompts, e))) goto text_close;
+	if ((rc = prompts_read(&p, a.prompts, e))) goto prompts_free;
 	if ((rc = whit_tok_open(&tok, a.model, e))) goto prompts_free;
 	if ((rc = whit_model_open(&m, a.model, flags, e))) goto tok_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
@@ -252,7 +269,6 @@ tok_close:
 	whit_tok_close(tok);
 prompts_free:
 	prompts_free(&p);
-text_close:
 	whit_map_close(&text);
 	return rc;
 }
