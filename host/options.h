@@ -22,6 +22,8 @@ typedef struct whit_cmd {
 	int (*run)(int argc, char **argv, whit_err *e); /* argv[0] is the subcommand */
 } whit_cmd;
 
+/* The known name that a mistyped word probably meant (edit distance), or NULL. */
+const char *whit_nearest_name(const char *word, const char *const *name, int n);
 /* Parses argv[1..] into the table (terminated by name == NULL). --help anywhere prints the page to stdout
  * and returns 1. Misuse is WHIT_EUSAGE and names the nearest option. Options every command has (--threads,
  * --cpu, --events, --quiet) are handled here. */
