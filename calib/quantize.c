@@ -1,5 +1,6 @@
 /* Planning and running a quantization: policy comes from the recipe, codes from a method, bytes from a
  * format; this walks the tensors. */
+#define _GNU_SOURCE
 #include "calib/quantize.h"
 #include "formats/codebook.h"
 #include "formats/packed.h"
@@ -32,6 +33,7 @@ static int plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e) {
 	const whit_mat *m = &row->w->mat;
 	row->spec = u->spec;
 	row->width = m->cols;
+	whit_spec_resolve(&row->spec, m->cols);
 	int rc = whit_rotation_plan(&row->rot, u->rotation, u->seed, m->cols, row->spec.group, e);
 	if (!rc && u->rotation != WHIT_ROT_NONE)
 		row->width = (m->cols + row->rot.block - 1) / row->rot.block * row->rot.block;
@@ -191,6 +193,9 @@ static int encode_tensor(quantize_run *q, const whit_plan_row *row, whit_mat *m,
 		rc = row->rule->method->run(j, e);
 	if (rc || !j->bad_scales)
 		return rc;
+	if (!m->spec.bits)
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: %lld weights are beyond what its format holds, need another format",
+		                 row->w->file, row->w->name, (long long)j->bad_scales);
 
 	whit_say("warning: %s: %lld scales do not fit F16, F32 is used for this tensor", row->w->name,
 	         (long long)j->bad_scales);
@@ -298,11 +303,12 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	int rc = whit_ckpt_fingerprint(&m->ckpt, print, e);
 	if (rc)
 		return rc;
-	const char *slash = strrchr(m->ckpt.path, '/');
+	char *real = realpath(m->ckpt.path, NULL);
+	const char *slash = real ? strrchr(real, '/') : NULL;
 	char *text = whit_recipe_text(r);
 	describe(p, &info, &all_tq);
 	info.recipe = text;
-	info.source_id = slash && slash[1] ? slash + 1 : m->ckpt.path;
+	info.source_id = slash ? slash + 1 : m->ckpt.path;
 	info.fingerprint = print;
 	rc = whit_packed_open(&q.out, dir, &m->ckpt, all_tq, &info, e);
 	if (!rc)
@@ -321,6 +327,7 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	whit_free(q.rot);
 	whit_free(q.book);
 	whit_free(text);
+	free(real);
 	st->rel_mse = q.ref > 0 ? q.err / q.ref : 0;
 	st->seconds = whit_now() - start;
 	return rc;

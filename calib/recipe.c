@@ -1,6 +1,7 @@
 /* Recipes: parsing, matching, printing. Knows names of tensors only as strings. */
 #include "calib/recipe.h"
 #include "formats/codebook.h"
+#include "host/options.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -9,7 +10,7 @@
 
 enum { LINE_MAX_BYTES = 4096, BRACES_MAX = 256 };
 
-/* ---- words: names of enumerated values, and the one nearest to a mistake ---- */
+/* ---- words: names of enumerated values ---- */
 
 static const char *const scale_words[] = {"least_squares", "raw", "norm_corrected", "ip", NULL};
 static const char *const density_words[] = {"gaussian", "beta", NULL};
@@ -28,33 +29,7 @@ int whit_scale_parse(const char *name) { return word_find(scale_words, name); }
 const char *whit_density_name(int density) { return density_words[density]; }
 int whit_density_parse(const char *name) { return word_find(density_words, name); }
 
-/* Levenshtein's distance; words longer than the table compare by their beginning. */
-static int distance(const char *a, const char *b) {
-	enum { N = 32 };
-	int row[N + 1], na = (int)strnlen(a, N), nb = (int)strnlen(b, N);
-	for (int j = 0; j <= nb; j++)
-		row[j] = j;
-	for (int i = 1; i <= na; i++) {
-		int diag = row[0];
-		row[0] = i;
-		for (int j = 1; j <= nb; j++) {
-			int change = diag + (a[i - 1] != b[j - 1]);
-			diag = row[j];
-			row[j] = WHIT_MIN(change, WHIT_MIN(row[j], row[j - 1]) + 1);
-		}
-	}
-	return row[nb];
-}
-
-static const char *nearest_word(const char *const *words, const char *s) {
-	int best = 0;
-	for (int i = 1; words[i]; i++)
-		if (distance(words[i], s) < distance(words[best], s))
-			best = i;
-	return words[best];
-}
-
-/* Names of a table of our own, for nearest_word: methods and rotation kinds are listed elsewhere. */
+/* The same of what is listed elsewhere. */
 enum { TABLE_WORDS = 64 };
 static void method_words(const char *out[TABLE_WORDS]) {
 	int n = 0;
@@ -198,8 +173,15 @@ static int fail_at(whit_err *e, const line_at *at, const char *what, const char 
 }
 
 static int fail_near(whit_err *e, const line_at *at, const char *what, const char *is, const char *const *words) {
-	return whit_fail(e, WHIT_EUSAGE, "%s:%d: unknown %s '%s', nearest is '%s'", at->path, at->line, what, is,
-	                 nearest_word(words, is));
+	char known[512] = "";
+	int n = 0;
+	for (; words[n]; n++) {
+		size_t len = strlen(known);
+		snprintf(known + len, sizeof known - len, "%s%s", n ? ", " : "", words[n]);
+	}
+	const char *near = whit_nearest_name(is, words, n);
+	return whit_fail(e, WHIT_EUSAGE, "%s:%d: %s: is '%s', need one of %s%s%s", at->path, at->line, what, is, known,
+	                 near ? "; did you mean " : "", near ? near : "");
 }
 
 static int parse_seed(whit_rule *u, const char *value, const line_at *at, whit_err *e) {
