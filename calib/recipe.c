@@ -234,6 +234,8 @@ static int finish_rule(whit_rule *u, whit_err *e) {
 		return whit_fail(e, WHIT_EUSAGE, "method %s: does not fit format %s", u->method->name, name);
 	if (u->rotation < 0)
 		u->rotation = u->method->rotation;
+	if (!u->spec.bits)
+		u->rotation = WHIT_ROT_NONE;
 	if (!u->spec.fmt->needs_codebook) {
 		u->rule = WHIT_SCALE_LS;
 		u->density = WHIT_DENSITY_GAUSSIAN;
@@ -277,8 +279,10 @@ static int parse_rule(whit_rule *u, char *word[], int n, const line_at *at, whit
 		if (given & key)
 			return fail_at(e, at, "key", word[i], "each key once");
 		given |= key;
-		if (key >= 1 << 2 && key <= 1 << 3 && !u->spec.fmt->needs_codebook)
+		if ((key == 1 << 2 || key == 1 << 3) && !u->spec.fmt->needs_codebook)
 			return fail_at(e, at, "key", word[i], "a format with a codebook for it");
+		if (key == 1 << 1 && !u->spec.bits)
+			return fail_at(e, at, "key", word[i], "a format of codes for it, not plain floats");
 	}
 	if (!u->keep && finish_rule(u, e))
 		return whit_fail_in(e, "%s:%d", at->path, at->line);

@@ -129,6 +129,7 @@ static void refused(void) {
 	    {"a tq4g128 seed=-1", "seed"}, {"a tq4g128 seed=", "seed"}, {"a tq4g128 seed=18446744073709551616", "seed"},
 	    {"a tq4g128 seed=1x", "seed"}, {"a tq4g128 seed=1 seed=1", "once"}, {"a keep seed=1", "keep"},
 	    {"a int8 scale=raw", "codebook"}, {"a int8 density=beta", "codebook"}, {"a bf16 method=turboquant", "does not fit"},
+	    {"a bf16 method=nearest rotation=hadamard", "plain floats"},
 	    {"[a tq4g128", "']'"}, {"{a tq4g128", "'}'"}, {"a} tq4g128", "'{'"}, {"@linaer tq4g128", "did you mean @linear"},
 	    {"{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b} keep", "too many alternatives"},
 	    {"a tq4g128 seed=1 a=1 a=1 a=1 a=1 a=1 a=1 a=1 a=1", "10 words"}};
