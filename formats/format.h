@@ -14,8 +14,9 @@ typedef struct whit_format whit_format;
 typedef struct whit_spec {
 	const whit_format *fmt;
 	int bits;  /* code width; 0 where the format has no choice */
-	int group; /* weights that share a scale; 0 = the whole row */
+	int group; /* weights that share a scale; 0 = the whole row; WHIT_GROUP_AUTO until whit_spec_resolve */
 } whit_spec;
+enum { WHIT_GROUP_AUTO = -1 };
 
 enum { WHIT_PLANES = 4 };
 
@@ -57,7 +58,8 @@ struct whit_format {
 	/* Nearest encoding of one row w[width] (already rotated, finite) into planes that this matrix owns
 	 * (the const of plane is cast away here only). imp[width]: importance of each column in the squared
 	 * error, or NULL = 1. rule: WHIT_SCALE_*. Returns the number of scales that an F16 cannot hold (0 when
-	 * scale_f32); the caller then repeats the tensor with scale_f32. Adds all-zero groups to *zero_groups. */
+	 * scale_f32); the caller then repeats the tensor with scale_f32. Adds all-zero groups to *zero_groups.
+	 * Format f16 has no scale: it returns the number of weights beyond 65504, whatever scale_f32 says. */
 	int (*encode)(whit_mat *m, int64_t r, const float *w, const float *imp, int rule, int64_t *zero_groups);
 	/* y[t*ldy + r] = dot(row r, x + t*width) for r in [r0, r1), t in [0, T), straight from the packed
 	 * bytes; T <= WHIT_GEMV_MAX. x is in the frame of the stored rows. NULL = none: decode instead. */
@@ -71,6 +73,9 @@ extern const whit_format *const whit_formats[];
 /* "tq4g128" -> spec. Unknown: WHIT_EUSAGE, the text lists what is known. */
 int whit_spec_parse(const char *name, whit_spec *spec, whit_err *e);
 static inline void whit_spec_name(const whit_spec *s, char out[32]) { s->fmt->print(s, out); }
+/* Turns WHIT_GROUP_AUTO into the family's default for a weight of cols columns: 256, 128 where that does not
+ * divide (64 for cols 64). Everything below and every row's functions need a resolved spec. */
+void whit_spec_resolve(whit_spec *s, int64_t cols);
 /* Bytes of all planes of a rows x width matrix, or -1 with text. */
 int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int scale_f32, whit_err *e);
 /* Rows [r0, r1) in the original frame, out (r1-r0, m->cols): decode, then undo the rotation and padding. */
@@ -79,4 +84,6 @@ void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out);
  * whit_mat_free releases planes so allocated. */
 int whit_mat_alloc(whit_mat *m, whit_err *e);
 void whit_mat_free(whit_mat *m);
+/* For parse functions: a decimal number of 1..65536 without leading zero at *s, which moves past it; or -1. */
+int whit_parse_number(const char **s);
 #endif

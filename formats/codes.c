@@ -1,0 +1,89 @@
+#include "formats/codes.h"
+#include <float.h>
+#include <math.h>
+
+/* ---- bits ---- */
+
+void whit_codes_pack(uint8_t *dst, const uint8_t *code, int64_t n, int bits) {
+	uint64_t acc = 0;
+	int have = 0;
+	for (int64_t i = 0; i < n; i++) {
+		acc |= (uint64_t)code[i] << have;
+		for (have += bits; have >= 8; have -= 8, acc >>= 8) *dst++ = (uint8_t)acc;
+	}
+	if (have) *dst = (uint8_t)acc;
+}
+
+void whit_codes_unpack(uint8_t *code, const uint8_t *src, int64_t n, int bits) {
+	uint64_t acc = 0;
+	int have = 0;
+	for (int64_t i = 0; i < n; i++) {
+		for (; have < bits; have += 8) acc |= (uint64_t)*src++ << have;
+		code[i] = (uint8_t)(acc & ((1u << bits) - 1));
+		acc >>= bits;
+		have -= bits;
+	}
+}
+
+/* ---- scales ---- */
+
+float whit_codes_scale(const whit_codes *c, int64_t r, int64_t g) {
+	const uint8_t *p = c->m->plane[1] + (size_t)r * c->m->row_bytes[1];
+	return c->m->scale_f32 ? whit_load_f32(p + 4 * g) : whit_f16_to_f32(whit_load_u16(p + 2 * g));
+}
+
+float whit_scale_round(double s, int scale_f32, int *bad) {
+	if (scale_f32) return (float)fmax(fmin(s, FLT_MAX), -FLT_MAX);
+	if (!(fabs(s) <= 65504) || (s != 0 && fabs(s) < 0x1p-14)) ++*bad;
+	return whit_f16_to_f32(whit_f32_to_f16((float)s));
+}
+
+void whit_scale_put(const whit_mat *m, int64_t r, int64_t g, float s) {
+	uint8_t *p = (uint8_t *)m->plane[1] + (size_t)r * m->row_bytes[1];
+	if (m->scale_f32) {
+		memcpy(p + 4 * g, &s, 4);
+	} else {
+		uint16_t h = whit_f32_to_f16(s);
+		memcpy(p + 2 * g, &h, 2);
+	}
+}
+
+/* ---- plain ---- */
+
+/* One row of m->width weights. code is scratch. */
+static void decode_row(const whit_codes *c, int64_t r, uint8_t *code, float *out) {
+	int64_t n = c->m->width;
+	whit_codes_unpack(code, c->m->plane[0] + (size_t)r * c->m->row_bytes[0], n, c->bits);
+	for (int64_t g = 0; g < c->groups; g++) {
+		float s = whit_codes_scale(c, r, g);
+		for (int64_t i = g * c->group; i < WHIT_MIN(n, (g + 1) * c->group); i++) out[i] = s * c->level[code[i]];
+	}
+}
+
+void whit_codes_decode_plain(const whit_codes *c, int64_t r0, int64_t r1, float *out) {
+	uint8_t *code = whit_alloc((size_t)c->m->width);
+	for (int64_t r = r0; r < r1; r++) decode_row(c, r, code, out + (r - r0) * c->m->width);
+	whit_free(code);
+}
+
+void whit_codes_gemv_plain(const whit_codes *c, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
+	int64_t n = c->m->width;
+	uint8_t *code = whit_alloc((size_t)n);
+	float *w = whit_alloc((size_t)n * sizeof(float));
+	for (int64_t r = r0; r < r1; r++) {
+		decode_row(c, r, code, w);
+		for (int t = 0; t < T; t++) {
+			double acc = 0;
+			for (int64_t i = 0; i < n; i++) acc += (double)w[i] * x[t * n + i];
+			y[t * ldy + r] = (float)acc;
+		}
+	}
+	whit_free(w);
+	whit_free(code);
+}
+
+void whit_codes_decode(const whit_codes *c, int64_t r0, int64_t r1, float *out) { whit_codes_decode_plain(c, r0, r1, out); }
+
+void whit_codes_gemv(const whit_codes *c, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
+	whit_codes_gemv_plain(c, r0, r1, x, T, y, ldy);
+}

@@ -1,0 +1,86 @@
+#include "formats/format.h"
+#include <stdio.h>
+#include <stdlib.h>
+
+#define FORMAT(name) extern const whit_format whit_format_##name;
+#include "formats/formats.def"
+#undef FORMAT
+
+#define FORMAT(name) &whit_format_##name,
+const whit_format *const whit_formats[] = {
+#include "formats/formats.def"
+	NULL
+};
+#undef FORMAT
+
+int whit_spec_parse(const char *name, whit_spec *spec, whit_err *e) {
+	for (int i = 0; whit_formats[i]; i++)
+		if (!whit_formats[i]->parse(name, spec)) return 0;
+	char known[512];
+	size_t n = 0;
+	for (int i = 0; whit_formats[i] && n < sizeof known; i++)
+		n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? "; " : "", whit_formats[i]->help);
+	return whit_fail(e, WHIT_EUSAGE, "format \"%.64s\": is unknown, need one of: %s", name, known);
+}
+
+void whit_spec_resolve(whit_spec *s, int64_t cols) {
+	if (s->group != WHIT_GROUP_AUTO) return;
+	s->group = cols % 256 == 0 ? 256 : cols == 64 ? 64 : 128;
+}
+
+int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int scale_f32, whit_err *e) {
+	whit_plane_desc d[WHIT_PLANES];
+	int64_t sum = 0, one;
+	int n = s->fmt->planes(s, width, scale_f32, d, e);
+	if (n < 0) return -1;
+	for (int i = 0; i < n; i++)
+		if (__builtin_mul_overflow(rows, (int64_t)d[i].row_bytes, &one) || __builtin_add_overflow(sum, one, &sum)) {
+			whit_fail(e, WHIT_EINPUT, "matrix of %lld x %lld: is larger than memory can be", (long long)rows, (long long)width);
+			return -1;
+		}
+	return sum;
+}
+
+/* Rows that are decoded before they are rotated back: enough to amortise, few enough to stay in cache. */
+enum { DECODE_ROWS = 16 };
+
+void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out) {
+	if (!m->rot) {
+		m->spec.fmt->decode(m, r0, r1, out);
+		return;
+	}
+	float *tmp = whit_alloc((size_t)(DECODE_ROWS * m->width) * sizeof(float));
+	for (int64_t r = r0; r < r1; r += DECODE_ROWS) {
+		int64_t n = WHIT_MIN(DECODE_ROWS, r1 - r);
+		m->spec.fmt->decode(m, r, r + n, tmp);
+		whit_unrotate_cpu(m->rot, out + (r - r0) * m->cols, tmp, n);
+	}
+	whit_free(tmp);
+}
+
+int whit_mat_alloc(whit_mat *m, whit_err *e) {
+	whit_plane_desc d[WHIT_PLANES];
+	int n = m->spec.fmt->planes(&m->spec, m->width, m->scale_f32, d, e);
+	if (n < 0 || whit_spec_bytes(&m->spec, m->rows, m->width, m->scale_f32, e) < 0) return e->code;
+	for (int i = 0; i < WHIT_PLANES; i++) {
+		m->row_bytes[i] = i < n ? d[i].row_bytes : 0;
+		m->plane[i] = i < n ? whit_alloc((size_t)m->rows * d[i].row_bytes) : NULL;
+	}
+	return 0;
+}
+
+void whit_mat_free(whit_mat *m) {
+	for (int i = 0; i < WHIT_PLANES; i++) {
+		whit_free((void *)m->plane[i]);
+		m->plane[i] = NULL;
+	}
+}
+
+int whit_parse_number(const char **s) {
+	if (**s < '1' || **s > '9') return -1;
+	char *end;
+	long v = strtol(*s, &end, 10);
+	if (v > 65536) return -1;
+	*s = end;
+	return (int)v;
+}
