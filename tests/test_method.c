@@ -207,16 +207,15 @@ static void odd_rows(void) {
 				float out[COLS];
 				whit_mat_decode(&f.dst, r, r + 1, out);
 				CHECK_MSG(whit_first_nonfinite(out, COLS) < 0, "%s %s: row %d", m->name, formats[j], r);
-				double sum = 0, err = 0;
+				/* A least-squares scale never loses to decoding everything to zero; so a zero row stays zero. */
+				double ref = 0, err = 0;
 				for (int c = 0; c < COLS; c++) {
 					double w = source(&f)[r * COLS + c];
-					sum += fabs(w);
+					ref += w * w;
 					err += (w - out[c]) * (w - out[c]);
-					if (r == 0) CHECK(out[c] == 0);
 				}
-				if (r == 5 || r == 1) CHECK_MSG(err <= 1.0 * sum * sum, "%s %s: row %d", m->name, formats[j], r);
+				CHECK_MSG(err <= ref * (1 + 1e-5), "%s %s: row %d: %g of %g", m->name, formats[j], r, err, ref);
 			}
-			CHECK_MSG(f.job.err <= f.job.ref, "%s %s: %g of %g", m->name, formats[j], f.job.err, f.job.ref);
 			target_close(&f);
 		}
 	source_close(&f);
