@@ -1,15 +1,17 @@
 /* packed: writes weights as they come and keeps the manifest in memory (turboquant.md 7). No dates, no
  * machine's name: the same input and recipe give the same bytes. Refuses a weight that is added twice, never,
  * or not the source's. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include "formats/json.h"
 #include "formats/packed.h"
 #include "formats/safetensors.h"
 
-typedef struct saved_rotation {
-	const whit_rotation *rot; /* NULL: none */
-	int64_t dim;
+typedef struct saved_rotation { /* what tells rotations apart; the caller may free its own */
+	whit_rotation_spec spec;
+	whit_hash hash; /* of the dense matrix, if it has one */
+	float *dense;   /* (dim, dim), only for the sidecar */
 } saved_rotation;
 
 typedef struct saved_codebook {
@@ -95,31 +97,32 @@ static json_t *shape_json(const whit_weight *w) {
 	return a;
 }
 
-static int same_rotation(const whit_rotation *a, const whit_rotation *b) {
-	if (a == b) return 1;
-	if (!a || !b) return 0;
-	const whit_rotation_spec *x = whit_rotation_get(a), *y = whit_rotation_get(b);
-	const float *p = whit_rotation_dense(a), *q = whit_rotation_dense(b);
-	if (x->kind != y->kind || x->seed != y->seed || x->dim != y->dim || x->block != y->block || x->base != y->base) return 0;
-	return !p || !q ? p == q : !memcmp(p, q, sizeof(float) * (size_t)(x->dim * x->dim));
+static int same_rotation(const saved_rotation *a, const saved_rotation *b) {
+	const whit_rotation_spec *x = &a->spec, *y = &b->spec;
+	return x->kind == y->kind && x->seed == y->seed && x->dim == y->dim && x->block == y->block && x->base == y->base &&
+	       a->hash.hi == b->hash.hi && a->hash.lo == b->hash.lo;
 }
 
-/* The id of this rotation, new or known; dim is for the rows that have none. */
-static int rotation_id(whit_packed_out *o, const char *name, const whit_rotation *rot, int64_t dim, char id[24], whit_err *e) {
+/* The id of this rotation, new or known; rows of cols columns may have none. */
+static int rotation_id(whit_packed_out *o, const char *name, const whit_rotation *rot, int64_t cols, char id[24], whit_err *e) {
+	saved_rotation r = {.spec = {.kind = WHIT_ROT_NONE, .dim = cols, .block = cols, .base = 1}};
+	if (rot) r.spec = *whit_rotation_get(rot);
+	const float *dense = rot ? whit_rotation_dense(rot) : NULL;
+	size_t bytes = dense ? sizeof(float) * (size_t)(r.spec.dim * r.spec.dim) : 0;
+	if (dense) r.hash = whit_hash_bytes(dense, bytes);
 	int64_t i = 0;
-	while (i < o->n_rotation && !(same_rotation(o->rotation[i].rot, rot) && o->rotation[i].dim == dim)) i++;
+	while (i < o->n_rotation && !same_rotation(&o->rotation[i], &r)) i++;
 	snprintf(id, 24, "r%lld", (long long)i);
 	if (i < o->n_rotation) return 0;
-	static const whit_rotation_spec none = {.kind = WHIT_ROT_NONE};
-	const whit_rotation_spec *s = rot ? whit_rotation_get(rot) : &none;
-	if (s->kind == WHIT_ROT_TQ3 || s->seed > INT64_MAX)
+	if (r.spec.kind == WHIT_ROT_TQ3 || r.spec.seed > INT64_MAX)
 		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: rotation is %s with seed %llu, need haar_qr, hadamard or none with a seed under 2^63",
-		                 o->dir->path, name, whit_rotation_kind_name(s->kind), (unsigned long long)s->seed);
-	o->rotation = whit_realloc(o->rotation, (size_t)i * sizeof *o->rotation, (size_t)(i + 1) * sizeof *o->rotation);
-	o->rotation[o->n_rotation++] = (saved_rotation){rot, dim};
+		                 o->dir->path, name, whit_rotation_kind_name(r.spec.kind), (unsigned long long)r.spec.seed);
+	if (dense && o->sidecar) r.dense = memcpy(whit_alloc(bytes), dense, bytes);
+	o->rotation = whit_realloc(o->rotation, (size_t)i * sizeof r, (size_t)(i + 1) * sizeof r);
+	o->rotation[o->n_rotation++] = r;
 	json_object_set_new(o->rotations, id,
-	                    json_pack("{s:s, s:I, s:I, s:I, s:i}", "kind", whit_rotation_kind_name(s->kind), "seed", (json_int_t)s->seed,
-	                              "dim", (json_int_t)dim, "block", (json_int_t)(rot ? s->block : dim), "base", rot ? s->base : 1));
+	                    json_pack("{s:s, s:I, s:I, s:I, s:i}", "kind", whit_rotation_kind_name(r.spec.kind), "seed",
+	                              (json_int_t)r.spec.seed, "dim", (json_int_t)r.spec.dim, "block", (json_int_t)r.spec.block, "base", r.spec.base));
 	return 0;
 }
 
@@ -195,7 +198,7 @@ int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *
 	if (m->spec.fmt->needs_codebook) json_object_set_new(j, "codebook", json_string(code));
 	json_object_set_new(j, "norm_dtype", json_string(m->scale_f32 ? "F32" : "F16"));
 	json_object_set_new(j, "zero_groups", json_integer(zero_groups));
-	json_object_set_new(j, "rel_mse", json_real(rel_mse));
+	json_object_set_new(j, "rel_mse", isfinite(rel_mse) ? json_real(rel_mse) : json_null());
 	json_array_append_new(o->tensors, j);
 	count_spec(o, &m->spec);
 	return rc;
@@ -222,12 +225,11 @@ static int write_sidecar(whit_packed_out *o, whit_err *e) {
 	whit_free(path);
 	if (rc) return rc;
 	for (int64_t i = 0; i < o->n_rotation && !rc; i++) {
-		const whit_rotation *r = o->rotation[i].rot;
-		if (!r || !whit_rotation_dense(r)) continue;
-		int64_t d = whit_rotation_get(r)->dim;
+		int64_t d = o->rotation[i].spec.dim;
+		if (!o->rotation[i].dense) continue;
 		snprintf(name, sizeof name, "rotation.r%lld", (long long)i);
 		rc = whit_st_out_begin(st, name, WHIT_F32, 2, (int64_t[]){d, d}, e);
-		if (!rc) rc = whit_st_out_write(st, whit_rotation_dense(r), sizeof(float) * (size_t)(d * d), e);
+		if (!rc) rc = whit_st_out_write(st, o->rotation[i].dense, sizeof(float) * (size_t)(d * d), e);
 	}
 	for (int64_t i = 0; i < o->n_codebook && !rc; i++) {
 		int64_t n = (int64_t)1 << o->codebook[i].bits;
@@ -300,6 +302,7 @@ int whit_packed_commit(whit_packed_out *o, whit_err *e) {
 void whit_packed_abort(whit_packed_out *o) {
 	if (!o) return;
 	whit_st_out_abort(o->st);
+	for (int64_t i = 0; i < o->n_rotation; i++) whit_free(o->rotation[i].dense);
 	for (int64_t i = 0; i < o->n_codebook; i++) whit_free(o->codebook[i].values);
 	whit_free(o->codebook);
 	whit_free(o->rotation);
