@@ -44,7 +44,6 @@ static int plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e) {
 
 static int plan_row(whit_plan_row *row, const whit_model *m, whit_recipe *r, whit_err *e) {
 	const whit_weight *w = row->w;
-	row->role = "";
 	row->cls = whit_model_role(m, w->name, &row->role, &row->layer);
 	row->bytes = w->alias ? 0 : w->bytes;
 	row->rule = whit_recipe_match(r, w->name, w->alias ? WHIT_CLASS_NONE : row->cls, e);
@@ -75,6 +74,23 @@ static void plan_count(whit_plan *p, const whit_plan_row *row, int64_t *work) {
 
 static int same_rotation(const whit_rotation_spec *a, const whit_rotation_spec *b) {
 	return a->kind == b->kind && a->seed == b->seed && a->dim == b->dim && a->block == b->block && a->base == b->base;
+}
+
+static int same_book(const whit_plan_row *a, const whit_plan_row *b) {
+	return !a->why_kept && !b->why_kept && a->spec.bits == b->spec.bits && a->rule->density == b->rule->density &&
+	       (a->spec.group ? a->spec.group : a->width) == (b->spec.group ? b->spec.group : b->width);
+}
+
+/* Bytes of the codebooks, each once. */
+static int64_t plan_books(const whit_plan *p) {
+	int64_t bytes = 0;
+	for (int64_t i = 0; i < p->n; i++) {
+		int64_t j = 0;
+		if (p->row[i].why_kept || !p->row[i].spec.fmt->needs_codebook) continue;
+		while (j < i && !same_book(&p->row[j], &p->row[i])) j++;
+		bytes += j == i ? 4ll << p->row[i].spec.bits : 0;
+	}
+	return bytes;
 }
 
 /* Bytes of the dense rotations, which all live until the end. */
@@ -115,6 +131,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, whit_err *
 		return rc;
 	}
 	qsort(p->row, (size_t)p->n, sizeof *p->row, by_layer);
+	p->linear_bytes += plan_books(p);
 	p->bpw_linear = 8.0 * (double)p->linear_bytes / (double)p->linear_weights;
 	p->bpw_file = 8.0 * (double)p->file_bytes / (double)p->params;
 	p->peak_bytes = whit_peak_rss() + work + plan_rotations(p);

@@ -7,7 +7,7 @@
 typedef struct whit_plan_row {
 	const whit_weight *w;
 	const whit_rule *rule; /* NULL: no line concerns it (norm, bias, tied): kept */
-	const char *role;      /* the architecture's, "" = none */
+	const char *role;      /* the architecture's, NULL = none */
 	int64_t layer;         /* -1 = outside layers */
 	int cls;               /* WHIT_CLASS_* */
 	const char *why_kept;  /* non-NULL: kept, and why; the rest below is then zero but for bytes */
@@ -21,7 +21,7 @@ typedef struct whit_plan {
 	whit_plan_row *row;    /* n of them, by layer, then name */
 	int64_t n;
 	int64_t quantized;     /* rows that are */
-	int64_t linear_weights, linear_bytes; /* of the quantized tensors: quality.md 6 */
+	int64_t linear_weights, linear_bytes; /* of the quantized tensors and codebooks: quality.md 6 */
 	int64_t file_bytes;    /* weights file and manifest, about */
 	int64_t params;        /* of the source, tied tensors once */
 	double bpw_linear, bpw_file;

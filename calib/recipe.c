@@ -1,4 +1,5 @@
 /* Recipes: parsing, matching, printing. Knows names of tensors only as strings. */
+#define _GNU_SOURCE
 #include "calib/recipe.h"
 #include "formats/codebook.h"
 #include "host/options.h"
@@ -187,10 +188,10 @@ static int fail_near(whit_err *e, const line_at *at, const char *what, const cha
 static int parse_seed(whit_rule *u, const char *value, const line_at *at, whit_err *e) {
 	char *end;
 	errno = 0;
-	unsigned long long v = strtoull(value, &end, 10);
-	if (errno || *end || end == value || *value == '-' || *value == '+')
-		return fail_at(e, at, "seed", value, "a number 0..18446744073709551615");
-	u->seed = v;
+	long long v = strtoll(value, &end, 10);
+	if (errno || *end || end == value || v < 0 || *value == '+') /* a manifest holds seeds below 2^63 */
+		return fail_at(e, at, "seed", value, "a number 0..9223372036854775807");
+	u->seed = (uint64_t)v;
 	return 0;
 }
 

@@ -221,6 +221,7 @@ typedef struct session {
 	whit_eval_opts eval;
 	char **prompt; /* owned copies */
 	int64_t n_prompt;
+	char *command; /* as typed */
 	json_t *json; /* of --json */
 } session;
 
@@ -270,7 +271,7 @@ static int prepare_report(session *s, whit_err *e) {
 	if (o->samples && (rc = read_prompts(s, e))) return rc;
 	if (!o->eval) return 0;
 	if ((rc = whit_map_open(&s->text, o->eval, e))) return rc;
-	s->eval.mode = WHIT_SLIDING;
+	s->eval = (whit_eval_opts){.name = o->eval, .mode = WHIT_SLIDING, .floor_tokens = -1};
 	s->eval.ctx = o->ctx ? o->ctx : WHIT_MIN(s->model.context, 512);
 	s->eval.stride = WHIT_MAX(s->eval.ctx / 2, 1);
 	if (s->eval.ctx > s->model.context)
@@ -343,36 +344,55 @@ static int write_in(const char *dir, const char *name, const json_t *j, whit_err
 	return rc;
 }
 
-static int write_samples(session *s, whit_model *q, whit_err *e) {
-	json_t *all = json_array();
-	int rc = 0;
-	for (int64_t i = 0; i < s->n_prompt && !rc; i++) {
-		if (!(rc = whit_interrupted(e))) rc = sample(s, q, s->prompt[i], all, e);
-	}
-	if (!rc) rc = write_in(s->o.out, "sample_generations.json", all, e);
-	json_decref(all);
-	return rc;
-}
-
-/* eval_summary.json: measured with --eval, else sizes with nulls. */
-static int write_summary(session *s, whit_model *q, whit_err *e) {
+/* eval_summary.json: measured with --eval, else sizes and nulls. */
+static int write_summary(session *s, whit_model *q, const json_t *samples, whit_err *e) {
 	whit_eval_result res = {0};
+	double *cosine = whit_alloc((size_t)(s->n_prompt + 1) * sizeof *cosine);
+	const char *const *prompt = (const char *const *)s->prompt;
+	whit_report r = {.command = s->command, .model = q, .ref = &s->model, .compute = "packed", .text = s->o.eval,
+	                 .samples = samples};
 	int rc = 0;
-	if (s->o.eval) {
-		rc = whit_eval_run(&res, q, &s->model, s->tok, (const char *)s->text.data, s->text.bytes, &s->eval, e);
+	if (s->n_prompt) {
+		rc = whit_eval_prompts(q, &s->model, s->tok, prompt, (int)s->n_prompt, cosine, e);
+		r.prompt = prompt;
+		r.cosine = cosine;
+		r.n_prompt = (int)s->n_prompt;
 	}
-	if (!rc) rc = write_in(s->o.out, "eval_summary.json", NULL, e);
+	if (!rc && s->o.eval) {
+		rc = whit_eval_run(&res, q, &s->model, s->tok, (const char *)s->text.data, s->text.bytes, &s->eval, e);
+		r.result = &res;
+	}
+	if (!rc) {
+		json_t *summary = whit_report_summary_json(&r);
+		rc = write_in(s->o.out, "eval_summary.json", summary, e);
+		json_decref(summary);
+	}
+	if (!rc && s->o.eval) {
+		json_t *flat = whit_report_json(&r);
+		whit_report_print(&r, stdout);
+		whit_event("eval", json_incref(flat));
+		json_object_set_new(s->json, "eval", flat);
+	}
 	whit_eval_free(&res);
+	whit_free(cosine);
 	return rc;
 }
 
+/* Opens the output as anyone would, which also proves that it can be read. */
 static int report(session *s, whit_err *e) {
 	whit_model q;
+	json_t *samples = json_array();
 	int rc = whit_model_open(&q, s->o.out, 0, e);
-	if (rc) return rc;
-	rc = write_summary(s, &q, e);
-	if (!rc) rc = write_samples(s, &q, e);
-	whit_model_close(&q);
+	if (!rc) {
+		for (int64_t i = 0; i < s->n_prompt && !rc; i++) {
+			rc = whit_interrupted(e);
+			if (!rc) rc = sample(s, &q, s->prompt[i], samples, e);
+		}
+		if (!rc) rc = write_in(s->o.out, "sample_generations.json", samples, e);
+		if (!rc) rc = write_summary(s, &q, samples, e);
+		whit_model_close(&q);
+	}
+	json_decref(samples);
 	return rc;
 }
 
@@ -392,8 +412,9 @@ static int preflight(session *s, whit_err *e) {
 	json_t *plan = plan_json(&s->plan);
 	whit_event("plan", json_incref(plan));
 	char *recipe = whit_recipe_text(&s->recipe);
-	s->json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:n}", "format_version", 1, "program", "whit " WHIT_VERSION, "model",
-	                    s->o.model, "recipe", recipe, "plan", plan, "result");
+	s->json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:n, s:n}", "format_version", 1, "program", "whit " WHIT_VERSION, "model",
+	                    s->o.model, "recipe", recipe, "plan", plan, "result",
+	                    "eval");
 	whit_free(recipe);
 	return 0;
 }
@@ -435,6 +456,12 @@ int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
 	session s = {0};
 	int rc = parse_options(&s.o, argc, argv, e);
 	if (rc) return rc;
+	s.command = whit_strdup("whit");
+	for (int i = 0; i < argc; i++) {
+		char *longer = whit_format_text("%s %s", s.command, argv[i]);
+		whit_free(s.command);
+		s.command = longer;
+	}
 	rc = preflight(&s, e);
 	if (!rc && s.o.plan) {
 		if (s.o.json) rc = whit_json_write(s.json, s.o.json, e);
@@ -445,6 +472,7 @@ int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
 	json_decref(s.json);
 	for (int64_t i = 0; i < s.n_prompt; i++) whit_free(s.prompt[i]);
 	whit_free(s.prompt);
+	whit_free(s.command);
 	if (s.text.path) whit_map_close(&s.text);
 	if (s.tok) whit_tok_close(s.tok);
 	whit_plan_free(&s.plan);
