@@ -17,7 +17,7 @@ static const double PI = 3.14159265358979323846;
 
 /* ---- keys ---- */
 
-/* Keys that change nothing about the function from tokens to logits. */
+/* Keys that change nothing about the function from tokens to logits, or that the checkpoint reader judges. */
 static const char *const harmless[] = {
 	"model_type", "architectures", "torch_dtype", "dtype", "transformers_version", "use_cache", "initializer_range",
 	"attention_dropout", "pad_token_id", "pretraining_tp", "_name_or_path", "_attn_implementation", "_commit_hash",
@@ -26,7 +26,8 @@ static const char *const harmless[] = {
 	"unsloth_version", "unsloth_fixed", "unsloth_tied_embeddings_ok", "transformers.js_config", "output_attentions",
 	"output_hidden_states", "return_dict", "torchscript", "id2label", "label2id", "problem_type", "finetuning_task",
 	"task_specific_params", "chunk_size_feed_forward", "return_dict_in_generate", "keys_to_ignore_at_inference",
-	"gradient_checkpointing", "use_bfloat16", "vocab_file", "license", NULL
+	"gradient_checkpointing", "use_bfloat16", "vocab_file", "license",
+	"quantization_config", "compression_config", "auto_map", NULL
 };
 
 /* Keys of which we implement one value. */
@@ -65,13 +66,8 @@ static int check_fixed(const char *file, const char *key, const json_t *value, w
 int whit_config_check(const whit_model *m, const char *const *read, whit_err *e) {
 	const char *file = m->ckpt.config_path, *key;
 	json_t *value;
-	if (m->ckpt.kind == WHIT_CKPT_HF && json_is_object(json_object_get(m->ckpt.config, "quantization_config")))
-		return whit_fail(e, WHIT_EINPUT, "%s: key quantization_config: the model is already quantized, need one that is not", file);
-	if (json_is_object(json_object_get(m->ckpt.config, "auto_map")))
-		return whit_fail(e, WHIT_EINPUT, "%s: key auto_map: the model brings its own code, which is never run", file);
 	json_object_foreach(m->ckpt.config, key, value) {
-		if (json_is_null(value) || listed(read, key) || listed(harmless, key) || !strcmp(key, "quantization_config") || !strcmp(key, "auto_map"))
-			continue;
+		if (json_is_null(value) || listed(read, key) || listed(harmless, key)) continue;
 		int rc = check_fixed(file, key, value, e);
 		if (rc < 0) return rc;
 		if (rc) continue;

@@ -7,8 +7,7 @@
 
 /* Every key that stands in config.json (null = absent) must be in `read` (NULL-terminated: what the
  * architecture's reader looks at), in the common list of keys without effect on the function, or in the
- * common list of keys with one implemented value; anything else is an error that lists `read`. Refuses
- * quantization_config (of a Hugging Face directory) and auto_map. */
+ * common list of keys with one implemented value; anything else is an error that lists `read`. */
 int whit_config_check(const whit_model *m, const char *const *read, whit_err *e);
 
 /* A decoder; config readers fill it. */
