@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# The program as a user meets it: help, exit codes, one clear line for each mistake, nothing half-written.
+# usage: cli.sh WHIT DATA SCRATCH
+set -u
+whit=$1
+scratch=$3/cli-$$
+model=$(cd "$(dirname "$0")" && pwd)/models/wiki12M-qwen3
+text=$(cd "$(dirname "$0")" && pwd)/../eval/demo.txt
+mkdir -p "$scratch"
+trap 'rm -rf "$scratch"' EXIT
+ok=0 failed=0 skipped=0
+
+# expect CODE WORD COMMAND...: exit status CODE, WORD in what it printed, and at most two lines on stderr.
+expect() {
+	local code=$1 word=$2 rc lines
+	shift 2
+	"$@" >"$scratch/out" 2>"$scratch/err"
+	rc=$?
+	lines=$(wc -l <"$scratch/err")
+	if [ $rc -ne "$code" ]; then
+		echo "FAILED: exit $rc, need $code: $*"; cat "$scratch/err"; failed=$((failed + 1))
+	elif ! cat "$scratch/out" "$scratch/err" | grep -qF -- "$word"; then
+		echo "FAILED: no \"$word\" in what it says: $*"; cat "$scratch/err"; failed=$((failed + 1))
+	elif [ $rc -ne 0 ] && [ "$lines" -gt 2 ]; then
+		echo "FAILED: $lines lines of error, need at most 2: $*"; cat "$scratch/err"; failed=$((failed + 1))
+	else ok=$((ok + 1)); fi
+}
+absent() { for f in "$@"; do if [ -e "$f" ]; then echo "FAILED: $f is there"; failed=$((failed + 1)); else ok=$((ok + 1)); fi; done; }
+
+for c in inspect quantize eval generate bench; do
+	expect 0 "usage: whit $c" "$whit" $c --help
+	expect 0 "usage: whit $c" "$whit" help $c
+	expect 2 "unknown option" "$whit" $c --no-such-option
+done
+expect 2 "quantize" "$whit" quantise
+expect 2 "--method" "$whit" quantize a b --metod nearest
+expect 0 "exit codes" "$whit" --help
+expect 2 "missing" "$whit" eval
+expect 2 "need a whole number" "$whit" eval "$model" --text "$text" --ctx many
+
+# inputs that are not what they must be
+mkdir -p "$scratch/broken" && cp "$model"/*.json "$scratch/broken/"
+expect 3 "model.safetensors" "$whit" inspect "$scratch/broken"
+head -c 1000 "$model/model.safetensors" >"$scratch/broken/model.safetensors"
+expect 3 "model.safetensors" "$whit" inspect "$scratch/broken"
+cp "$model/model.safetensors" "$scratch/broken/"
+sed 's/"qwen3"/"gpt9"/' "$model/config.json" >"$scratch/broken/config.json"
+expect 3 "gpt9" "$whit" eval "$scratch/broken" --text "$text"
+sed 's/"hidden_size": 384/"hidden_size": 512/' "$model/config.json" >"$scratch/broken/config.json"
+expect 3 "512" "$whit" eval "$scratch/broken" --text "$text"
+sed '/"num_hidden_layers"/d' "$model/config.json" >"$scratch/broken/config.json"
+expect 3 "num_hidden_layers" "$whit" eval "$scratch/broken" --text "$text"
+expect 3 "$scratch/nothing" "$whit" inspect "$scratch/nothing"
+
+# texts
+: >"$scratch/empty.txt"
+expect 3 "empty.txt" "$whit" eval "$model" --text "$scratch/empty.txt"
+printf 'a' >"$scratch/tiny.txt"
+expect 3 "tiny.txt" "$whit" eval "$model" --text "$scratch/tiny.txt"
+expect 3 "absent.txt" "$whit" eval "$model" --text "$scratch/absent.txt"
+expect 2 "512" "$whit" eval "$model" --text "$text" --ctx 4096
+expect 2 "512" "$whit" generate "$model" --prompt hello -n 4096
+
+# quantize, and what it refuses
+expect 2 "tq4" "$whit" quantize "$model" "$scratch/x" --method turboquant --format tq44
+expect 2 "nearest" "$whit" quantize "$model" "$scratch/x" --method nearst --format tq4
+expect 0 "bpw" "$whit" quantize "$model" "$scratch/plan" --method turboquant --format tq4 --plan
+absent "$scratch/plan" "$scratch/plan.partial" "$scratch/x" "$scratch/x.partial"
+expect 0 "" "$whit" quantize "$model" "$scratch/q" --method turboquant --format tq4 --quiet
+expect 2 "exists" "$whit" quantize "$model" "$scratch/q" --method turboquant --format tq4
+expect 2 "" "$whit" quantize "$model" "$model" --method turboquant --format tq4 --force
+expect 0 "tq4" "$whit" inspect "$scratch/q"
+expect 0 "xxh3-128" "$whit" inspect "$scratch/q" --verify
+for f in turboquant_weights.safetensors quant_manifest.json eval_summary.json sample_generations.json config.json tokenizer.json; do
+	if [ -s "$scratch/q/$f" ]; then ok=$((ok + 1)); else echo "FAILED: $f is absent"; failed=$((failed + 1)); fi
+done
+# every JSON key a report promises
+expect 0 "KLD" "$whit" eval "$scratch/q" --ref "$model" --text "$text" --max-tokens 600 --ctx 128 --stride 64 --json "$scratch/r.json"
+for key in tokens nll ppl ppl_se ppl_ref kld_mean kld_se kld_p50 kld_p90 kld_p99 kld_p999 kld_max kld_rev_mean top1 top5 dp_rms \
+	cosine bpw_linear bpw_file bytes seconds tokens_per_s peak_rss; do
+	if grep -q "\"$key\": *[^ ]" "$scratch/r.json"; then ok=$((ok + 1)); else echo "FAILED: no $key in the report"; failed=$((failed + 1)); fi
+done
+# a full disk: exit 4, nothing under the final name
+if [ "$(id -u)" -eq 0 ] && mkdir -p "$scratch/small" && mount -t tmpfs -o size=2m tmpfs "$scratch/small" 2>/dev/null; then
+	expect 4 "" "$whit" quantize "$model" "$scratch/small/q" --method turboquant --format tq4 --quiet
+	absent "$scratch/small/q" "$scratch/small/q.partial"
+	umount "$scratch/small"
+else
+	echo "SKIP: no small file system can be mounted here"; skipped=$((skipped + 1))
+fi
+# a file size limit stands for a full disk in the middle of a write
+(ulimit -f 2000; exec "$whit" quantize "$model" "$scratch/limit" --method turboquant --format tq4 --quiet) >"$scratch/out" 2>"$scratch/err"
+rc=$?
+if [ $rc -eq 4 ]; then ok=$((ok + 1)); else echo "FAILED: exit $rc with a file size limit, need 4"; cat "$scratch/err"; failed=$((failed + 1)); fi
+absent "$scratch/limit" "$scratch/limit.partial"
+# an output nobody may write to
+expect 3 "/proc/q" "$whit" quantize "$model" /proc/q --method turboquant --format tq4 --quiet
+# Ctrl-C in the middle: 130, nothing under the final name
+"$whit" quantize "$model" "$scratch/int" --method turboquant --format tq8 --rotation haar_qr --quiet 2>"$scratch/err" &
+pid=$!
+sleep 0.15
+kill -INT $pid 2>/dev/null
+wait $pid
+rc=$?
+if [ $rc -eq 130 ]; then
+	ok=$((ok + 1))
+	absent "$scratch/int" "$scratch/int.partial"
+elif [ $rc -eq 0 ]; then
+	echo "SKIP: finished before the signal"; skipped=$((skipped + 1))
+else
+	echo "FAILED: exit $rc after SIGINT, need 130"; cat "$scratch/err"; failed=$((failed + 1))
+fi
+# events are JSON lines, the first says the schema
+"$whit" quantize "$model" "$scratch/ev" --method nearest --format int8 --quiet --events "$scratch/events" 2>/dev/null >/dev/null
+if head -1 "$scratch/events" | grep -q '"schema"' && grep -q '"end"' "$scratch/events"; then ok=$((ok + 1)); else
+	echo "FAILED: events"; failed=$((failed + 1)); fi
+# the same prompt and seed give the same text at any thread count
+a=$("$whit" generate "$scratch/q" --prompt "The river" -n 12 --temp 0.8 --seed 7 --threads 1 --quiet)
+b=$("$whit" generate "$scratch/q" --prompt "The river" -n 12 --temp 0.8 --seed 7 --threads 3 --quiet)
+if [ -n "$a" ] && [ "$a" = "$b" ]; then ok=$((ok + 1)); else echo "FAILED: generation depends on threads: $a / $b"; failed=$((failed + 1)); fi
+
+echo "$ok ok, $failed failed, $skipped skipped"
+[ $failed -eq 0 ]
