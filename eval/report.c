@@ -39,13 +39,10 @@ static const struct value_key {
 static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
 static json_t *integer(int64_t x) { return json_integer((json_int_t)x); }
 
-/* A string; bytes that are not UTF-8 (paths may hold any) become \xNN. */
-static json_t *text(const char *s) {
-	size_t n = s ? strlen(s) : 0, k = 0;
-	char *out;
+json_t *whit_report_text(const char *s, size_t n) {
+	char *out = whit_alloc(4 * n + 1);
+	size_t k = 0;
 	json_t *j;
-	if (!s) return json_null();
-	out = whit_alloc(4 * n + 1);
 	for (size_t i = 0; i < n;) {
 		utf8proc_int32_t c;
 		utf8proc_ssize_t len = utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &c);
@@ -59,6 +56,8 @@ static json_t *text(const char *s) {
 	whit_free(out);
 	return j;
 }
+
+static json_t *text(const char *s) { return s ? whit_report_text(s, strlen(s)) : json_null(); }
 
 /* key: value, or in a summary key: {mean, se, n}. */
 static void put_number(json_t *j, const char *key, double mean, double se, int64_t n, int summary) {
@@ -266,7 +265,8 @@ static int find_flags(const whit_eval_result *r, const char *flag[FLAGS]) {
 	if (!r) return 0;
 	if (r->s.few == 1) flag[n++] = "fewer than 100 scored tokens: no statistics";
 	if (r->s.few == 2) flag[n++] = "fewer than 20 chunks: errors are not to be trusted";
-	if (r->have_ref && r->s.kld.mean < 3 * r->floor_kld) flag[n++] = "at floor: mean KLD below three times the noise floor";
+	if (r->have_ref && r->s.kld.mean <= 3 * r->floor_kld)
+		flag[n++] = "at floor: mean KLD is not above three times the noise floor";
 	if (r->s.ppl.mean > (double)r->vocab) flag[n++] = "RED: perplexity exceeds the vocabulary size, worse than guessing";
 	if (r->text_invalid) flag[n++] = "the text holds bytes that are not UTF-8";
 	return n;
@@ -385,7 +385,8 @@ static void print_size(FILE *f, const char *name, const whit_model *m) {
 	char a[32], b[32];
 	whit_eval_size(m, &linear, &file, &bytes, &params);
 	fprintf(f, "%-10s %s: %s, %s parameters\n", name, m->ckpt.path, m->arch->name, grouped(params, a));
-	fprintf(f, "%-10s %.4f bits per weight in linears, %.4f in the whole file: %s bytes\n", "", linear, file, grouped(bytes, b));
+	fprintf(f, "%-10s %.4f bits per weight in linears, %.4f in the whole file: %s bytes\n", "", linear, file,
+	        grouped(bytes, b));
 	fprintf(f, "%-10s = %.4f GB (10^9 bytes) = %.4f GiB (2^30 bytes)\n", "", (double)bytes / 1e9, (double)bytes / 0x1p30);
 }
 

@@ -27,6 +27,8 @@ json_t *whit_report_json(const whit_report *r);
 json_t *whit_report_summary_json(const whit_report *r);
 /* The table. result must be set. */
 void whit_report_print(const whit_report *r, FILE *f);
+/* A JSON string of n bytes; those that are not UTF-8 (paths, halves of characters) become \xNN. */
+json_t *whit_report_text(const char *s, size_t n);
 /* Mean over prompts; NaN if there are none. */
 double whit_report_cosine(const whit_report *r);
 #endif
