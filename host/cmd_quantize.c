@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/statvfs.h>
-#include <utf8proc.h>
 #include "calib/quantize.h"
 #include "eval/eval.h"
 #include "eval/report.h"
@@ -285,24 +284,6 @@ static int prepare_report(session *s, whit_err *e) {
 	return rc;
 }
 
-/* Bytes that may not be UTF-8 (a prompt's, or a token that ends inside a character) as a JSON string, U+FFFD
- * in place of each stray byte. */
-static json_t *json_bytes(const char *text, size_t n) {
-	static const char stray[] = "\xef\xbf\xbd";
-	char *clean = whit_alloc(3 * n + 1);
-	size_t len = 0;
-	for (size_t i = 0; i < n;) {
-		utf8proc_int32_t point;
-		utf8proc_ssize_t k = utf8proc_iterate((const uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &point);
-		memcpy(clean + len, k > 0 ? text + i : stray, k > 0 ? (size_t)k : 3);
-		len += k > 0 ? (size_t)k : 3;
-		i += k > 0 ? (size_t)k : 1;
-	}
-	json_t *j = json_stringn(clean, len);
-	whit_free(clean);
-	return j;
-}
-
 /* Greedy continuation as JSON text. */
 static int continue_prompt(session *s, whit_model *m, const whit_ids *prompt, int64_t n, json_t **out, whit_err *e) {
 	whit_ids ids = {0};
@@ -310,7 +291,7 @@ static int continue_prompt(session *s, whit_model *m, const whit_ids *prompt, in
 	int rc = whit_generate(m, prompt->id, prompt->n, n, 0, 0, &ids, NULL, NULL, e);
 	if (!rc) {
 		char *text = whit_tok_decode(s->tok, ids.id, ids.n, 1, &len);
-		*out = json_bytes(text, len);
+		*out = whit_report_text(text, len);
 		whit_free(text);
 	}
 	whit_ids_free(&ids);
@@ -330,7 +311,7 @@ static int sample(session *s, whit_model *q, const char *prompt, json_t *all, wh
 	if (rc)
 		json_decref(base);
 	else
-		json_array_append_new(all, json_pack("{s:o, s:o, s:o, s:I, s:s}", "prompt", json_bytes(prompt, strlen(prompt)),
+		json_array_append_new(all, json_pack("{s:o, s:o, s:o, s:I, s:s}", "prompt", whit_report_text(prompt, strlen(prompt)),
 		                                     "base", base, "quantized", quantized, "max_new_tokens", (json_int_t)n,
 		                                     "decoding", "greedy"));
 	whit_ids_free(&ids);
@@ -412,8 +393,8 @@ static int preflight(session *s, whit_err *e) {
 	json_t *plan = plan_json(&s->plan);
 	whit_event("plan", json_incref(plan));
 	char *recipe = whit_recipe_text(&s->recipe);
-	s->json = json_pack("{s:i, s:s, s:s, s:s, s:o, s:n, s:n}", "format_version", 1, "program", "whit " WHIT_VERSION, "model",
-	                    s->o.model, "recipe", recipe, "plan", plan, "result",
+	s->json = json_pack("{s:i, s:s, s:o, s:s, s:o, s:n, s:n}", "format_version", 1, "program", "whit " WHIT_VERSION, "model",
+	                    whit_report_text(s->o.model, strlen(s->o.model)), "recipe", recipe, "plan", plan, "result",
 	                    "eval");
 	whit_free(recipe);
 	return 0;
@@ -430,7 +411,7 @@ static int work(session *s, whit_err *e) {
 		rc = whit_outdir_commit(&dir, e);
 	if (rc) return rc;
 	const whit_quantize_stats *t = &s->stats;
-	json_t *result = json_pack("{s:s, s:f, s:I, s:f, s:I, s:I, s:I}", "out", s->o.out, "rel_mse", t->rel_mse, "weights",
+	json_t *result = json_pack("{s:o, s:f, s:I, s:f, s:I, s:I, s:I}", "out", whit_report_text(s->o.out, strlen(s->o.out)), "rel_mse", t->rel_mse, "weights",
 	                           (json_int_t)t->weights, "seconds", t->seconds, "zero_groups", (json_int_t)t->zero_groups,
 	                           "f32_scale_tensors", (json_int_t)t->f32_scale_tensors, "peak_rss", (json_int_t)whit_peak_rss());
 	whit_event("commit", json_incref(result));

@@ -1,5 +1,6 @@
 /* test_quantize: a whole model through plan and run, and back: bytes, errors, manifest, and everything that
  * must be refused before or during the work. */
+#define _GNU_SOURCE
 #include "tests/test.h"
 #include <signal.h>
 #include <sys/mount.h>
@@ -10,6 +11,7 @@
 #include "formats/codebook.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
+#include "host/progress.h"
 
 /* ---- a small random llama ---- */
 
@@ -99,6 +101,7 @@ static int quantize(const char *in, const char *out, const char *format, const c
 	whit_plan p;
 	whit_outdir dir;
 	whit_rule b = base_rule(format);
+	whit_quiet(1);
 	int rc = recipe ? whit_recipe_parse(&r, recipe, strlen(recipe), "r.txt", &b, e) : whit_recipe_uniform(&r, &b, 0, e);
 	if (rc) return rc;
 	if (!(rc = whit_model_open(&m, in, 0, e))) {
@@ -423,16 +426,15 @@ static int program(const char *const *word, int64_t file_limit, const char *inte
 		execv(WHIT_PROGRAM, argv);
 		_exit(98);
 	}
-	for (int i = 0; interrupt && i < 20000; i++) {
-		if (whit_file_exists(interrupt)) {
-			kill(pid, SIGINT);
-			break;
-		}
-		if (waitpid(pid, NULL, WNOHANG | WNOWAIT)) break;
-		usleep(200);
-	}
 	int status = 0;
-	if (waitpid(pid, &status, 0) != pid) abort();
+	pid_t done = 0;
+	while (interrupt && !done && !whit_file_exists(interrupt)) {
+		usleep(200);
+		done = waitpid(pid, &status, WNOHANG);
+	}
+	if (interrupt && !done) kill(pid, SIGINT);
+	if (!done) done = waitpid(pid, &status, 0);
+	if (done != pid) abort();
 	return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
 }
 
