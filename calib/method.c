@@ -102,6 +102,10 @@ static void block_item(void *ctx, int64_t i, int worker) {
 	}
 }
 
+int64_t whit_method_scratch(int64_t width) {
+	return 3 * WHIT_MAX((int64_t)BLOCK_FLOATS, width) * whit_threads() * (int64_t)sizeof(float);
+}
+
 static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 	int64_t width = j ? WHIT_MAX(j->dst->width, src->mat.cols) : src->mat.cols;
 	block_run b = {.src = src, .job = j};

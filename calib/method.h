@@ -32,6 +32,7 @@ const whit_method *whit_method_find(const char *name, whit_err *e); /* unknown: 
  * refuse NaN and Inf (WHIT_ENONFINITE: tensor, row, column), rotate, encode each row by the format's nearest
  * encoder, and measure. Sums run in double in a fixed order: same numbers at any thread count. */
 int whit_method_rows(whit_job *j, whit_err *e);
+int64_t whit_method_scratch(int64_t width); /* its buffers' bytes at the present number of threads */
 /* Only the first half of that, for weights that stay as they are; w must be a number format. */
 int whit_weight_finite(const whit_weight *w, whit_err *e);
 #endif

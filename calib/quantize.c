@@ -53,8 +53,8 @@ static int plan_row(whit_plan_row *row, const whit_model *m, whit_recipe *r, whi
 	return row->why_kept ? 0 : plan_tensor(row, row->rule, e);
 }
 
-/* Adds what a row costs in files, and the largest tensor's memory to *work. */
-static void plan_count(whit_plan *p, const whit_plan_row *row, int64_t *work) {
+/* Adds what a row costs in files. */
+static void plan_count(whit_plan *p, const whit_plan_row *row) {
 	int64_t n = weight_count(row->w);
 	if (row->w->alias)
 		return;
@@ -62,14 +62,12 @@ static void plan_count(whit_plan *p, const whit_plan_row *row, int64_t *work) {
 	p->file_bytes += row->bytes + (int64_t)whit_st_header_bound(row->w->name);
 	if (row->why_kept) {
 		p->file_bytes += MANIFEST_PASS;
-		*work = WHIT_MAX(*work, row->w->bytes);
 		return;
 	}
 	p->quantized++;
 	p->linear_weights += n;
 	p->linear_bytes += row->bytes;
 	p->file_bytes += MANIFEST_ENTRY;
-	*work = WHIT_MAX(*work, row->w->bytes + row->bytes);
 }
 
 static int same_rotation(const whit_rotation_spec *a, const whit_rotation_spec *b) {
@@ -93,6 +91,27 @@ static int64_t plan_books(const whit_plan *p) {
 	return bytes;
 }
 
+static int by_size_down(const void *a, const void *b) {
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return (x < y) - (x > y);
+}
+
+/* Memory on top of the process so far: the larger of the fingerprint's, one tensor per thread, and the work's,
+ * which maps one source tensor and holds its planes and each thread's blocks. */
+static int64_t plan_memory(const whit_plan *p) {
+	int64_t *size = whit_alloc((size_t)p->n * sizeof *size), hashed = 0, work = 0;
+	for (int64_t i = 0; i < p->n; i++) {
+		const whit_plan_row *row = &p->row[i];
+		int64_t block = row->why_kept ? 0 : whit_method_scratch(row->width);
+		size[i] = row->w->alias ? 0 : row->w->bytes;
+		work = WHIT_MAX(work, size[i] + (row->why_kept ? 0 : row->bytes) + block);
+	}
+	qsort(size, (size_t)p->n, sizeof *size, by_size_down);
+	for (int64_t i = 0; i < WHIT_MIN(p->n, whit_threads()); i++) hashed += size[i];
+	whit_free(size);
+	return WHIT_MAX(hashed, work);
+}
+
 /* Bytes of the dense rotations, which all live until the end. */
 static int64_t plan_rotations(const whit_plan *p) {
 	int64_t bytes = 0;
@@ -107,7 +126,6 @@ static int64_t plan_rotations(const whit_plan *p) {
 }
 
 int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, whit_err *e) {
-	int64_t work = 0;
 	int rc = 0;
 	memset(p, 0, sizeof *p);
 	if (m->ckpt.kind != WHIT_CKPT_HF)
@@ -123,7 +141,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, whit_err *
 		rc = whit_recipe_idle(r, e);
 	p->file_bytes = MANIFEST_HEAD;
 	for (int64_t i = 0; i < p->n && !rc; i++)
-		plan_count(p, &p->row[i], &work);
+		plan_count(p, &p->row[i]);
 	if (!rc && !p->quantized)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: keeps every tensor, need a line that quantizes one", r->path);
 	if (rc) {
@@ -134,7 +152,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, whit_err *
 	p->linear_bytes += plan_books(p);
 	p->bpw_linear = 8.0 * (double)p->linear_bytes / (double)p->linear_weights;
 	p->bpw_file = 8.0 * (double)p->file_bytes / (double)p->params;
-	p->peak_bytes = whit_peak_rss() + work + plan_rotations(p);
+	p->peak_bytes = whit_peak_rss() + plan_memory(p) + plan_rotations(p);
 	return 0;
 }
 
@@ -312,12 +330,11 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
                       whit_quantize_stats *st, whit_err *e) {
 	quantize_run q = {.st = st};
 	whit_packed_info info = {0};
-	char print[48];
 	int all_tq;
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
 
-	int rc = whit_ckpt_fingerprint(&m->ckpt, print, e);
+	int rc = whit_ckpt_fingerprint(&m->ckpt, st->fingerprint, e);
 	if (rc)
 		return rc;
 	char *real = realpath(m->ckpt.path, NULL);
@@ -326,7 +343,7 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	describe(p, &info, &all_tq);
 	info.recipe = text;
 	info.source_id = slash ? slash + 1 : m->ckpt.path;
-	info.fingerprint = print;
+	info.fingerprint = st->fingerprint;
 	rc = whit_packed_open(&q.out, dir, &m->ckpt, all_tq, &info, e);
 	if (!rc)
 		rc = run_rows(&q, p, e);

@@ -36,6 +36,7 @@ void whit_plan_free(whit_plan *p);
 typedef struct whit_quantize_stats {
 	double seconds, rel_mse; /* rel_mse over all quantized weights */
 	int64_t weights, zero_groups, f32_scale_tensors;
+	char fingerprint[48];    /* of the source */
 } whit_quantize_stats;
 /* Executes the plan into dir (open; the caller commits or aborts). One tensor is in memory at a time: the
  * mapped source, the packed planes, and blocks of floats. */

@@ -328,12 +328,13 @@ static int write_in(const char *dir, const char *name, const json_t *j, whit_err
 /* eval_summary.json: measured with --eval, else sizes and nulls. */
 static int write_summary(session *s, whit_model *q, const json_t *samples, whit_err *e) {
 	whit_eval_result res = {0};
+	char print[48];
 	double *cosine = whit_alloc((size_t)(s->n_prompt + 1) * sizeof *cosine);
 	const char *const *prompt = (const char *const *)s->prompt;
 	whit_report r = {.command = s->command, .model = q, .ref = &s->model, .compute = "packed", .text = s->o.eval,
-	                 .samples = samples};
-	int rc = 0;
-	if (s->n_prompt) {
+	                 .samples = samples, .model_fp = print, .ref_fp = s->stats.fingerprint};
+	int rc = whit_ckpt_fingerprint(&q->ckpt, print, e);
+	if (!rc && s->n_prompt) {
 		rc = whit_eval_prompts(q, &s->model, s->tok, prompt, (int)s->n_prompt, cosine, e);
 		r.prompt = prompt;
 		r.cosine = cosine;

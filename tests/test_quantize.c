@@ -465,7 +465,8 @@ static void command(void) {
 	CHECK(json_is_array(j) && !json_array_size(j));
 	json_decref(j);
 	j = read_json(out, "eval_summary.json");
-	CHECK(json_is_null(json_object_get(j, "kld_mean")) && json_object_get(j, "kld_mean"));
+	CHECK(json_is_null(json_object_get(json_object_get(j, "kld_mean"), "mean"))); /* null, never absent */
+	CHECK(json_number_value(json_object_get(json_object_get(j, "bpw_linear"), "mean")) > 4);
 	json_decref(j);
 	CHECK_INT(WHIT("quantize", in, out, "--format", "tq2"), 2);
 	CHECK_INT(WHIT("quantize", in, out, "--format", "tq2", "--force"), 0);
@@ -538,6 +539,17 @@ static void reports(void) {
 		CHECK_INT(json_integer_value(json_object_get(first, "max_new_tokens")), 8);
 		json_decref(j);
 		whit_free(long_text);
+		/* A check that fails after the export: exit 8, and the output stays. */
+		remove_tree(out);
+		out = test_scratch("quantize-report");
+		char *prompt = whit_alloc(2001);
+		memset(prompt, '7', 2000);
+		test_write(text, prompt, 2000);
+		whit_free(prompt);
+		CHECK_INT(WHIT("quantize", in, out, "--format", "tq4", "--prompts", text), 8);
+		char *manifest = in_dir(out, "quant_manifest.json");
+		CHECK(whit_file_exists(manifest));
+		whit_free(manifest);
 	}
 	whit_free(in);
 	remove_tree(text);
