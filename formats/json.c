@@ -70,6 +70,7 @@ int whit_json_write(const json_t *j, const char *path, whit_err *e) {
 
 /* 1: *v is the value; 0: absent and may be; negative: error. */
 static int member(const json_t *j, const char *file, const char *key, int required, const json_t **v, whit_err *e) {
+	*v = NULL;
 	if (!json_is_object(j))
 		return whit_fail(e, WHIT_EINPUT, "%s: is %s where key %s was sought, need object", file, whit_json_kind(j), key);
 	*v = json_object_get(j, key);

@@ -146,6 +146,6 @@ typedef struct tok_decoder {
 	int n, room;
 	int none; /* no decoder: tokens joined by spaces */
 } tok_decoder;
-int whit_decoder_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e);
+int whit_tok_decoder_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e);
 char *whit_decoder_run(const tok_decoder *d, const tok_bpe *b, const int32_t *ids, int64_t n, int skip_special, size_t *len);
 #endif

@@ -203,7 +203,7 @@ static int read_decoder(tok_decoder *d, const json_t *j, const char *where, whit
 	return 0;
 }
 
-int whit_decoder_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e) {
+int whit_tok_decoder_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e) {
 	d->none = !j || json_is_null(j);
 	if (d->none) return 0;
 	char *where = whit_format_text("%s: decoder", file);

@@ -401,7 +401,7 @@ static int read_all(whit_tok *t, const json_t *root, const json_t *config, whit_
 	if (!json_is_object(root)) return whit_fail(e, WHIT_EINPUT, "%s: is %s, need an object", t->name, whit_json_kind(root));
 	int rc = whit_normalizer_read(&t->normalizer, json_object_get(root, "normalizer"), t->name, &t->bpe.mem, e);
 	if (!rc) rc = whit_pretokenizer_read(&t->pre, json_object_get(root, "pre_tokenizer"), t->name, &t->bpe.mem, e);
-	if (!rc) rc = whit_decoder_read(&t->decoder, json_object_get(root, "decoder"), t->name, &t->bpe.mem, e);
+	if (!rc) rc = whit_tok_decoder_read(&t->decoder, json_object_get(root, "decoder"), t->name, &t->bpe.mem, e);
 	if (!rc) rc = read_tokens(t, root, e);
 	if (!rc) rc = read_processor(t, json_object_get(root, "post_processor"), e);
 	if (!rc && t->front.n) t->bos = t->front.id[0];
