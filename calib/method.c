@@ -11,14 +11,13 @@ const whit_method *const whit_methods[] = {
 #define METHOD(name) &whit_method_##name,
 #include "calib/methods.def"
 #undef METHOD
-	NULL,
+        NULL,
 };
 
 const whit_method *whit_method_find(const char *name, whit_err *e) {
 	char known[512] = "";
 	for (int i = 0; whit_methods[i]; i++) {
-		if (!strcmp(whit_methods[i]->name, name))
-			return whit_methods[i];
+		if (!strcmp(whit_methods[i]->name, name)) return whit_methods[i];
 		size_t n = strlen(known);
 		snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", whit_methods[i]->name);
 	}
@@ -74,10 +73,8 @@ static void block_item(void *ctx, int64_t i, int worker) {
 		return;
 	whit_mat_decode(src, r0, r1, x);
 	int64_t bad = whit_first_nonfinite(x, n);
-	if (bad >= 0)
-		s->bad = r0 * src->cols + bad;
-	if (bad >= 0 || !b->job)
-		return;
+	if (bad >= 0) s->bad = r0 * src->cols + bad;
+	if (bad >= 0 || !b->job) return;
 
 	whit_job *j = b->job;
 	whit_mat *dst = j->dst;
@@ -120,8 +117,10 @@ static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 	for (int64_t i = 0; i < blocks && !rc; i++) {
 		const block_sum *s = &b.sum[i];
 		if (s->bad >= 0)
-			rc = whit_fail(e, WHIT_ENONFINITE, "%s: tensor %s: row %lld, column %lld: is NaN or Inf, need a finite weight",
-			               src->file, src->name, (long long)(s->bad / src->mat.cols), (long long)(s->bad % src->mat.cols));
+			rc = whit_fail(e, WHIT_ENONFINITE,
+			               "%s: tensor %s: row %lld, column %lld: is NaN or Inf, need a finite weight",
+			               src->file, src->name, (long long)(s->bad / src->mat.cols),
+			               (long long)(s->bad % src->mat.cols));
 		if (j) {
 			j->err += s->err;
 			j->ref += s->ref;
@@ -137,9 +136,10 @@ static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 int whit_method_rows(whit_job *j, whit_err *e) {
 	const whit_mat *s = &j->src->mat, *d = j->dst;
 	if (s->rows != d->rows || s->cols != d->cols || (!d->rot && d->width != d->cols))
-		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: destination is %lld x %lld (stored %lld), source %lld x %lld",
-		                 j->src->name, (long long)d->rows, (long long)d->cols, (long long)d->width, (long long)s->rows,
-		                 (long long)s->cols);
+		return whit_fail(e, WHIT_EINTERNAL,
+		                 "tensor %s: destination is %lld x %lld (stored %lld), source %lld x %lld",
+		                 j->src->name, (long long)d->rows, (long long)d->cols, (long long)d->width,
+		                 (long long)s->rows, (long long)s->cols);
 	j->err = j->ref = 0;
 	j->zero_groups = j->bad_scales = 0;
 	return walk_blocks(j->src, j, e);

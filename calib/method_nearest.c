@@ -5,11 +5,11 @@
 static int fits(const whit_spec *spec) { return spec->fmt->encode != NULL; }
 
 const whit_method whit_method_nearest = {
-	.name = "nearest",
-	.id = "nearest",
-	.help = "round to the format's nearest values; no rotation unless asked for",
-	.needs = WHIT_NEEDS_NOTHING,
-	.rotation = WHIT_ROT_NONE,
-	.fits = fits,
-	.run = whit_method_rows,
+        .name = "nearest",
+        .id = "nearest",
+        .help = "round to the format's nearest values; no rotation unless asked for",
+        .needs = WHIT_NEEDS_NOTHING,
+        .rotation = WHIT_ROT_NONE,
+        .fits = fits,
+        .run = whit_method_rows,
 };

@@ -8,12 +8,12 @@
 static int fits(const whit_spec *spec) { return spec->fmt->encode != NULL && spec->bits > 0; }
 
 const whit_method whit_method_turboquant = {
-	.name = "turboquant",
-	.id = "turboquant_mse",
-	.help = "random rotation, then the nearest Lloyd-Max centroid (TurboQuant's MSE form; as a weight recipe, "
-	        "scalar HIGGS)",
-	.needs = WHIT_NEEDS_NOTHING,
-	.rotation = WHIT_ROT_HADAMARD,
-	.fits = fits,
-	.run = whit_method_rows,
+        .name = "turboquant",
+        .id = "turboquant_mse",
+        .help = "random rotation, then the nearest Lloyd-Max centroid (TurboQuant's MSE form; as a weight recipe, "
+                "scalar HIGGS)",
+        .needs = WHIT_NEEDS_NOTHING,
+        .rotation = WHIT_ROT_HADAMARD,
+        .fits = fits,
+        .run = whit_method_rows,
 };

@@ -16,15 +16,13 @@ enum { MANIFEST_ENTRY = 420, MANIFEST_PASS = 150, MANIFEST_HEAD = 8192 };
 
 static int by_layer(const void *a, const void *b) {
 	const whit_plan_row *x = a, *y = b;
-	if (x->layer != y->layer)
-		return x->layer < y->layer ? -1 : 1;
+	if (x->layer != y->layer) return x->layer < y->layer ? -1 : 1;
 	return strcmp(x->w->name, y->w->name);
 }
 
 static int64_t weight_count(const whit_weight *w) {
 	int64_t n = 1;
-	for (int i = 0; i < w->ndim; i++)
-		n *= w->shape[i];
+	for (int i = 0; i < w->ndim; i++) n *= w->shape[i];
 	return n;
 }
 
@@ -37,8 +35,7 @@ static int plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e) {
 	int rc = whit_rotation_plan(&row->rot, u->rotation, u->seed, m->cols, row->spec.group, e);
 	if (!rc && u->rotation != WHIT_ROT_NONE)
 		row->width = (m->cols + row->rot.block - 1) / row->rot.block * row->rot.block;
-	if (!rc)
-		row->bytes = whit_spec_bytes(&row->spec, m->rows, row->width, 0, e);
+	if (!rc) row->bytes = whit_spec_bytes(&row->spec, m->rows, row->width, 0, e);
 	return rc || row->bytes < 0 ? whit_fail_in(e, "%s: tensor %s", row->w->file, row->w->name) : 0;
 }
 
@@ -47,17 +44,18 @@ static int plan_row(whit_plan_row *row, const whit_model *m, whit_recipe *r, whi
 	row->cls = whit_model_role(m, w->name, &row->role, &row->layer);
 	row->bytes = w->alias ? 0 : w->bytes;
 	row->rule = whit_recipe_match(r, w->name, w->alias ? WHIT_CLASS_NONE : row->cls, e);
-	if (!row->rule && e->code)
-		return e->code;
-	row->why_kept = w->alias ? "tied" : row->rule && row->rule->keep ? "recipe" : row->rule ? NULL : "not a matrix of weights";
+	if (!row->rule && e->code) return e->code;
+	row->why_kept = w->alias                       ? "tied"
+	                : row->rule && row->rule->keep ? "recipe"
+	                : row->rule                    ? NULL
+	                                               : "not a matrix of weights";
 	return row->why_kept ? 0 : plan_tensor(row, row->rule, e);
 }
 
 /* Adds what a row costs in files. */
 static void plan_count(whit_plan *p, const whit_plan_row *row) {
 	int64_t n = weight_count(row->w);
-	if (row->w->alias)
-		return;
+	if (row->w->alias) return;
 	p->params += n;
 	p->file_bytes += row->bytes + (int64_t)whit_st_header_bound(row->w->name);
 	if (row->why_kept) {
@@ -71,7 +69,8 @@ static void plan_count(whit_plan *p, const whit_plan_row *row) {
 }
 
 static int same_rotation(const whit_rotation_spec *a, const whit_rotation_spec *b) {
-	return a->kind == b->kind && a->seed == b->seed && a->dim == b->dim && a->block == b->block && a->base == b->base;
+	return a->kind == b->kind && a->seed == b->seed && a->dim == b->dim && a->block == b->block &&
+	       a->base == b->base;
 }
 
 static int same_book(const whit_plan_row *a, const whit_plan_row *b) {
@@ -117,8 +116,7 @@ static int64_t plan_rotations(const whit_plan *p) {
 	int64_t bytes = 0;
 	for (int64_t i = 0; i < p->n; i++) {
 		int64_t j = 0;
-		while (j < i && !(p->row[j].rule && same_rotation(&p->row[j].rot, &p->row[i].rot)))
-			j++;
+		while (j < i && !(p->row[j].rule && same_rotation(&p->row[j].rot, &p->row[i].rot))) j++;
 		if (j == i && p->row[i].rot.kind == WHIT_ROT_HAAR_QR)
 			bytes += p->row[i].rot.dim * p->row[i].rot.dim * 4;
 	}
@@ -129,19 +127,17 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, whit_err *
 	int rc = 0;
 	memset(p, 0, sizeof *p);
 	if (m->ckpt.kind != WHIT_CKPT_HF)
-		return whit_fail(e, WHIT_EINPUT, "%s: is %s, already quantized, need a Hugging Face checkpoint", m->ckpt.path,
-		                 whit_ckpt_kind_name(m->ckpt.kind));
+		return whit_fail(e, WHIT_EINPUT, "%s: is %s, already quantized, need a Hugging Face checkpoint",
+		                 m->ckpt.path, whit_ckpt_kind_name(m->ckpt.kind));
 	p->n = m->ckpt.n;
 	p->row = whit_alloc((size_t)p->n * sizeof *p->row);
 	for (int64_t i = 0; i < p->n && !rc; i++) {
 		p->row[i].w = &m->ckpt.w[i];
 		rc = plan_row(&p->row[i], m, r, e);
 	}
-	if (!rc)
-		rc = whit_recipe_idle(r, e);
+	if (!rc) rc = whit_recipe_idle(r, e);
 	p->file_bytes = MANIFEST_HEAD;
-	for (int64_t i = 0; i < p->n && !rc; i++)
-		plan_count(p, &p->row[i]);
+	for (int64_t i = 0; i < p->n && !rc; i++) plan_count(p, &p->row[i]);
 	if (!rc && !p->quantized)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: keeps every tensor, need a line that quantizes one", r->path);
 	if (rc) {
@@ -181,25 +177,20 @@ typedef struct quantize_run {
 
 static int shared_rotation(quantize_run *q, const whit_rotation_spec *s, const whit_rotation **out, whit_err *e) {
 	*out = NULL;
-	if (s->kind == WHIT_ROT_NONE)
-		return 0;
+	if (s->kind == WHIT_ROT_NONE) return 0;
 	for (int64_t i = 0; i < q->n_rot && !*out; i++)
-		if (same_rotation(whit_rotation_get(q->rot[i]), s))
-			*out = q->rot[i];
-	if (*out)
-		return 0;
+		if (same_rotation(whit_rotation_get(q->rot[i]), s)) *out = q->rot[i];
+	if (*out) return 0;
 	q->rot = whit_realloc(q->rot, (size_t)q->n_rot * sizeof *q->rot, (size_t)(q->n_rot + 1) * sizeof *q->rot);
 	int rc = whit_rotation_new(&q->rot[q->n_rot], s, NULL, e);
-	if (!rc)
-		*out = q->rot[q->n_rot++];
+	if (!rc) *out = q->rot[q->n_rot++];
 	return rc;
 }
 
 static int shared_book(quantize_run *q, const whit_plan_row *row, const float **out, whit_err *e) {
 	int64_t dim = row->spec.group ? row->spec.group : row->width;
 	*out = NULL;
-	if (!row->spec.fmt->needs_codebook)
-		return 0;
+	if (!row->spec.fmt->needs_codebook) return 0;
 	for (int64_t i = 0; i < q->n_book; i++) {
 		const shared_codebook *b = q->book[i];
 		if (b->bits == row->spec.bits && b->density == row->rule->density && b->dim == dim) {
@@ -220,16 +211,13 @@ static int encode_tensor(quantize_run *q, const whit_plan_row *row, whit_mat *m,
 	*m = (whit_mat){.spec = row->spec, .rows = row->w->mat.rows, .cols = row->w->mat.cols, .width = row->width};
 	*j = (whit_job){.src = row->w, .dst = m, .rule = row->rule->rule};
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
-	if (!rc)
-		rc = shared_book(q, row, &m->codebook, e);
-	if (!rc)
-		rc = whit_mat_alloc(m, e);
-	if (!rc)
-		rc = row->rule->method->run(j, e);
-	if (rc || !j->bad_scales)
-		return rc;
+	if (!rc) rc = shared_book(q, row, &m->codebook, e);
+	if (!rc) rc = whit_mat_alloc(m, e);
+	if (!rc) rc = row->rule->method->run(j, e);
+	if (rc || !j->bad_scales) return rc;
 	if (!m->spec.bits)
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: %lld weights are beyond what its format holds, need another format",
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: tensor %s: %lld weights are beyond what its format holds, need another format",
 		                 row->w->file, row->w->name, (long long)j->bad_scales);
 
 	whit_say("warning: %s: %lld scales do not fit F16, F32 is used for this tensor", row->w->name,
@@ -250,19 +238,18 @@ static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *re
 	double start = whit_now();
 	int rc = encode_tensor(q, row, &m, &j, e);
 	*rel_mse = j.ref > 0 ? j.err / j.ref : 0;
-	if (!rc)
-		rc = whit_packed_add(q->out, row->w, &m, j.zero_groups, *rel_mse, e);
+	if (!rc) rc = whit_packed_add(q->out, row->w, &m, j.zero_groups, *rel_mse, e);
 	whit_mat_free(&m);
-	if (rc)
-		return rc;
+	if (rc) return rc;
 	q->err += j.err;
 	q->ref += j.ref;
 	q->st->weights += m.rows * m.cols;
 	q->st->zero_groups += j.zero_groups;
 	whit_spec_name(&row->spec, name);
-	whit_event("tensor", json_pack("{s:s, s:s, s:I, s:f, s:I, s:b, s:f}", "name", row->w->name, "format", name, "bytes",
-	                               (json_int_t)row->bytes, "rel_mse", *rel_mse, "zero_groups", (json_int_t)j.zero_groups,
-	                               "scale_f32", m.scale_f32, "seconds", whit_now() - start));
+	whit_event("tensor",
+	           json_pack("{s:s, s:s, s:I, s:f, s:I, s:b, s:f}", "name", row->w->name, "format", name, "bytes",
+	                     (json_int_t)row->bytes, "rel_mse", *rel_mse, "zero_groups", (json_int_t)j.zero_groups,
+	                     "scale_f32", m.scale_f32, "seconds", whit_now() - start));
 	return 0;
 }
 
@@ -276,25 +263,21 @@ static int run_rows(quantize_run *q, const whit_plan *p, whit_err *e) {
 	whit_progress bar;
 	double total = 0, done = 0;
 	int rc = 0;
-	for (int64_t i = 0; i < p->n; i++)
-		total += p->row[i].w->alias ? 0 : (double)p->row[i].w->bytes;
+	for (int64_t i = 0; i < p->n; i++) total += p->row[i].w->alias ? 0 : (double)p->row[i].w->bytes;
 	whit_progress_begin(&bar, "quantize", total);
 	for (int64_t i = 0, layer = -1; i < p->n && !rc; i++) {
 		const whit_plan_row *row = &p->row[i];
-		if (row->w->alias)
-			continue;
+		if (row->w->alias) continue;
 		if (row->layer != layer)
 			whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)(layer = row->layer)));
 		double rel_mse = 0;
-		if ((rc = whit_interrupted(e)))
-			break;
+		if ((rc = whit_interrupted(e))) break;
 		rc = row->why_kept ? pass_tensor(q, row, e) : quantize_tensor(q, row, &rel_mse, e);
 		whit_weight_drop(row->w);
 		done += (double)row->w->bytes;
 		char *label = row->why_kept ? whit_format_text("%s kept", row->w->name)
 		                            : whit_format_text("%s rel_mse %.3g", row->w->name, rel_mse);
-		if (!rc)
-			whit_progress_step(&bar, done, label);
+		if (!rc) whit_progress_step(&bar, done, label);
 		whit_free(label);
 	}
 	whit_progress_end(&bar);
@@ -307,22 +290,17 @@ static void describe(const whit_plan *p, whit_packed_info *info, int *all_tq) {
 	*all_tq = 1;
 	for (int64_t i = 0; i < p->n; i++) {
 		const whit_rule *u = p->row[i].rule;
-		if (p->row[i].why_kept)
-			continue;
-		if (strcmp(u->spec.fmt->name, "tq"))
-			*all_tq = 0;
+		if (p->row[i].why_kept) continue;
+		if (strcmp(u->spec.fmt->name, "tq")) *all_tq = 0;
 		if (!first) {
 			first = u;
 			info->method = u->method->id;
 			info->scale = whit_scale_name(u->rule);
 			info->density = whit_density_name(u->density);
 		}
-		if (u->method != first->method)
-			info->method = "mixed";
-		if (u->rule != first->rule)
-			info->scale = "mixed";
-		if (u->density != first->density)
-			info->density = "mixed";
+		if (u->method != first->method) info->method = "mixed";
+		if (u->rule != first->rule) info->scale = "mixed";
+		if (u->density != first->density) info->density = "mixed";
 	}
 }
 
@@ -335,8 +313,7 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	memset(st, 0, sizeof *st);
 
 	int rc = whit_ckpt_fingerprint(&m->ckpt, st->fingerprint, e);
-	if (rc)
-		return rc;
+	if (rc) return rc;
 	char *real = realpath(m->ckpt.path, NULL);
 	const char *slash = real ? strrchr(real, '/') : NULL;
 	char *text = whit_recipe_text(r);
@@ -345,19 +322,15 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	info.source_id = slash ? slash + 1 : m->ckpt.path;
 	info.fingerprint = st->fingerprint;
 	rc = whit_packed_open(&q.out, dir, &m->ckpt, all_tq, &info, e);
-	if (!rc)
-		rc = run_rows(&q, p, e);
-	if (!rc)
-		rc = whit_ckpt_check(&m->ckpt, e);
+	if (!rc) rc = run_rows(&q, p, e);
+	if (!rc) rc = whit_ckpt_check(&m->ckpt, e);
 	if (!rc)
 		rc = whit_packed_commit(q.out, e);
 	else if (q.out)
 		whit_packed_abort(q.out);
 
-	for (int64_t i = 0; i < q.n_rot; i++)
-		whit_rotation_free(q.rot[i]);
-	for (int64_t i = 0; i < q.n_book; i++)
-		whit_free(q.book[i]);
+	for (int64_t i = 0; i < q.n_rot; i++) whit_rotation_free(q.rot[i]);
+	for (int64_t i = 0; i < q.n_book; i++) whit_free(q.book[i]);
 	whit_free(q.rot);
 	whit_free(q.book);
 	whit_free(text);

@@ -20,8 +20,7 @@ static const char *const class_words[] = {"@linear", "@embedding", NULL}; /* WHI
 
 static int word_find(const char *const *words, const char *s) {
 	for (int i = 0; words[i]; i++)
-		if (!strcmp(words[i], s))
-			return i;
+		if (!strcmp(words[i], s)) return i;
 	return -1;
 }
 
@@ -34,15 +33,13 @@ int whit_density_parse(const char *name) { return word_find(density_words, name)
 enum { TABLE_WORDS = 64 };
 static void method_words(const char *out[TABLE_WORDS]) {
 	int n = 0;
-	for (; whit_methods[n] && n < TABLE_WORDS - 1; n++)
-		out[n] = whit_methods[n]->name;
+	for (; whit_methods[n] && n < TABLE_WORDS - 1; n++) out[n] = whit_methods[n]->name;
 	out[n] = NULL;
 }
 
 static const int rotation_kinds[] = {WHIT_ROT_NONE, WHIT_ROT_HADAMARD, WHIT_ROT_HAAR_QR}; /* tq3 is only read */
 static void rotation_words(const char *out[TABLE_WORDS]) {
-	for (int i = 0; i < WHIT_COUNT(rotation_kinds); i++)
-		out[i] = whit_rotation_kind_name(rotation_kinds[i]);
+	for (int i = 0; i < WHIT_COUNT(rotation_kinds); i++) out[i] = whit_rotation_kind_name(rotation_kinds[i]);
 	out[WHIT_COUNT(rotation_kinds)] = NULL;
 }
 
@@ -52,18 +49,15 @@ static void rotation_words(const char *out[TABLE_WORDS]) {
  * is a member. */
 static const char *class_end(const char *p) {
 	p++;
-	if (*p == '!' || *p == '^')
-		p++;
-	if (*p == ']')
-		p++;
-	while (*p && *p != ']')
-		p++;
+	if (*p == '!' || *p == '^') p++;
+	if (*p == ']') p++;
+	while (*p && *p != ']') p++;
 	return *p ? p + 1 : NULL;
 }
 
 static int class_holds(const char *p, const char *end, unsigned char c) {
 	int not = p[1] == '!' || p[1] == '^', in = 0;
-	p += 1 + not;
+	p += 1 + not ;
 	for (end--; p < end; p++) {
 		if (p + 2 < end && p[1] == '-') {
 			in |= (unsigned char)p[0] <= c && c <= (unsigned char)p[2];
@@ -72,7 +66,7 @@ static int class_holds(const char *p, const char *end, unsigned char c) {
 			in |= (unsigned char)*p == c;
 		}
 	}
-	return in != not;
+	return in != not ;
 }
 
 /* A pattern without braces. Only the last star can need another try, so this takes pattern x name steps. */
@@ -93,8 +87,7 @@ static int glob_plain(const char *p, const char *s) {
 			return 0;
 		}
 	}
-	while (*p == '*')
-		p++;
+	while (*p == '*') p++;
 	return !*p;
 }
 
@@ -116,14 +109,13 @@ static const char *brace_end(const char *p) {
  * stops beyond BRACES_MAX. name NULL: only count. Returns 1 when name matches one. */
 static int glob_braces(const char *p, const char *name, int *n) {
 	const char *open = p;
-	while (*open && *open != '{')
-		open = *open == '[' ? class_end(open) : open + 1;
+	while (*open && *open != '{') open = *open == '[' ? class_end(open) : open + 1;
 	if (!*open) {
 		++*n;
 		return name && glob_plain(p, name);
 	}
 	const char *close = brace_end(open), *from = open + 1;
-	for (int depth = 0; *n <= BRACES_MAX; ) {
+	for (int depth = 0; *n <= BRACES_MAX;) {
 		const char *to = from;
 		for (; to < close && (depth || *to != ','); to++) {
 			if (*to == '[')
@@ -134,10 +126,8 @@ static int glob_braces(const char *p, const char *name, int *n) {
 		char *q = whit_format_text("%.*s%.*s%s", (int)(open - p), p, (int)(to - from), from, close + 1);
 		int hit = glob_braces(q, name, n);
 		whit_free(q);
-		if (hit)
-			return 1;
-		if (to == close)
-			return 0;
+		if (hit) return 1;
+		if (to == close) return 0;
 		from = to + 1;
 	}
 	return 0;
@@ -148,16 +138,13 @@ static const char *glob_fault(const char *p) {
 	int depth = 0, n = 0;
 	for (const char *q = p; *q; q++) {
 		if (*q == '[') {
-			if (!(q = class_end(q)))
-				return "has '[' without ']'";
+			if (!(q = class_end(q))) return "has '[' without ']'";
 			q--;
 		}
 		depth += (*q == '{') - (*q == '}');
-		if (depth < 0)
-			return "has '}' without '{'";
+		if (depth < 0) return "has '}' without '{'";
 	}
-	if (depth)
-		return "has '{' without '}'";
+	if (depth) return "has '{' without '}'";
 	glob_braces(p, NULL, &n);
 	return n > BRACES_MAX ? "has too many alternatives in braces" : NULL;
 }
@@ -199,8 +186,7 @@ static int parse_seed(whit_rule *u, const char *value, const line_at *at, whit_e
 static int parse_option(whit_rule *u, char *word, const line_at *at, whit_err *e) {
 	const char *words[TABLE_WORDS];
 	char *value = strchr(word, '=');
-	if (!value)
-		return fail_at(e, at, "option", word, "key=value");
+	if (!value) return fail_at(e, at, "option", word, "key=value");
 	*value++ = 0;
 	switch (word_find(key_words, word)) {
 	case 0: {
@@ -233,10 +219,8 @@ static int finish_rule(whit_rule *u, whit_err *e) {
 	whit_spec_name(&u->spec, name);
 	if (!u->method->fits(&u->spec))
 		return whit_fail(e, WHIT_EUSAGE, "method %s: does not fit format %s", u->method->name, name);
-	if (u->rotation < 0)
-		u->rotation = u->method->rotation;
-	if (!u->spec.bits)
-		u->rotation = WHIT_ROT_NONE;
+	if (u->rotation < 0) u->rotation = u->method->rotation;
+	if (!u->spec.bits) u->rotation = WHIT_ROT_NONE;
 	if (!u->spec.fmt->needs_codebook) {
 		u->rule = WHIT_SCALE_LS;
 		u->density = WHIT_DENSITY_GAUSSIAN;
@@ -249,8 +233,7 @@ static int split_words(char *line, char *word[], int max) {
 	int n = 0;
 	char *rest;
 	for (char *p = strtok_r(line, " \t\r", &rest); p; p = strtok_r(NULL, " \t\r", &rest)) {
-		if (n == max)
-			return -1;
+		if (n == max) return -1;
 		word[n++] = p;
 	}
 	return n;
@@ -263,30 +246,24 @@ static int parse_rule(whit_rule *u, char *word[], int n, const line_at *at, whit
 		return fail_near(e, at, "pattern", word[0], class_words);
 	if ((fault = glob_fault(word[0])))
 		return whit_fail(e, WHIT_EUSAGE, "%s:%d: pattern '%s' %s", at->path, at->line, word[0], fault);
-	if (n < 2)
-		return fail_at(e, at, "line", word[0], "'pattern format [key=value ...]'");
+	if (n < 2) return fail_at(e, at, "line", word[0], "'pattern format [key=value ...]'");
 	u->keep = !strcmp(word[1], "keep");
-	if (u->keep && n > 2)
-		return fail_at(e, at, "option of 'keep'", word[2], "none");
-	if (!u->keep && whit_spec_parse(word[1], &u->spec, e))
-		return whit_fail_in(e, "%s:%d", at->path, at->line);
+	if (u->keep && n > 2) return fail_at(e, at, "option of 'keep'", word[2], "none");
+	if (!u->keep && whit_spec_parse(word[1], &u->spec, e)) return whit_fail_in(e, "%s:%d", at->path, at->line);
 
 	int given = 0;
 	for (int i = 2; i < n; i++) {
 		int rc = parse_option(u, word[i], at, e);
-		if (rc)
-			return rc;
+		if (rc) return rc;
 		int key = 1 << word_find(key_words, word[i]); /* parse_option cut the word at '=' */
-		if (given & key)
-			return fail_at(e, at, "key", word[i], "each key once");
+		if (given & key) return fail_at(e, at, "key", word[i], "each key once");
 		given |= key;
 		if ((key == 1 << 2 || key == 1 << 3) && !u->spec.fmt->needs_codebook)
 			return fail_at(e, at, "key", word[i], "a format with a codebook for it");
 		if (key == 1 << 1 && !u->spec.bits)
 			return fail_at(e, at, "key", word[i], "a format of codes for it, not plain floats");
 	}
-	if (!u->keep && finish_rule(u, e))
-		return whit_fail_in(e, "%s:%d", at->path, at->line);
+	if (!u->keep && finish_rule(u, e)) return whit_fail_in(e, "%s:%d", at->path, at->line);
 	u->pattern = whit_strdup(word[0]);
 	return 0;
 }
@@ -299,13 +276,14 @@ static whit_rule *add_rule(whit_recipe *r) {
 	return u;
 }
 
-int whit_recipe_parse(whit_recipe *r, const char *text, size_t n, const char *path, const whit_rule *base, whit_err *e) {
+int whit_recipe_parse(whit_recipe *r, const char *text, size_t n, const char *path, const whit_rule *base,
+                      whit_err *e) {
 	memset(r, 0, sizeof *r);
 	r->path = whit_strdup(path);
 	r->base = *base;
 	line_at at = {r->path, 0};
 	int rc = 0;
-	for (size_t i = 0; i < n && !rc; ) {
+	for (size_t i = 0; i < n && !rc;) {
 		char line[LINE_MAX_BYTES], *word[2 + 8];
 		const char *end = memchr(text + i, '\n', n - i);
 		size_t len = end ? (size_t)(end - (text + i)) : n - i;
@@ -325,9 +303,9 @@ int whit_recipe_parse(whit_recipe *r, const char *text, size_t n, const char *pa
 			rc = parse_rule(add_rule(r), word, words, &at, e);
 	}
 	if (!rc && !r->n)
-		rc = whit_fail(e, WHIT_EUSAGE, "%s: is empty, need at least one line 'pattern format [key=value ...]'", path);
-	if (rc)
-		whit_recipe_free(r);
+		rc = whit_fail(e, WHIT_EUSAGE, "%s: is empty, need at least one line 'pattern format [key=value ...]'",
+		               path);
+	if (rc) whit_recipe_free(r);
 	return rc;
 }
 
@@ -336,8 +314,7 @@ int whit_recipe_add_uniform(whit_recipe *r, int with_embeddings, whit_err *e) {
 		whit_rule *u = add_rule(r);
 		u->pattern = whit_strdup(class_words[i]);
 		u->keep = i == 1 && !with_embeddings;
-		if (!u->keep && finish_rule(u, e))
-			return e->code;
+		if (!u->keep && finish_rule(u, e)) return e->code;
 	}
 	return 0;
 }
@@ -346,8 +323,7 @@ int whit_recipe_uniform(whit_recipe *r, const whit_rule *base, int with_embeddin
 	memset(r, 0, sizeof *r);
 	r->path = whit_strdup("options");
 	r->base = *base;
-	if (whit_recipe_add_uniform(r, with_embeddings, e))
-		whit_recipe_free(r);
+	if (whit_recipe_add_uniform(r, with_embeddings, e)) whit_recipe_free(r);
 	return r->n ? 0 : e->code;
 }
 
@@ -363,8 +339,7 @@ whit_rule *whit_recipe_match(whit_recipe *r, const char *name, int cls, whit_err
 	e->code = 0;
 	for (int i = 0; i < r->n; i++) {
 		whit_rule *u = &r->rule[i];
-		if (!rule_matches(u, name, cls))
-			continue;
+		if (!rule_matches(u, name, cls)) continue;
 		if (cls == WHIT_CLASS_NONE && !u->keep) {
 			u->unfit++;
 		} else if (hit) {
@@ -375,19 +350,19 @@ whit_rule *whit_recipe_match(whit_recipe *r, const char *name, int cls, whit_err
 		}
 	}
 	if (!hit && cls != WHIT_CLASS_NONE)
-		whit_fail(e, WHIT_EUSAGE, "%s: no line matches tensor %s; end with '@linear FORMAT' and '@embedding keep'",
-		          r->path, name);
+		whit_fail(e, WHIT_EUSAGE,
+		          "%s: no line matches tensor %s; end with '@linear FORMAT' and '@embedding keep'", r->path,
+		          name);
 	return hit;
 }
 
 int whit_recipe_idle(const whit_recipe *r, whit_err *e) {
 	for (int i = 0; i < r->n; i++) {
 		const whit_rule *u = &r->rule[i];
-		if (u->hits || !u->line)
-			continue;
+		if (u->hits || !u->line) continue;
 		const char *why = u->shadowed ? "matches only tensors that earlier lines decide"
-		                  : u->unfit  ? "matches only tensors that are not quantized (norms, biases, tied heads)"
-		                              : "matches no tensor";
+		                  : u->unfit ? "matches only tensors that are not quantized (norms, biases, tied heads)"
+		                             : "matches no tensor";
 		return whit_fail(e, WHIT_EUSAGE, "%s:%d: pattern '%s' %s", r->path, u->line, u->pattern, why);
 	}
 	return 0;
@@ -400,16 +375,15 @@ char *whit_recipe_text(const whit_recipe *r) {
 	for (int i = 0; i < r->n; i++) {
 		const whit_rule *u = &r->rule[i];
 		char line[LINE_MAX_BYTES + 512], name[32];
-		if (!u->hits && !u->line)
-			continue;
+		if (!u->hits && !u->line) continue;
 		int n = snprintf(line, sizeof line, "%s keep", u->pattern);
 		if (!u->keep) {
 			whit_spec_name(&u->spec, name);
-			n = snprintf(line, sizeof line, "%s %s method=%s rotation=%s", u->pattern, name, u->method->name,
-			             whit_rotation_kind_name(u->rotation));
+			n = snprintf(line, sizeof line, "%s %s method=%s rotation=%s", u->pattern, name,
+			             u->method->name, whit_rotation_kind_name(u->rotation));
 			if (u->spec.fmt->needs_codebook)
-				n += snprintf(line + n, sizeof line - (size_t)n, " scale=%s density=%s", whit_scale_name(u->rule),
-				              whit_density_name(u->density));
+				n += snprintf(line + n, sizeof line - (size_t)n, " scale=%s density=%s",
+				              whit_scale_name(u->rule), whit_density_name(u->density));
 			snprintf(line + n, sizeof line - (size_t)n, " seed=%" PRIu64, u->seed);
 		}
 		char *more = whit_format_text("%s%s\n", all, line);
@@ -420,8 +394,7 @@ char *whit_recipe_text(const whit_recipe *r) {
 }
 
 void whit_recipe_free(whit_recipe *r) {
-	for (int i = 0; i < r->n; i++)
-		whit_free(r->rule[i].pattern);
+	for (int i = 0; i < r->n; i++) whit_free(r->rule[i].pattern);
 	whit_free(r->rule);
 	whit_free(r->path);
 	memset(r, 0, sizeof *r);

@@ -18,23 +18,23 @@ enum { WHIT_CLASS_NONE, WHIT_CLASS_LINEAR, WHIT_CLASS_EMBEDDING }; /* as whit_mo
 
 typedef struct whit_rule {
 	char *pattern;
-	int keep;           /* format "keep": stays as it is */
+	int keep; /* format "keep": stays as it is */
 	whit_spec spec;
 	const whit_method *method;
-	int rotation;       /* whit_rotation_kind; -1 in a base: the method's default */
-	int rule;           /* WHIT_SCALE_* */
-	int density;        /* WHIT_DENSITY_* */
+	int rotation; /* whit_rotation_kind; -1 in a base: the method's default */
+	int rule;     /* WHIT_SCALE_* */
+	int density;  /* WHIT_DENSITY_* */
 	uint64_t seed;
-	int line;           /* 0 = not from a file, may stay idle */
-	int64_t hits;       /* tensors it decided */
-	int64_t shadowed;   /* tensors it matches that an earlier line decided */
-	int64_t unfit;      /* tensors it matches that cannot be quantized (norms, tied heads) */
+	int line;         /* 0 = not from a file, may stay idle */
+	int64_t hits;     /* tensors it decided */
+	int64_t shadowed; /* tensors it matches that an earlier line decided */
+	int64_t unfit;    /* tensors it matches that cannot be quantized (norms, tied heads) */
 } whit_rule;
 
 typedef struct whit_recipe {
 	whit_rule *rule;
 	int n;
-	char *path; /* for messages */
+	char *path;     /* for messages */
 	whit_rule base; /* defaults of every line: the command's --method, --rotation, ... */
 } whit_recipe;
 

@@ -134,17 +134,23 @@ static int check_out(const options *o, whit_err *e) {
 	return rc;
 }
 
-/* Weights and manifest as planned, config and tokenizer files (32 MB is generous), and 5 % (operations.md 1). */
-static int check_disk(const options *o, const whit_plan *p, double *avail, whit_err *e) {
+/* Weights and manifest as planned, and 5 % for config, tokenizer and report (operations.md 1). */
+static double disk_need(const whit_plan *p) { return 1.05 * (double)p->file_bytes; }
+
+/* Bytes that the file system of OUT has left, -1 if it does not say. */
+static double disk_avail(const options *o) {
 	struct statvfs s;
 	char *dir = parent_of(o->out);
-	int bad = statvfs(dir, &s), no = errno;
+	int bad = statvfs(dir, &s);
 	whit_free(dir);
-	if (bad) return whit_fail(e, WHIT_ERESOURCE, "%s: cannot ask for free space: %s", o->out, strerror(no));
-	double need = 1.05 * (double)p->file_bytes;
-	*avail = (double)s.f_bavail * (double)s.f_frsize;
-	if (*avail >= need) return 0;
-	return whit_fail(e, WHIT_ERESOURCE, "%s: disk: is %.3f GB available, need %.3f GB", o->out, *avail / 1e9, need / 1e9);
+	return bad ? -1 : (double)s.f_bavail * (double)s.f_frsize;
+}
+
+static int check_disk(const options *o, const whit_plan *p, double *avail, whit_err *e) {
+	*avail = disk_avail(o);
+	if (*avail < 0) return whit_fail(e, WHIT_ERESOURCE, "%s: cannot ask for free space: %s", o->out, strerror(errno));
+	if (*avail >= disk_need(p)) return 0;
+	return whit_fail(e, WHIT_ERESOURCE, "%s: disk: is %.6f GB available, need %.6f GB", o->out, *avail / 1e9, disk_need(p) / 1e9);
 }
 
 /* ---- the plan in print ---- */
@@ -410,6 +416,8 @@ static int work(session *s, whit_err *e) {
 		whit_outdir_abort(&dir);
 	else
 		rc = whit_outdir_commit(&dir, e);
+	if (rc == WHIT_ERESOURCE)
+		whit_fail_in(e, "disk: is %.6f GB available, need %.6f GB", disk_avail(&s->o) / 1e9, disk_need(&s->plan) / 1e9);
 	if (rc) return rc;
 	const whit_quantize_stats *t = &s->stats;
 	json_t *result = json_pack("{s:o, s:f, s:I, s:f, s:I, s:I, s:I}", "out", whit_report_text(s->o.out, strlen(s->o.out)), "rel_mse", t->rel_mse, "weights",
