@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "formats/checkpoint_own.h"
 
@@ -31,6 +32,14 @@ int whit_ckpt_open_file(whit_ckpt *c, const char *path, whit_err *e) {
 	o->st = whit_realloc(o->st, (size_t)o->n_st * sizeof *o->st, (size_t)(o->n_st + 1) * sizeof *o->st);
 	int rc = whit_st_open(&o->st[o->n_st], path, e);
 	if (!rc) c->file_bytes += (int64_t)o->st[o->n_st++].map.bytes;
+	return rc;
+}
+
+/* Loads a JSON file that the weights cannot be read without. */
+static int load_counted(whit_ckpt *c, json_t **j, const char *path, whit_err *e) {
+	struct stat s;
+	int rc = whit_json_load(j, path, e);
+	if (!rc && !stat(path, &s)) c->file_bytes += s.st_size;
 	return rc;
 }
 
@@ -122,7 +131,7 @@ int whit_ckpt_open_shards(whit_ckpt *c, whit_err *e) {
 		rc = whit_ckpt_open_file(c, one, e);
 		if (!rc) rc = whit_ckpt_index(c, e);
 	} else if (whit_file_exists(index)) {
-		rc = whit_json_load(&j, index, e);
+		rc = load_counted(c, &j, index, e);
 		if (!rc) rc = whit_json_member(j, index, "weight_map", 1, JSON_OBJECT, &map, e);
 		if (!rc) rc = open_map(c, index, map, e);
 	} else {
@@ -216,13 +225,13 @@ static int open_kind(whit_ckpt *c, whit_err *e) {
 	if (rc) return rc;
 	if (c->kind == WHIT_CKPT_WHIT) {
 		c->own->manifest_path = manifest;
-		rc = whit_json_load(&c->manifest, manifest, e);
+		rc = load_counted(c, &c->manifest, manifest, e);
 		return rc ? rc : whit_manifest_read(c, e);
 	}
 	if ((rc = whit_ckpt_open_shards(c, e))) return rc;
 	if (c->kind == WHIT_CKPT_HF) return plain_weights(c, e);
 	json_t *tq;
-	if ((rc = whit_json_load(&tq, tq3, e))) return rc;
+	if ((rc = load_counted(c, &tq, tq3, e))) return rc;
 	rc = whit_tq3_read(c, tq, tq3, e);
 	json_decref(tq);
 	return rc;
@@ -295,6 +304,7 @@ static void hash_weight(void *ctx, int64_t i, int worker) {
 	whit_hash part[WHIT_PLANES + 2] = {0};
 	for (int p = 0; p < WHIT_PLANES && m->plane[p]; p++) part[p] = whit_hash_bytes(m->plane[p], m->row_bytes[p] * (size_t)m->rows);
 	h->hash[i] = part[0];
+	whit_weight_drop(&h->c->w[i]);
 	if (h->c->w[i].passthrough) return;
 	char name[32], rot[128] = "none";
 	whit_spec_name(&m->spec, name);

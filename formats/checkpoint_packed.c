@@ -4,8 +4,6 @@
 #include <math.h>
 #include "formats/checkpoint_own.h"
 
-enum { HAAR_MAX = 1 << 15 }; /* widest dense rotation: 4 GiB */
-
 typedef struct reader {
 	whit_ckpt *c;
 	const char *file; /* quant_manifest.json, for messages */
@@ -31,25 +29,17 @@ static void remember(whit_ckpt *c, whit_named **list, const char *id, void *p) {
 	*list = n;
 }
 
-/* The sidecar's F32 array of this name and shape as aligned floats in the arena, or NULL if it has none. */
-static int sidecar_values(whit_ckpt *c, const char *what, const char *id, int ndim, int64_t d, const float **out, whit_err *e) {
+/* The sidecar's F32 array of this name and shape, NULL if it has none. */
+static int sidecar_find(whit_ckpt *c, const char *what, const char *id, int ndim, int64_t d, const whit_tensor **out, whit_err *e) {
 	char *name = whit_format_text("%s.%s", what, id);
-	const whit_tensor *t = whit_st_find(&c->own->sidecar, name);
+	const whit_tensor *t = *out = whit_st_find(&c->own->sidecar, name);
 	whit_free(name);
-	*out = NULL;
 	if (!t) return 0;
-	if (t->dtype != WHIT_F32 || t->ndim != ndim || t->shape[0] != d || t->shape[ndim - 1] != d) {
-		char shape[96];
-		whit_shape_text(t->shape, t->ndim, shape);
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is %s %s, need F32 of %d dimensions of %lld", t->file, t->name,
-		                 whit_dtype_name(t->dtype), shape, ndim, (long long)d);
-	}
-	int rc = whit_stored_finite(t, e);
-	if (rc) return rc;
-	float *v = whit_take_bytes(&c->own->arena, t->bytes);
-	memcpy(v, t->data, t->bytes);
-	*out = v;
-	return 0;
+	if (t->dtype == WHIT_F32 && t->ndim == ndim && t->shape[0] == d && t->shape[ndim - 1] == d) return whit_stored_finite(t, e);
+	char shape[96];
+	whit_shape_text(t->shape, t->ndim, shape);
+	return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is %s %s, need F32 of %d dimensions of %lld", t->file, t->name,
+	                 whit_dtype_name(t->dtype), shape, ndim, (long long)d);
 }
 
 static int read_rotation(reader *r, const char *id, int64_t cols, whit_rotation **out, whit_err *e) {
@@ -70,8 +60,6 @@ static int read_rotation(reader *r, const char *id, int64_t cols, whit_rotation 
 		return rc;
 	if (s.dim != cols)
 		return whit_fail(e, WHIT_EINPUT, "%s: dim is %lld, need %lld, the columns of the tensor", at, (long long)s.dim, (long long)cols);
-	if (s.kind == WHIT_ROT_HAAR_QR && s.dim > HAAR_MAX)
-		return whit_fail(e, WHIT_EINPUT, "%s: dim is %lld, need at most %d for haar_qr", at, (long long)s.dim, HAAR_MAX);
 	int hadamard = s.kind == WHIT_ROT_HADAMARD;
 	block = s.dim;
 	/* A transform wider than the padded row cannot be: padding never doubles it. */
@@ -81,9 +69,12 @@ static int read_rotation(reader *r, const char *id, int64_t cols, whit_rotation 
 	s.seed = (uint64_t)seed;
 	s.block = block;
 	s.base = (int)base;
-	const float *dense;
-	if ((rc = sidecar_values(r->c, "rotation", id, 2, s.dim, &dense, e))) return rc;
-	return whit_rotation_new(out, &s, dense, e) ? whit_fail_in(e, "%s", at) : 0;
+	const whit_tensor *t;
+	if ((rc = sidecar_find(r->c, "rotation", id, 2, s.dim, &t, e))) return rc;
+	float *dense = t ? memcpy(whit_alloc(t->bytes), t->data, t->bytes) : NULL; /* aligned */
+	rc = whit_rotation_new(out, &s, dense, e) ? whit_fail_in(e, "%s", at) : 0;
+	whit_free(dense);
+	return rc;
 }
 
 static int get_rotation(reader *r, const json_t *entry, const char *at, whit_mat *m, whit_err *e) {
@@ -117,9 +108,12 @@ static int read_codebook(reader *r, const char *id, int bits, const float **out,
 	int rc = whit_json_int(j, at, "bits", 1, 1, 8, &have, e);
 	if (rc) return rc;
 	if (have != bits) return whit_fail(e, WHIT_EINPUT, "%s: bits is %lld, a tensor needs %d", at, (long long)have, bits);
-	if ((rc = sidecar_values(r->c, "codebook", id, 1, (int64_t)1 << bits, out, e))) return rc;
-	if (!*out) {
-		float *c = whit_take(&r->c->own->arena, (int64_t)1 << bits);
+	const whit_tensor *t;
+	float *c = whit_take(&r->c->own->arena, (int64_t)1 << bits);
+	if ((rc = sidecar_find(r->c, "codebook", id, 1, (int64_t)1 << bits, &t, e))) return rc;
+	if (t) {
+		memcpy(c, t->data, t->bytes);
+	} else {
 		if ((rc = whit_json_member(j, at, "values", 1, JSON_ARRAY, &values, e))) return rc;
 		if (json_array_size(values) != (size_t)1 << bits)
 			return whit_fail(e, WHIT_EINPUT, "%s: has %zu values, need %d", at, json_array_size(values), 1 << bits);
@@ -127,12 +121,12 @@ static int read_codebook(reader *r, const char *id, int bits, const float **out,
 			if (!json_is_number(v)) return whit_fail(e, WHIT_EINPUT, "%s: value %zu is %s, need number", at, i, whit_json_kind(v));
 			c[i] = (float)json_number_value(v);
 		}
-		*out = c;
 	}
 	for (int k = 0; k < 1 << bits; k++)
-		if (!isfinite((*out)[k]) || (k && !((*out)[k - 1] < (*out)[k])))
-			return whit_fail(e, WHIT_EINPUT, "%s: value %d is %.9g after %.9g, need finite and ascending", at, k, (double)(*out)[k],
-			                 k ? (double)(*out)[k - 1] : -INFINITY);
+		if (!isfinite(c[k]) || (k && !(c[k - 1] < c[k])))
+			return whit_fail(e, WHIT_EINPUT, "%s: value %d is %.9g after %.9g, need finite and ascending", at, k, (double)c[k],
+			                 k ? (double)c[k - 1] : -INFINITY);
+	*out = c;
 	return 0;
 }
 

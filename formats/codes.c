@@ -1,27 +1,44 @@
-#include "formats/codes.h"
+#include "formats/codes_fast.h"
 #include <float.h>
 #include <math.h>
 
 /* ---- bits ---- */
 
+/* Eight bytes of `bits` bits each to one field of 8 * bits, and back: neighbours are joined three times. */
+static inline uint64_t squeeze(uint64_t v, int bits) {
+	v = (v & UINT64_C(0x00ff00ff00ff00ff)) | (v & UINT64_C(0xff00ff00ff00ff00)) >> (8 - bits);
+	v = (v & UINT64_C(0x0000ffff0000ffff)) | (v & UINT64_C(0xffff0000ffff0000)) >> 2 * (8 - bits);
+	return (v & UINT64_C(0x00000000ffffffff)) | (v & UINT64_C(0xffffffff00000000)) >> 4 * (8 - bits);
+}
+
+static inline uint64_t spread(uint64_t v, int bits) {
+	uint64_t one = (UINT64_C(1) << bits) - 1, two = (UINT64_C(1) << 2 * bits) - 1, four = (UINT64_C(1) << 4 * bits) - 1;
+	v = (v & four) | (v & four << 4 * bits) << 4 * (8 - bits);
+	v = (v & two * UINT64_C(0x0000000100000001)) | (v & (two * UINT64_C(0x0000000100000001)) << 2 * bits) << 2 * (8 - bits);
+	one *= UINT64_C(0x0001000100010001);
+	return (v & one) | (v & one << bits) << (8 - bits);
+}
+
 void whit_codes_pack(uint8_t *dst, const uint8_t *code, int64_t n, int bits) {
-	uint64_t acc = 0;
-	int have = 0;
-	for (int64_t i = 0; i < n; i++) {
-		acc |= (uint64_t)code[i] << have;
-		for (have += bits; have >= 8; have -= 8, acc >>= 8) *dst++ = (uint8_t)acc;
+	int64_t i = 0;
+	for (; i + 8 <= n; i += 8, dst += bits) {
+		uint64_t v = squeeze(whit_load_u64(code + i), bits);
+		memcpy(dst, &v, (size_t)bits);
 	}
-	if (have) *dst = (uint8_t)acc;
+	if (i == n) return;
+	uint64_t v = 0;
+	memcpy(&v, code + i, (size_t)(n - i));
+	v = squeeze(v, bits);
+	memcpy(dst, &v, (size_t)whit_codes_bytes(n - i, bits));
 }
 
 void whit_codes_unpack(uint8_t *code, const uint8_t *src, int64_t n, int bits) {
-	uint64_t acc = 0;
-	int have = 0;
-	for (int64_t i = 0; i < n; i++) {
-		for (; have < bits; have += 8) acc |= (uint64_t)*src++ << have;
-		code[i] = (uint8_t)(acc & ((1u << bits) - 1));
-		acc >>= bits;
-		have -= bits;
+	for (int64_t i = 0; i < n; i += 8, src += bits) {
+		int64_t k = WHIT_MIN(8, n - i);
+		uint64_t v = 0;
+		memcpy(&v, src, (size_t)whit_codes_bytes(k, bits));
+		v = spread(v, bits);
+		memcpy(code + i, &v, (size_t)k);
 	}
 }
 
@@ -82,8 +99,22 @@ void whit_codes_gemv_plain(const whit_codes *c, int64_t r0, int64_t r1, const fl
 	whit_free(code);
 }
 
-void whit_codes_decode(const whit_codes *c, int64_t r0, int64_t r1, float *out) { whit_codes_decode_plain(c, r0, r1, out); }
+/* ---- the fastest this CPU has ---- */
+
+void whit_codes_decode(const whit_codes *c, int64_t r0, int64_t r1, float *out) {
+#if WHIT_SIMD
+	if (whit_cpu_level() >= 2) whit_codes_decode_avx512(c, r0, r1, out);
+	else if (whit_cpu_level() == 1) whit_codes_decode_avx2(c, r0, r1, out);
+	else
+#endif
+		whit_codes_decode_plain(c, r0, r1, out);
+}
 
 void whit_codes_gemv(const whit_codes *c, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
-	whit_codes_gemv_plain(c, r0, r1, x, T, y, ldy);
+#if WHIT_SIMD
+	if (whit_cpu_level() >= 2) whit_codes_gemv_avx512(c, r0, r1, x, T, y, ldy);
+	else if (whit_cpu_level() == 1) whit_codes_gemv_avx2(c, r0, r1, x, T, y, ldy);
+	else
+#endif
+		whit_codes_gemv_plain(c, r0, r1, x, T, y, ldy);
 }

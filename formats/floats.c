@@ -1,4 +1,4 @@
-#include "formats/floats.h"
+#include "formats/codes_fast.h"
 #include <math.h>
 
 int whit_floats_parse(const char *name, const char *want, const whit_format *fmt, whit_spec *spec) {
@@ -52,5 +52,10 @@ void whit_floats_gemv_plain(const whit_mat *m, int dtype, int64_t r0, int64_t r1
 }
 
 void whit_floats_gemv(const whit_mat *m, int dtype, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
-	whit_floats_gemv_plain(m, dtype, r0, r1, x, T, y, ldy);
+#if WHIT_SIMD
+	if (whit_cpu_level() >= 2) whit_floats_gemv_avx512(m, dtype, r0, r1, x, T, y, ldy);
+	else if (whit_cpu_level() == 1) whit_floats_gemv_avx2(m, dtype, r0, r1, x, T, y, ldy);
+	else
+#endif
+		whit_floats_gemv_plain(m, dtype, r0, r1, x, T, y, ldy);
 }

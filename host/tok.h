@@ -81,6 +81,7 @@ int whit_find_read(tok_find *f, const json_t *j, const char *where, whit_arena *
 /* ---- the work of one encode ---- */
 typedef struct tok_symbol {
 	int32_t prev, next, id; /* id -1: merged away */
+	uint32_t cp;            /* its character; NO_CHAR: a byte or unknown token */
 } tok_symbol;
 typedef struct tok_merge {
 	uint64_t order; /* rank, then position: the lowest goes first */
@@ -113,6 +114,7 @@ typedef struct tok_pair {
 	uint32_t rank;
 	int32_t id;   /* -1: the slot is free */
 } tok_pair;
+enum { TOK_SEAMS = 1 << 18 };
 enum { TOK_LOW = 0x180 }; /* GPT-2's alphabet and Latin lie below: their ids come from a table */
 typedef struct tok_bpe {
 	tok_word *word; /* [n_word] by id; texts in mem */
@@ -123,6 +125,7 @@ typedef struct tok_bpe {
 	uint64_t pair_mask;
 	int32_t low[TOK_LOW];
 	int32_t byte[256]; /* ids of <0x00> ... with byte_fallback, else -1 */
+	uint8_t seam[TOK_SEAMS / 8]; /* hashed pairs of characters that stand side by side in some token */
 	int32_t unk;
 	int fuse_unk, ignore_merges;
 	whit_arena mem;

@@ -1,7 +1,8 @@
 /* tok_bpe: vocabulary, merges, and byte-pair encoding of one piece (Sennrich et al. 2016, with the order and
  * the fallbacks of Hugging Face's BPE model). Characters are the first symbols; the pair of lowest rank, the
  * leftmost of equals, merges next. A heap holds candidate pairs, so a piece of n characters costs n log n even
- * where a text is one piece (SentencePiece-style files without pre-tokenizer). Refuses dropout, subword
+ * where a text is one piece (SentencePiece-style files without pre-tokenizer). Such a piece is cut first
+ * between characters that no token holds side by side: no merge can cross, and short heaps stay in cache. Refuses dropout, subword
  * prefixes and suffixes, and models other than BPE. */
 #include <stdio.h>
 #include "host/tok.h"
@@ -121,6 +122,24 @@ static int read_merges(tok_bpe *b, const json_t *merges, const char *file, whit_
 	return rc;
 }
 
+/* ---- seams ---- */
+
+static uint32_t seam(uint32_t left, uint32_t right) {
+	return (uint32_t)(((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u >> 40) % TOK_SEAMS;
+}
+
+/* Marks the pairs within every token. Collisions only lose a cut. */
+static void fill_seams(tok_bpe *b) {
+	for (int64_t id = 0; id < b->n_word; id++) {
+		const tok_word *w = &b->word[id];
+		uint32_t left = 0, cp;
+		for (size_t i = 0, k; i < w->n; i += k, left = cp) {
+			k = whit_utf8_char(w->p + i, w->n - i, &cp); /* JSON gave UTF-8 */
+			if (i) b->seam[seam(left, cp) / 8] |= (uint8_t)(1 << seam(left, cp) % 8);
+		}
+	}
+}
+
 /* ---- the model ---- */
 
 static int refuse(const json_t *model, const char *file, whit_err *e) {
@@ -176,6 +195,7 @@ int whit_bpe_read(tok_bpe *b, const json_t *model, int64_t room_id, const char *
 	if (!rc) rc = read_merges(b, merges, file, e);
 	if (!rc) rc = read_unk(b, model, file, e);
 	if (!rc) fill_tables(b, fallback);
+	if (!rc) fill_seams(b);
 	return rc;
 }
 
@@ -222,9 +242,10 @@ static void propose(const tok_bpe *b, tok_work *w, int32_t i) {
 	if (p->id >= 0) heap_push(w, (tok_merge){(uint64_t)p->rank << 32 | (uint32_t)i, p->id});
 }
 
-/* Symbol n of the work; *open tells that the last one is an unknown that a further unknown joins. */
-static int32_t add_symbol(tok_work *w, int32_t n, int32_t id) {
-	w->sym[n] = (tok_symbol){n - 1, n + 1, id};
+#define NO_CHAR UINT32_MAX
+
+static int32_t add_symbol(tok_work *w, int32_t n, int32_t id, uint32_t cp) {
+	w->sym[n] = (tok_symbol){n - 1, n + 1, id, cp};
 	return n + 1;
 }
 
@@ -238,30 +259,37 @@ static int64_t first_symbols(const tok_bpe *b, tok_work *w, const char *p, size_
 		if (!valid) k = 1;
 		int32_t id = !valid ? -1 : cp < TOK_LOW ? b->low[cp] : whit_bpe_find(b, p + i, k);
 		if (id >= 0) {
-			count = add_symbol(w, count, id);
+			count = add_symbol(w, count, id, cp);
 			unknown = 0;
 			continue;
 		}
 		for (size_t j = 0; j < k; j++) bytes &= b->byte[(uint8_t)p[i + j]] >= 0;
 		if (bytes) {
-			for (size_t j = 0; j < k; j++) count = add_symbol(w, count, b->byte[(uint8_t)p[i + j]]);
+			for (size_t j = 0; j < k; j++) count = add_symbol(w, count, b->byte[(uint8_t)p[i + j]], NO_CHAR);
 			unknown = 0;
 		} else if (b->unk < 0) {
 			return whit_fail(e, WHIT_EINPUT, "%s: text has \"%.*s\" (first byte %02x), the vocabulary has no token for it", name,
 			                 valid ? (int)k : 0, p + i, (uint8_t)p[i]);
 		} else if (!unknown || !b->fuse_unk) {
-			count = add_symbol(w, count, b->unk);
+			count = add_symbol(w, count, b->unk, NO_CHAR);
 			unknown = 1;
 		}
 	}
-	if (count) w->sym[count - 1].next = -1;
 	return count;
 }
 
-static int merge_symbols(const tok_bpe *b, tok_work *w, int32_t n, whit_err *e) {
+/* Whether some token may span symbols i and i+1. */
+static int may_join(const tok_bpe *b, const tok_work *w, int64_t i) {
+	uint32_t l = w->sym[i].cp, r = w->sym[i + 1].cp, s = seam(l, r);
+	return l == NO_CHAR || r == NO_CHAR || (b->seam[s / 8] >> s % 8 & 1);
+}
+
+/* Merges symbols [from, to), which no merge crosses. */
+static int merge_run(const tok_bpe *b, tok_work *w, int32_t from, int32_t to, whit_err *e) {
 	int rc;
 	w->n_heap = 0;
-	for (int32_t i = 0; i < n; i++) propose(b, w, i);
+	w->sym[from].prev = w->sym[to - 1].next = -1;
+	for (int32_t i = from; i < to - 1; i++) propose(b, w, i);
 	for (unsigned pops = 1; w->n_heap; pops++) {
 		if (pops % 65536 == 0 && (rc = whit_interrupted(e))) return rc;
 		tok_merge m = heap_pop(w);
@@ -294,7 +322,11 @@ int whit_bpe_encode(const tok_bpe *b, tok_work *w, const char *p, size_t n, whit
 	}
 	int64_t count = first_symbols(b, w, p, n, name, e);
 	if (count < 0) return (int)count;
-	int rc = merge_symbols(b, w, (int32_t)count, e);
-	for (int32_t i = count ? 0 : -1; i >= 0 && !rc; i = w->sym[i].next) whit_ids_push(out, w->sym[i].id);
+	int rc = 0;
+	for (int64_t from = 0, to; from < count && !rc; from = to) {
+		for (to = from + 1; to < count && may_join(b, w, to - 1);) to++;
+		rc = merge_run(b, w, (int32_t)from, (int32_t)to, e);
+		for (int32_t i = (int32_t)from; i >= 0 && !rc; i = w->sym[i].next) whit_ids_push(out, w->sym[i].id);
+	}
 	return rc;
 }

@@ -3,7 +3,7 @@
  *
  *   Oniguruma                          PCRE2 would                     here
  *   \s is White_Space                  add U+180E                      spelled out
- *   \w is Alphabetic M Nd Pc (+ ² ½)   take L, N and _                 spelled out; \b built on it
+ *   \w is Alphabetic M Nd Pc           take L, N and _                 spelled out; \b built on it
  *   \h is a hex digit, \v is U+000B    take blank, vertical space      spelled out
  *   \p{Han} is the script              take script extensions          \p{sc:Han}
  *   x{1,3}+ is (?:x{1,3})+             be possessive                   (?:...)
@@ -32,14 +32,15 @@ struct tok_regex {
 #define SPACE "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
 #define NOT_SPACE "\\x00-\\x08\\x0e-\\x1f\\x21-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}" \
 	"\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"
+#define WORD_IN "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD WORD_IN "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" /* outside classes Oniguruma's Latin-1 table adds these */
 #define HEX "0-9a-fA-F"
 
 /* Escapes that need other words: outside a class, inside one (NULL: refused there). */
 static const struct { char c; const char *outside, *inside; } escape[] = {
 	{'s', "[" SPACE "]", SPACE},
 	{'S', "[^" SPACE "]", NOT_SPACE},
-	{'w', "[" WORD "]", WORD},
+	{'w', "[" WORD "]", WORD_IN},
 	{'W', "[^" WORD "]", NULL},
 	{'h', "[" HEX "]", HEX},
 	{'H', "[^" HEX "]", NULL},

@@ -1,0 +1,5 @@
+#include "formats/codes_fast.h"
+#if WHIT_SIMD
+#include "formats/simd_avx2.h"
+#include "formats/codes_simd.h"
+#endif
