@@ -23,8 +23,10 @@ void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, con
 enum {
 	DEPTH = 512,   /* columns of a block: sums of blocks also round less than one long sum */
 	TOKENS = 576,  /* tokens of an item: a multiple of every level's panel (2, 24, 32) */
-	ROWS = 48,     /* rows of W in an item, fewer where they are long */
+	ROWS = 96,     /* rows of W in an item at most: a multiple of 12, one register tile */
+	TILE = 640 << 10, /* bytes of W in an item at most */
 	PAD = 16,      /* between rows of a tile: rows 4096 bytes apart would share one cache set */
+	STEP = 64,     /* columns packed at a time */
 	ROTATE = 8     /* rows of x rotated by an item */
 };
 
@@ -77,8 +79,9 @@ static void pack_item(void *ctx, int64_t i, int worker) {
 	for (int64_t k0 = 0; k0 < width; k0 += DEPTH) {
 		float *p = j->packed + panel_at(j, k0, t0);
 		int64_t depth = WHIT_MIN(DEPTH, width - k0);
-		for (int64_t t = 0; t < n; t++)
-			for (int64_t k = 0; k < depth; k++) p[k * P + t] = j->x[(t0 + t) * width + k0 + k];
+		for (int64_t kk = 0; kk < depth; kk += STEP) /* so that the lines written stay in L1 */
+			for (int64_t t = 0; t < n; t++)
+				for (int64_t k = kk; k < WHIT_MIN(kk + STEP, depth); k++) p[k * P + t] = j->x[(t0 + t) * width + k0 + k];
 	}
 }
 
@@ -112,7 +115,9 @@ void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w
 		return;
 	}
 	int64_t P = j.v->columns, panels = (T + P - 1) / P;
-	j.rows = WHIT_MAX(12, WHIT_MIN(ROWS, (640 << 10) / (int64_t)sizeof(float) / w->width / 12 * 12));
+	/* Many rows read x less often, few balance threads; the result is the same. */
+	int64_t fit = TILE / (int64_t)sizeof(float) / w->width, share = w->rows / (8 * whit_threads());
+	j.rows = WHIT_MAX(12, WHIT_MIN(ROWS, WHIT_MIN(fit, share)) / 12 * 12);
 	j.packed = whit_take(scratch, panels * P * w->width);
 	j.tile_size = j.rows * (w->width + PAD + TOKENS);
 	j.tile = whit_take(scratch, j.tile_size * whit_threads());
