@@ -321,6 +321,7 @@ static void hash_weight(void *ctx, int64_t i, int worker) {
 	for (int p = 0; p < WHIT_PLANES && m->plane[p]; p++)
 		part[p] = whit_hash_bytes(m->plane[p], m->row_bytes[p] * (size_t)m->rows);
 	h->hash[i] = part[0];
+	whit_weight_drop(&h->c->w[i]);
 	if (h->c->w[i].passthrough) return;
 	char name[32], rot[128] = "none";
 	whit_spec_name(&m->spec, name);

@@ -1,5 +1,4 @@
 /* attention: causal, grouped queries, optional window. */
-#include <cblas.h>
 #include <math.h>
 #include "host/op_vec.h"
 #include "host/ops.h"
@@ -32,7 +31,7 @@ void whit_attention_cpu(float *y, const float *q, const float *k, const float *v
 	whit_free(sum);
 }
 
-/* Queries per tile, and the number of new tokens from which tiles pay. */
+/* Queries of a tile, and the number of new tokens from which tiles pay. */
 enum { BLOCK = 64, MANY = 8 };
 
 typedef struct attn_job {
@@ -45,25 +44,28 @@ typedef struct attn_job {
 	const whit_vec *vec;
 } attn_job;
 
-/* One head, BLOCK queries: S = scale Q K^T, each row's visible part through softmax, the rest 0, Y = S V. */
+/* One head, BLOCK queries as the columns of a tile: S^T = K (scale Q)^T, softmax down the columns with what
+ * a query does not see at -Inf and then 0, Y = S V. */
 static void attn_block(void *ctx, int64_t item, int worker) {
 	const attn_job *j = ctx;
-	int64_t h = item % j->heads, t0 = item / j->heads * BLOCK, n = WHIT_MIN(BLOCK, j->T - t0);
-	int64_t g = h / (j->heads / j->kv_heads), ldq = j->heads * j->dim, ld = j->kv_heads * j->dim;
-	int64_t end = j->past + t0 + n, first = j->past + t0 + 1;
+	int64_t h = item % j->heads, t0 = item / j->heads * BLOCK, n = WHIT_MIN(BLOCK, j->T - t0), dim = j->dim;
+	int64_t g = h / (j->heads / j->kv_heads), ldq = j->heads * dim, ld = j->kv_heads * dim;
+	int64_t first = j->past + t0 + 1, end = first + n - 1; /* keys the first query sees, the last one sees */
 	int64_t begin = j->window && first > j->window ? first - j->window : 0, keys = end - begin;
-	float *s = j->tile + worker * j->tile_size;
-	const float *k = j->k + begin * ld + g * j->dim, *v = j->v + begin * ld + g * j->dim;
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)keys, (int)j->dim, j->scale,
-	            j->q + t0 * ldq + h * j->dim, (int)ldq, k, (int)ld, 0, s, (int)keys);
-	for (int64_t i = 0; i < n; i++) {
-		int64_t to = first + i - begin, from = j->window && to > j->window ? to - j->window : 0;
-		memset(s + i * keys, 0, (size_t)from * sizeof *s);
-		j->vec->softmax(s + i * keys + from, to - from);
-		memset(s + i * keys + to, 0, (size_t)(keys - to) * sizeof *s);
+	float *q = j->tile + worker * j->tile_size, *s = q + dim * BLOCK;
+	const float *k = j->k + begin * ld + g * dim, *v = j->v + begin * ld + g * dim;
+	for (int64_t i = 0; i < n; i++)
+		for (int64_t d = 0; d < dim; d++) q[d * BLOCK + i] = j->scale * j->q[(t0 + i) * ldq + h * dim + d];
+	j->vec->gemm(keys, n, dim, k, ld, 1, q, BLOCK, s, BLOCK, 0);
+	for (int pass = 0; pass < 2; pass++) {
+		for (int64_t i = 0; i < n; i++) {
+			int64_t to = first + i - begin, from = j->window && to > j->window ? to - j->window : 0;
+			for (int64_t r = 0; r < from; r++) s[r * BLOCK + i] = pass ? 0 : -INFINITY;
+			for (int64_t r = to; r < keys; r++) s[r * BLOCK + i] = pass ? 0 : -INFINITY;
+		}
+		if (!pass) j->vec->softmax_columns(s, BLOCK, keys, n);
 	}
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, (int)n, (int)j->dim, (int)keys, 1, s, (int)keys, v, (int)ld, 0,
-	            j->y + t0 * ldq + h * j->dim, (int)ldq);
+	j->vec->gemm(n, dim, keys, s, 1, BLOCK, v, ld, j->y + t0 * ldq + h * dim, ldq, 0);
 }
 
 /* One query of all heads that share a kv head. */
@@ -84,9 +86,8 @@ void whit_attention_fast_cpu(float *y, const float *q, const float *k, const flo
                              int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window,
                              whit_arena *scratch) {
 	int many = T >= MANY;
-	whit_blas_serial();
 	attn_job j = { y, q, k, v, T, past, heads, kv_heads, dim, window, scale, NULL, 0, whit_vec_get() };
-	j.tile_size = (past + T) * (many ? BLOCK : 1);
+	j.tile_size = many ? (past + T + dim) * BLOCK : past + T;
 	j.tile = whit_take(scratch, j.tile_size * whit_threads());
 	if (many)
 		whit_items((T + BLOCK - 1) / BLOCK * heads, BLOCK * dim * (past + T) / 8, attn_block, &j);

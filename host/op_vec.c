@@ -1,13 +1,16 @@
 /* op_vec: three compilations of op_vecbody.h and the choice between them. */
 #include "host/op_vec.h"
-#include <cblas.h>
 #include <math.h>
-#include <pthread.h>
+
+/* Loops whose counters are constants must vanish: their arrays are registers. */
+#define WHIT_UNROLL _Pragma("GCC unroll 16")
 
 /* ---- plain C ---- */
 #define N(x) x##_c
 #define VATTR
 #define VW 1
+#define VM 4 /* a GEMM tile: rows, */
+#define VN 2 /* vectors of columns; at most 3 */
 #define VF float
 #define VSET(a) ((float)(a))
 #define VLD(p) (*(p))
@@ -18,8 +21,9 @@
 #define VSUB(a, b) ((a) - (b))
 #define VMUL(a, b) ((a) * (b))
 #define VDIV(a, b) ((a) / (b))
-#define VFMA(a, b, c) fmaf(a, b, c)
-#define VFNMA(a, b, c) fmaf(-(a), b, c)
+/* One rounding but for double ones: the sine's reduction needs exact products. */
+#define VFMA(a, b, c) ((float)((double)(a) * (b) + (c)))
+#define VFNMA(a, b, c) ((float)((c) - (double)(a) * (b)))
 #define VMAX(a, b) max_c(a, b)
 #define VMIN(a, b) min_c(a, b)
 #define VROUND(a) nearbyintf(a)
@@ -38,6 +42,8 @@ static inline float min_c(float a, float b) { return a < b ? a : b; }
 #define N(x) x##_avx2
 #define VATTR __attribute__((target("avx2,fma")))
 #define VW 8
+#define VM 4
+#define VN 3
 #define VF __m256
 #define VSET(a) _mm256_set1_ps(a)
 #define VLD(p) _mm256_loadu_ps(p)
@@ -76,6 +82,8 @@ VATTR static inline float top_avx2(__m256 a) {
 #define N(x) x##_avx512
 #define VATTR __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")))
 #define VW 16
+#define VM 12
+#define VN 2
 #define VF __m512
 #define VSET(a) _mm512_set1_ps(a)
 #define VLD(p) _mm512_loadu_ps(p)
@@ -113,11 +121,4 @@ void whit_items(int64_t n, int64_t work_per_item, whit_item_fn fn, void *ctx) {
 		return;
 	}
 	for (int64_t i = 0; i < n; i++) fn(ctx, i, 0);
-}
-
-static void blas_serial(void) { openblas_set_num_threads(1); }
-
-void whit_blas_serial(void) {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	pthread_once(&once, blas_serial);
 }

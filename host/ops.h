@@ -39,7 +39,7 @@ void whit_add_cpu(float *y, const float *a, const float *b, int64_t n);
  * kv head h / (heads/kv_heads); query t sees keys [max(0, past+t+1-window), past+t], window 0 = all. */
 void whit_attention_cpu(float *y, const float *q, const float *k, const float *v, int64_t T, int64_t past,
                         int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window);
-/* Many queries: blocks of them through OpenBLAS; few: dot products. Scratch: one (block, past+T) tile per thread. */
+/* Many queries: tiles of them; few: dot products. Scratch: one (64, past+T) tile per thread. */
 void whit_attention_fast_cpu(float *y, const float *q, const float *k, const float *v, int64_t T, int64_t past,
                              int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window,
                              whit_arena *scratch);
@@ -47,6 +47,6 @@ void whit_attention_fast_cpu(float *y, const float *q, const float *k, const flo
 /* y (T, rows) = x (T, cols) W^T + bias (rows, or NULL). Plain: decodes row by row, double sums. */
 void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
 /* Rotates x where the matrix is rotated, then gemv from packed bytes for few tokens, tiles of decoded rows
- * through OpenBLAS (one thread per tile) above. */
+ * and packed x above (op_linear.c). */
 void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias, whit_arena *scratch);
 #endif
