@@ -271,7 +271,7 @@ static int prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const w
 			return whit_fail(e, WHIT_EINPUT, "%s: token %lld is id %d, need one below the model's vocabulary %lld", name,
 			                 (long long)i, ids->id[i], (long long)r->vocab);
 	if ((rc = whit_windows_make(ws, r->mode, ids->n, r->ctx, r->stride, whit_tok_adds_bos(tok), e)))
-		return whit_fail_in(e, "%s", name);
+		return rc == WHIT_EUSAGE ? rc : whit_fail_in(e, "%s", name); /* a wrong option is not the text's fault */
 	if (ws->scored < WHIT_FEW_TOKENS)
 		return whit_fail(e, WHIT_EINPUT, "%s: gives %lld positions to score, need at least %d for statistics", name,
 		                 (long long)ws->scored, WHIT_FEW_TOKENS);
