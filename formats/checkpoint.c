@@ -59,7 +59,8 @@ int whit_ckpt_index(whit_ckpt *c, whit_err *e) {
 	for (int64_t i = 1; i < k; i++) {
 		const whit_tensor *a = o->t[i - 1].t, *b = o->t[i].t;
 		if (!strcmp(a->name, b->name))
-			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is also in %s, need it once", a->file, a->name, b->file);
+			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is also in %s, need it once", a->file,
+			                 a->name, b->file);
 	}
 	return 0;
 }
@@ -76,7 +77,8 @@ static int check_shard_name(const char *index, const char *shard, whit_err *e) {
 	for (const char *p = shard; !wrong && p; p = strchr(p, '/') ? strchr(p, '/') + 1 : NULL)
 		if (!strncmp(p, "..", 2) && (p[2] == '/' || p[2] == 0)) wrong = "outside";
 	if (!wrong) return 0;
-	return whit_fail(e, WHIT_EINPUT, "%s: shard path \"%.200s\" is %s, need a file inside the model's directory", index, shard, wrong);
+	return whit_fail(e, WHIT_EINPUT, "%s: shard path \"%.200s\" is %s, need a file inside the model's directory",
+	                 index, shard, wrong);
 }
 
 /* Every tensor of the map is in its shard and every tensor of a shard is in the map. */
@@ -87,13 +89,16 @@ static int check_map(whit_ckpt *c, const char *index, const json_t *map, whit_er
 	json_object_foreach((json_t *)(uintptr_t)map, name, shard) {
 		whit_stored *s = whit_ckpt_stored(c, name);
 		if (!s)
-			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is absent, need it in %.200s", index, name, json_string_value(shard));
+			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is absent, need it in %.200s", index, name,
+			                 json_string_value(shard));
 		if (strcmp(s->t->file + prefix, json_string_value(shard)))
-			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is in %s, need it in %.200s", index, name, s->t->file, json_string_value(shard));
+			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is in %s, need it in %.200s", index, name,
+			                 s->t->file, json_string_value(shard));
 	}
 	for (int64_t i = 0; i < c->own->n_t; i++)
 		if (!json_object_get(map, c->own->t[i].t->name))
-			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is in %s but not in the index", index, c->own->t[i].t->name, c->own->t[i].t->file);
+			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is in %s but not in the index", index,
+			                 c->own->t[i].t->name, c->own->t[i].t->file);
 	return 0;
 }
 
@@ -104,7 +109,8 @@ static int open_map(whit_ckpt *c, const char *index, const json_t *map, whit_err
 	json_object_foreach((json_t *)(uintptr_t)map, name, shard) {
 		const char *file = json_string_value(shard);
 		if (!file) {
-			rc = whit_fail(e, WHIT_EINPUT, "%s: weight_map key %.200s is %s, need string", index, name, whit_json_kind(shard));
+			rc = whit_fail(e, WHIT_EINPUT, "%s: weight_map key %.200s is %s, need string", index, name,
+			               whit_json_kind(shard));
 			break;
 		}
 		if (json_object_get(seen, file)) continue;
@@ -135,7 +141,8 @@ int whit_ckpt_open_shards(whit_ckpt *c, whit_err *e) {
 		if (!rc) rc = whit_json_member(j, index, "weight_map", 1, JSON_OBJECT, &map, e);
 		if (!rc) rc = open_map(c, index, map, e);
 	} else {
-		rc = whit_fail(e, WHIT_EINPUT, "%s: holds no weights, need model.safetensors or model.safetensors.index.json", c->path);
+		rc = whit_fail(e, WHIT_EINPUT,
+		               "%s: holds no weights, need model.safetensors or model.safetensors.index.json", c->path);
 	}
 	json_decref(j);
 	whit_free(one);
@@ -147,7 +154,10 @@ int whit_ckpt_open_shards(whit_ckpt *c, whit_err *e) {
 
 int whit_weight_plain(whit_weight *w, whit_stored *s, whit_err *e) {
 	const whit_tensor *t = s->t;
-	const char *format = t->dtype == WHIT_F32 ? "f32" : t->dtype == WHIT_F16 ? "f16" : t->dtype == WHIT_BF16 ? "bf16" : NULL;
+	const char *format = t->dtype == WHIT_F32    ? "f32"
+	                     : t->dtype == WHIT_F16  ? "f16"
+	                     : t->dtype == WHIT_BF16 ? "bf16"
+	                                             : NULL;
 	s->used = 1;
 	w->name = t->name;
 	w->dtype = t->dtype;
@@ -179,8 +189,8 @@ int whit_stored_finite(const whit_tensor *t, whit_err *e) {
 		int64_t bad = whit_first_nonfinite(x, k);
 		if (bad < 0) continue;
 		int64_t at = i + bad, cols = t->ndim ? t->shape[t->ndim - 1] : 1;
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: value at row %lld, column %lld is %g, need finite", t->file, t->name,
-		                 (long long)(at / cols), (long long)(at % cols), (double)x[bad]);
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: value at row %lld, column %lld is %g, need finite",
+		                 t->file, t->name, (long long)(at / cols), (long long)(at % cols), (double)x[bad]);
 	}
 	return 0;
 }
@@ -198,16 +208,19 @@ static int plain_weights(whit_ckpt *c, whit_err *e) {
 /* Foreign quantization, or code that a config wants run. */
 static int check_config(const whit_ckpt *c, whit_err *e) {
 	static const char *const key[] = {"quantization_config", "compression_config"};
-	if (!json_is_object(c->config)) return whit_fail(e, WHIT_EINPUT, "%s: is %s, need object", c->config_path, whit_json_kind(c->config));
+	if (!json_is_object(c->config))
+		return whit_fail(e, WHIT_EINPUT, "%s: is %s, need object", c->config_path, whit_json_kind(c->config));
 	for (int i = 0; i < 2 && c->kind == WHIT_CKPT_HF; i++) {
 		const json_t *q = json_object_get(c->config, key[i]), *how = json_object_get(q, "quant_method");
 		if (!q || json_is_null(q)) continue;
-		return whit_fail(e, WHIT_EINPUT, "%s: is already quantized with %.60s, need the original checkpoint", c->config_path,
-		                 json_is_string(how) ? json_string_value(how) : "an unnamed method");
+		return whit_fail(e, WHIT_EINPUT, "%s: is already quantized with %.60s, need the original checkpoint",
+		                 c->config_path, json_is_string(how) ? json_string_value(how) : "an unnamed method");
 	}
 	const json_t *code = json_object_get(c->config, "auto_map");
 	if (code && !json_is_null(code))
-		return whit_fail(e, WHIT_EINPUT, "%s: auto_map asks for remote code, which is never run; need a config without it", c->config_path);
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: auto_map asks for remote code, which is never run; need a config without it",
+		                 c->config_path);
 	return 0;
 }
 
@@ -239,8 +252,10 @@ static int open_kind(whit_ckpt *c, whit_err *e) {
 
 int whit_ckpt_open(whit_ckpt *c, const char *path, whit_err *e) {
 	memset(c, 0, sizeof *c);
-	if (!whit_file_exists(path)) return whit_fail(e, WHIT_EINPUT, "%s: does not exist, need a model directory", path);
-	if (!whit_is_dir(path)) return whit_fail(e, WHIT_EINPUT, "%s: is not a directory, need a model directory", path);
+	if (!whit_file_exists(path))
+		return whit_fail(e, WHIT_EINPUT, "%s: does not exist, need a model directory", path);
+	if (!whit_is_dir(path))
+		return whit_fail(e, WHIT_EINPUT, "%s: is not a directory, need a model directory", path);
 	c->own = whit_alloc(sizeof *c->own);
 	c->path = whit_strdup(path);
 	for (size_t n = strlen(c->path); n > 1 && c->path[n - 1] == '/'; n--) c->path[n - 1] = 0;
@@ -250,7 +265,8 @@ int whit_ckpt_open(whit_ckpt *c, const char *path, whit_err *e) {
 		qsort(c->w, (size_t)c->n, sizeof *c->w, by_weight_name);
 		for (int64_t i = 1; i < c->n && !rc; i++)
 			if (!strcmp(c->w[i - 1].name, c->w[i].name))
-				rc = whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is listed twice, need once", c->path, c->w[i].name);
+				rc = whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is listed twice, need once", c->path,
+				               c->w[i].name);
 	}
 	if (rc) whit_ckpt_close(c);
 	return rc;
@@ -302,7 +318,8 @@ static void hash_weight(void *ctx, int64_t i, int worker) {
 	const whit_mat *m = &h->c->w[i].mat;
 	if (h->c->w[i].alias || (h->rc[i] = whit_interrupted(&h->e[i]))) return;
 	whit_hash part[WHIT_PLANES + 2] = {0};
-	for (int p = 0; p < WHIT_PLANES && m->plane[p]; p++) part[p] = whit_hash_bytes(m->plane[p], m->row_bytes[p] * (size_t)m->rows);
+	for (int p = 0; p < WHIT_PLANES && m->plane[p]; p++)
+		part[p] = whit_hash_bytes(m->plane[p], m->row_bytes[p] * (size_t)m->rows);
 	h->hash[i] = part[0];
 	whit_weight_drop(&h->c->w[i]);
 	if (h->c->w[i].passthrough) return;
@@ -311,8 +328,8 @@ static void hash_weight(void *ctx, int64_t i, int worker) {
 	if (m->codebook) part[WHIT_PLANES] = whit_hash_bytes(m->codebook, sizeof(float) << m->spec.bits);
 	if (m->rot) {
 		const whit_rotation_spec *r = whit_rotation_get(m->rot);
-		snprintf(rot, sizeof rot, "%s %llu %lld %lld %d", whit_rotation_kind_name(r->kind), (unsigned long long)r->seed,
-		         (long long)r->dim, (long long)r->block, r->base);
+		snprintf(rot, sizeof rot, "%s %llu %lld %lld %d", whit_rotation_kind_name(r->kind),
+		         (unsigned long long)r->seed, (long long)r->dim, (long long)r->block, r->base);
 		/* A matrix derived from its seed may differ in the last ulp between machines; the seed says it all. */
 		const float *dense = h->c->own->sidecar.n ? whit_rotation_dense(m->rot) : NULL;
 		if (dense) part[WHIT_PLANES + 1] = whit_hash_bytes(dense, sizeof(float) * (size_t)(r->dim * r->dim));

@@ -41,7 +41,8 @@ static int rotation(tq3 *q, int64_t cols, const whit_rotation **out, whit_err *e
 			*out = n->p;
 			return 0;
 		}
-	whit_rotation_spec s = {.kind = WHIT_ROT_TQ3, .seed = (uint64_t)q->seed, .dim = cols, .block = q->group, .base = 1};
+	whit_rotation_spec s = {
+	        .kind = WHIT_ROT_TQ3, .seed = (uint64_t)q->seed, .dim = cols, .block = q->group, .base = 1};
 	whit_rotation *r;
 	int rc = whit_rotation_new(&r, &s, NULL, e);
 	if (rc) return whit_fail_in(e, "%s", q->file);
@@ -57,9 +58,9 @@ static int config_cols(const whit_ckpt *c, const char *name, int64_t *cols, whit
 	static const struct {
 		const char *part, *key;
 	} input[] = {
-		{".q_proj.", "hidden_size"},  {".k_proj.", "hidden_size"},    {".v_proj.", "hidden_size"},
-		{".qkv_proj.", "hidden_size"}, {".gate_proj.", "hidden_size"}, {".up_proj.", "hidden_size"},
-		{".gate_up_proj.", "hidden_size"}, {".down_proj.", "intermediate_size"}, {".o_proj.", NULL},
+	        {".q_proj.", "hidden_size"},       {".k_proj.", "hidden_size"},          {".v_proj.", "hidden_size"},
+	        {".qkv_proj.", "hidden_size"},     {".gate_proj.", "hidden_size"},       {".up_proj.", "hidden_size"},
+	        {".gate_up_proj.", "hidden_size"}, {".down_proj.", "intermediate_size"}, {".o_proj.", NULL},
 	};
 	const json_t *config = c->config, *text = json_object_get(config, "text_config");
 	if (json_is_object(text)) config = text;
@@ -69,7 +70,8 @@ static int config_cols(const whit_ckpt *c, const char *name, int64_t *cols, whit
 		if (input[i].key) return whit_json_int(config, c->config_path, input[i].key, 1, 1, 1 << 24, cols, e);
 		int64_t hidden, heads, dim;
 		int rc = whit_json_int(config, c->config_path, "hidden_size", 1, 1, 1 << 24, &hidden, e);
-		if (rc || (rc = whit_json_int(config, c->config_path, "num_attention_heads", 1, 1, 1 << 16, &heads, e))) return rc;
+		if (rc || (rc = whit_json_int(config, c->config_path, "num_attention_heads", 1, 1, 1 << 16, &heads, e)))
+			return rc;
 		dim = WHIT_MAX(hidden / heads, 1);
 		if ((rc = whit_json_int(config, c->config_path, "head_dim", 0, 1, 1 << 16, &dim, e))) return rc;
 		*cols = heads * dim;
@@ -82,15 +84,16 @@ static int64_t tensor_bits(const tq3 *q, const char *name) {
 	size_t i;
 	json_t *p;
 	if (q->sensitive_bits)
-		json_array_foreach(q->patterns, i, p) if (json_is_string(p) && strstr(name, json_string_value(p))) return q->sensitive_bits;
+		json_array_foreach(q->patterns, i, p) if (json_is_string(p) &&
+		                                          strstr(name, json_string_value(p))) return q->sensitive_bits;
 	return q->bits;
 }
 
 static int wrong_shape(const whit_tensor *t, int dtype, int64_t rows, int64_t cols, whit_err *e) {
 	char shape[96];
 	whit_shape_text(t->shape, t->ndim, shape);
-	return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is %s %s, need %s [%lld, %lld]", t->file, t->name, whit_dtype_name(t->dtype),
-	                 shape, whit_dtype_name(dtype), (long long)rows, (long long)cols);
+	return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is %s %s, need %s [%lld, %lld]", t->file, t->name,
+	                 whit_dtype_name(t->dtype), shape, whit_dtype_name(dtype), (long long)rows, (long long)cols);
 }
 
 static int read_weight(tq3 *q, whit_stored *codes, size_t base, whit_weight *w, whit_err *e) {
@@ -102,8 +105,8 @@ static int read_weight(tq3 *q, whit_stored *codes, size_t base, whit_weight *w, 
 	if (!norms) return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: has codes but no .tq_norms", t->file, w->name);
 	const whit_tensor *s = norms->t;
 	if (s->dtype != WHIT_F32 || s->ndim != 2)
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is %s of %d dimensions, need F32 [rows, groups]", s->file, s->name,
-		                 whit_dtype_name(s->dtype), s->ndim);
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: is %s of %d dimensions, need F32 [rows, groups]",
+		                 s->file, s->name, whit_dtype_name(s->dtype), s->ndim);
 	int bits = (int)tensor_bits(q, w->name);
 	int64_t rows = s->shape[0], groups = s->shape[1], bytes = bits == 8 ? q->group : q->group * bits / 8, cols;
 	if (t->dtype != WHIT_U8 || t->ndim != 2 || t->shape[0] != rows * groups || t->shape[1] != bytes)
@@ -112,11 +115,15 @@ static int read_weight(tq3 *q, whit_stored *codes, size_t base, whit_weight *w, 
 	if (rc) return rc;
 	if (!cols) cols = groups * q->group; /* an unknown name: as if nothing were padded */
 	if ((cols + q->group - 1) / q->group != groups)
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: has %lld groups, need %lld for the config's %lld columns", s->file, s->name,
-		                 (long long)groups, (long long)((cols + q->group - 1) / q->group), (long long)cols);
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: tensor %.200s: has %lld groups, need %lld for the config's %lld columns", s->file,
+		                 s->name, (long long)groups, (long long)((cols + q->group - 1) / q->group),
+		                 (long long)cols);
 	char spec[32];
 	snprintf(spec, sizeof spec, "tq%dg%d", bits, (int)q->group);
-	if ((rc = whit_stored_finite(s, e)) || (rc = whit_spec_parse(spec, &m->spec, e)) || (rc = rotation(q, cols, &m->rot, e))) return rc;
+	if ((rc = whit_stored_finite(s, e)) || (rc = whit_spec_parse(spec, &m->spec, e)) ||
+	    (rc = rotation(q, cols, &m->rot, e)))
+		return rc;
 	m->rows = rows;
 	m->cols = cols;
 	m->width = groups * q->group;
@@ -140,19 +147,25 @@ static int read_head(tq3 *q, const json_t *j, whit_err *e) {
 	const char *format, *dtype = "float16";
 	int rc = whit_json_text(j, q->file, "format", 1, &format, e);
 	if (rc) return rc;
-	if (strcmp(format, "tq3_native")) return whit_fail(e, WHIT_EINPUT, "%s: format is %.40s, need tq3_native", q->file, format);
+	if (strcmp(format, "tq3_native"))
+		return whit_fail(e, WHIT_EINPUT, "%s: format is %.40s, need tq3_native", q->file, format);
 	q->group = 128;
 	q->seed = 42;
-	if ((rc = whit_json_int(j, q->file, "bits", 1, 2, 8, &q->bits, e)) || (rc = whit_json_int(j, q->file, "group_size", 0, 64, 256, &q->group, e)) ||
+	if ((rc = whit_json_int(j, q->file, "bits", 1, 2, 8, &q->bits, e)) ||
+	    (rc = whit_json_int(j, q->file, "group_size", 0, 64, 256, &q->group, e)) ||
 	    (rc = whit_json_int(j, q->file, "quantizer_seed", 0, 0, INT64_MAX, &q->seed, e)) ||
 	    (rc = whit_json_int(j, q->file, "sensitive_bits", 0, 2, 8, &q->sensitive_bits, e)) ||
-	    (rc = whit_json_member(j, q->file, "sensitive_patterns", q->sensitive_bits != 0, JSON_ARRAY, &q->patterns, e)))
+	    (rc = whit_json_member(j, q->file, "sensitive_patterns", q->sensitive_bits != 0, JSON_ARRAY, &q->patterns,
+	                           e)))
 		return rc;
-	if (q->group & (q->group - 1)) return whit_fail(e, WHIT_EINPUT, "%s: group_size is %lld, need 64, 128 or 256", q->file, (long long)q->group);
+	if (q->group & (q->group - 1))
+		return whit_fail(e, WHIT_EINPUT, "%s: group_size is %lld, need 64, 128 or 256", q->file,
+		                 (long long)q->group);
 	int64_t bits[] = {q->bits, q->sensitive_bits};
 	for (int i = 0; i < 2; i++)
 		if (bits[i] > 4 && bits[i] != 8)
-			return whit_fail(e, WHIT_EINPUT, "%s: %sbits is %lld, need 2, 3, 4 or 8", q->file, i ? "sensitive_" : "", (long long)bits[i]);
+			return whit_fail(e, WHIT_EINPUT, "%s: %sbits is %lld, need 2, 3, 4 or 8", q->file,
+			                 i ? "sensitive_" : "", (long long)bits[i]);
 	const char *key = json_object_get(q->c->config, "dtype") ? "dtype" : "torch_dtype";
 	if ((rc = whit_json_text(q->c->config, q->c->config_path, key, 0, &dtype, e))) return rc;
 	q->dtype = !strcmp(dtype, "bfloat16") ? WHIT_BF16 : !strcmp(dtype, "float32") ? WHIT_F32 : WHIT_F16;
@@ -175,7 +188,8 @@ int whit_tq3_read(whit_ckpt *c, const json_t *j, const char *file, whit_err *e) 
 		size_t n = strlen(name);
 		if (o->t[i].used) continue;
 		if (n > strlen(norms) && !strcmp(name + n - strlen(norms), norms))
-			rc = whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: has no .tq_packed beside it", o->t[i].t->file, name);
+			rc = whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: has no .tq_packed beside it",
+			               o->t[i].t->file, name);
 		else
 			rc = whit_weight_plain(&c->w[c->n++], &o->t[i], e);
 	}

@@ -16,7 +16,8 @@ static int numeral_end(const char *text, size_t n, const json_error_t *je, size_
 	if (json_error_code(je) != json_error_numeric_overflow || at == 0 || at > n) return 0;
 	for (size_t i = at; i-- > 0 && text[i] != '-';) {
 		if (text[i] < '0' || text[i] > '9') {
-			if (i + 1 == at || text[i] == '.' || text[i] == 'e' || text[i] == 'E' || text[i] == '+') return 0;
+			if (i + 1 == at || text[i] == '.' || text[i] == 'e' || text[i] == 'E' || text[i] == '+')
+				return 0;
 			break;
 		}
 	}
@@ -72,7 +73,8 @@ int whit_json_write(const json_t *j, const char *path, whit_err *e) {
 static int member(const json_t *j, const char *file, const char *key, int required, const json_t **v, whit_err *e) {
 	*v = NULL;
 	if (!json_is_object(j))
-		return whit_fail(e, WHIT_EINPUT, "%s: is %s where key %s was sought, need object", file, whit_json_kind(j), key);
+		return whit_fail(e, WHIT_EINPUT, "%s: is %s where key %s was sought, need object", file,
+		                 whit_json_kind(j), key);
 	*v = json_object_get(j, key);
 	if (*v && !json_is_null(*v)) return 1;
 	if (required) return whit_fail(e, WHIT_EINPUT, "%s: key %s is %s, need a value", file, key, whit_json_kind(*v));
@@ -83,7 +85,8 @@ static int wrong_type(const json_t *v, const char *file, const char *key, const 
 	return whit_fail(e, WHIT_EINPUT, "%s: key %s is %s, need %s", file, key, whit_json_kind(v), need);
 }
 
-int whit_json_int(const json_t *j, const char *file, const char *key, int required, int64_t lo, int64_t hi, int64_t *out, whit_err *e) {
+int whit_json_int(const json_t *j, const char *file, const char *key, int required, int64_t lo, int64_t hi,
+                  int64_t *out, whit_err *e) {
 	const json_t *v;
 	int64_t x;
 	int rc = member(j, file, key, required, &v, e);
@@ -100,12 +103,14 @@ int whit_json_int(const json_t *j, const char *file, const char *key, int requir
 		return wrong_type(v, file, key, "integer", e);
 	}
 	if (x < lo || x > hi)
-		return whit_fail(e, WHIT_EINPUT, "%s: key %s is %lld, need %lld to %lld", file, key, (long long)x, (long long)lo, (long long)hi);
+		return whit_fail(e, WHIT_EINPUT, "%s: key %s is %lld, need %lld to %lld", file, key, (long long)x,
+		                 (long long)lo, (long long)hi);
 	*out = x;
 	return 0;
 }
 
-int whit_json_real(const json_t *j, const char *file, const char *key, int required, double lo, double hi, double *out, whit_err *e) {
+int whit_json_real(const json_t *j, const char *file, const char *key, int required, double lo, double hi, double *out,
+                   whit_err *e) {
 	const json_t *v;
 	int rc = member(j, file, key, required, &v, e);
 	if (rc <= 0) return rc;
@@ -135,7 +140,8 @@ int whit_json_text(const json_t *j, const char *file, const char *key, int requi
 	return 0;
 }
 
-int whit_json_member(const json_t *j, const char *file, const char *key, int required, json_type type, const json_t **out, whit_err *e) {
+int whit_json_member(const json_t *j, const char *file, const char *key, int required, json_type type,
+                     const json_t **out, whit_err *e) {
 	const json_t *v;
 	int rc = member(j, file, key, required, &v, e);
 	if (rc <= 0) return rc;

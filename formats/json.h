@@ -12,11 +12,15 @@ int whit_json_parse(json_t **j, const char *text, size_t n, const char *name, wh
 int whit_json_write(const json_t *j, const char *path, whit_err *e);
 /* Reads key of object j into *out. required: absence is an error; else *out keeps its value. null = absent.
  * int: refuses reals with a fraction and values outside [lo, hi]. real: refuses non-finite. */
-int whit_json_int(const json_t *j, const char *file, const char *key, int required, int64_t lo, int64_t hi, int64_t *out, whit_err *e);
-int whit_json_real(const json_t *j, const char *file, const char *key, int required, double lo, double hi, double *out, whit_err *e);
+int whit_json_int(const json_t *j, const char *file, const char *key, int required, int64_t lo, int64_t hi,
+                  int64_t *out, whit_err *e);
+int whit_json_real(const json_t *j, const char *file, const char *key, int required, double lo, double hi, double *out,
+                   whit_err *e);
 int whit_json_bool(const json_t *j, const char *file, const char *key, int required, int *out, whit_err *e);
-int whit_json_text(const json_t *j, const char *file, const char *key, int required, const char **out, whit_err *e); /* borrowed from j */
+int whit_json_text(const json_t *j, const char *file, const char *key, int required, const char **out,
+                   whit_err *e); /* borrowed from j */
 /* The same for a member of JSON_OBJECT or JSON_ARRAY; borrowed from j. */
-int whit_json_member(const json_t *j, const char *file, const char *key, int required, json_type type, const json_t **out, whit_err *e);
+int whit_json_member(const json_t *j, const char *file, const char *key, int required, json_type type,
+                     const json_t **out, whit_err *e);
 const char *whit_json_kind(const json_t *j); /* "integer", "object", ...; NULL is "absent" */
 #endif

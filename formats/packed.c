@@ -85,8 +85,11 @@ int whit_packed_open(whit_packed_out **out, const whit_outdir *dir, const whit_c
 static int mark(whit_packed_out *o, const whit_weight *src, whit_err *e) {
 	int64_t i = src - o->source->w;
 	if (i < 0 || i >= o->source->n || src->alias)
-		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: is no weight of %s", o->dir->path, src->name, o->source->path);
-	if (o->added[i]) return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: is added twice, need once", o->dir->path, src->name);
+		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: is no weight of %s", o->dir->path, src->name,
+		                 o->source->path);
+	if (o->added[i])
+		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: is added twice, need once", o->dir->path,
+		                 src->name);
 	o->added[i] = 1;
 	return 0;
 }
@@ -99,12 +102,13 @@ static json_t *shape_json(const whit_weight *w) {
 
 static int same_rotation(const saved_rotation *a, const saved_rotation *b) {
 	const whit_rotation_spec *x = &a->spec, *y = &b->spec;
-	return x->kind == y->kind && x->seed == y->seed && x->dim == y->dim && x->block == y->block && x->base == y->base &&
-	       a->hash.hi == b->hash.hi && a->hash.lo == b->hash.lo;
+	return x->kind == y->kind && x->seed == y->seed && x->dim == y->dim && x->block == y->block &&
+	       x->base == y->base && a->hash.hi == b->hash.hi && a->hash.lo == b->hash.lo;
 }
 
 /* The id of this rotation, new or known; rows of cols columns may have none. */
-static int rotation_id(whit_packed_out *o, const char *name, const whit_rotation *rot, int64_t cols, char id[24], whit_err *e) {
+static int rotation_id(whit_packed_out *o, const char *name, const whit_rotation *rot, int64_t cols, char id[24],
+                       whit_err *e) {
 	saved_rotation r = {.spec = {.kind = WHIT_ROT_NONE, .dim = cols, .block = cols, .base = 1}};
 	if (rot) r.spec = *whit_rotation_get(rot);
 	const float *dense = rot ? whit_rotation_dense(rot) : NULL;
@@ -115,14 +119,18 @@ static int rotation_id(whit_packed_out *o, const char *name, const whit_rotation
 	snprintf(id, 24, "r%lld", (long long)i);
 	if (i < o->n_rotation) return 0;
 	if (r.spec.kind == WHIT_ROT_TQ3 || r.spec.seed > INT64_MAX)
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: rotation is %s with seed %llu, need haar_qr, hadamard or none with a seed under 2^63",
-		                 o->dir->path, name, whit_rotation_kind_name(r.spec.kind), (unsigned long long)r.spec.seed);
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: tensor %s: rotation is %s with seed %llu, need haar_qr, hadamard or none with a "
+		                 "seed under 2^63",
+		                 o->dir->path, name, whit_rotation_kind_name(r.spec.kind),
+		                 (unsigned long long)r.spec.seed);
 	if (dense && o->sidecar) r.dense = memcpy(whit_alloc(bytes), dense, bytes);
 	o->rotation = whit_realloc(o->rotation, (size_t)i * sizeof r, (size_t)(i + 1) * sizeof r);
 	o->rotation[o->n_rotation++] = r;
 	json_object_set_new(o->rotations, id,
 	                    json_pack("{s:s, s:I, s:I, s:I, s:i}", "kind", whit_rotation_kind_name(r.spec.kind), "seed",
-	                              (json_int_t)r.spec.seed, "dim", (json_int_t)r.spec.dim, "block", (json_int_t)r.spec.block, "base", r.spec.base));
+	                              (json_int_t)r.spec.seed, "dim", (json_int_t)r.spec.dim, "block",
+	                              (json_int_t)r.spec.block, "base", r.spec.base));
 	return 0;
 }
 
@@ -155,7 +163,8 @@ static void count_spec(whit_packed_out *o, const whit_spec *s) {
 	o->count[i].n++;
 }
 
-static int write_planes(whit_packed_out *o, const whit_weight *src, const char *prefix, const whit_mat *m, whit_err *e) {
+static int write_planes(whit_packed_out *o, const whit_weight *src, const char *prefix, const whit_mat *m,
+                        whit_err *e) {
 	whit_plane_desc d[WHIT_PLANES];
 	int n = m->spec.fmt->planes(&m->spec, m->width, m->scale_f32, d, e), rc = 0;
 	if (n < 0) return whit_fail_in(e, "%s: tensor %s", o->dir->path, src->name);
@@ -169,26 +178,28 @@ static int write_planes(whit_packed_out *o, const whit_weight *src, const char *
 			rc = whit_st_out_write(o->st, m->plane[p], (size_t)m->rows * d[p].row_bytes, e);
 		else
 			for (int64_t r = 0; r < m->rows && !rc; r++)
-				rc = whit_st_out_write(o->st, m->plane[p] + (size_t)r * m->row_bytes[p], d[p].row_bytes, e);
+				rc = whit_st_out_write(o->st, m->plane[p] + (size_t)r * m->row_bytes[p], d[p].row_bytes,
+				                       e);
 	}
 	return rc;
 }
 
-int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *m, int64_t zero_groups,
-                    double rel_mse, whit_err *e) {
+int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *m, int64_t zero_groups, double rel_mse,
+                    whit_err *e) {
 	char rot[24], code[24], spec[32];
 	int tq = !strcmp(m->spec.fmt->name, "tq"), rc = mark(o, src, e);
 	if (!rc && o->all_tq && !tq) {
 		whit_spec_name(&m->spec, spec);
-		rc = whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: format is %s, need tq in this output", o->dir->path, src->name, spec);
+		rc = whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: format is %s, need tq in this output", o->dir->path,
+		               src->name, spec);
 	}
 	if (rc || (rc = rotation_id(o, src->name, m->rot, m->cols, rot, e))) return rc;
 	if (m->spec.fmt->needs_codebook) codebook_id(o, m, code);
 	whit_spec_name(&m->spec, spec);
 	char *prefix = prefix_of(src->name);
 	rc = write_planes(o, src, prefix, m, e);
-	json_t *j = json_pack("{s:s, s:o, s:s, s:s}", "name", src->name, "shape", shape_json(src), "dtype", whit_dtype_name(src->dtype),
-	                      "prefix", prefix);
+	json_t *j = json_pack("{s:s, s:o, s:s, s:s}", "name", src->name, "shape", shape_json(src), "dtype",
+	                      whit_dtype_name(src->dtype), "prefix", prefix);
 	whit_free(prefix);
 	if (!tq) json_object_set_new(j, "format", json_string(spec));
 	json_object_set_new(j, "bits", json_integer(m->spec.bits));
@@ -209,8 +220,8 @@ int whit_packed_pass(whit_packed_out *o, const whit_weight *src, whit_err *e) {
 	int rc = mark(o, src, e);
 	if (!rc) rc = whit_st_out_begin(o->st, src->name, src->dtype, src->ndim, src->shape, e);
 	if (!rc) rc = whit_st_out_write(o->st, src->mat.plane[0], (size_t)src->bytes, e);
-	json_array_append_new(o->passthrough, json_pack("{s:s, s:s, s:o}", "name", src->name, "dtype", whit_dtype_name(src->dtype), "shape",
-	                                                shape_json(src)));
+	json_array_append_new(o->passthrough, json_pack("{s:s, s:s, s:o}", "name", src->name, "dtype",
+	                                                whit_dtype_name(src->dtype), "shape", shape_json(src)));
 	return rc;
 }
 
@@ -254,14 +265,18 @@ static int write_manifest(whit_packed_out *o, whit_err *e) {
 		if (o->count[i].n > most.n) most = o->count[i];
 	json_t *aliases = json_object();
 	for (int64_t i = 0; i < o->source->n; i++)
-		if (o->source->w[i].alias) json_object_set_new(aliases, o->source->w[i].name, json_string(o->source->w[i].alias));
-	json_t *j = json_pack("{s:s, s:i, s:{s:s, s:s}, s:o, s:i, s:i, s:o, s:s, s:O, s:O, s:O, s:O, s:o, s:{s:o, s:o, s:o}, s:o, s:o}",
-	                      "format", o->all_tq ? "whit-turboquant" : "whit-packed", "format_version", 1, "program", "name", "whit", "version",
-	                      WHIT_VERSION, "method", text_or_null(o->info.method), "bits", most.bits, "group", most.group, "scale",
-	                      text_or_null(o->info.scale), "packing", "lsb_le", "rotations", o->rotations, "codebooks", o->codebooks, "tensors",
-	                      o->tensors, "passthrough", o->passthrough, "aliases", aliases, "source", "id", text_or_null(o->info.source_id),
-	                      "revision", json_null(), "fingerprint", text_or_null(o->info.fingerprint), "sidecar",
-	                      o->sidecar ? json_string(SIDECAR) : json_null(), "recipe", text_or_null(o->info.recipe));
+		if (o->source->w[i].alias)
+			json_object_set_new(aliases, o->source->w[i].name, json_string(o->source->w[i].alias));
+	json_t *j =
+	        json_pack("{s:s, s:i, s:{s:s, s:s}, s:o, s:i, s:i, s:o, s:s, s:O, s:O, s:O, s:O, s:o, s:{s:o, s:o, "
+	                  "s:o}, s:o, s:o}",
+	                  "format", o->all_tq ? "whit-turboquant" : "whit-packed", "format_version", 1, "program",
+	                  "name", "whit", "version", WHIT_VERSION, "method", text_or_null(o->info.method), "bits",
+	                  most.bits, "group", most.group, "scale", text_or_null(o->info.scale), "packing", "lsb_le",
+	                  "rotations", o->rotations, "codebooks", o->codebooks, "tensors", o->tensors, "passthrough",
+	                  o->passthrough, "aliases", aliases, "source", "id", text_or_null(o->info.source_id),
+	                  "revision", json_null(), "fingerprint", text_or_null(o->info.fingerprint), "sidecar",
+	                  o->sidecar ? json_string(SIDECAR) : json_null(), "recipe", text_or_null(o->info.recipe));
 	char *path = whit_outdir_file(o->dir, "quant_manifest.json");
 	int rc = whit_json_write(j, path, e);
 	whit_free(path);
@@ -270,12 +285,14 @@ static int write_manifest(whit_packed_out *o, whit_err *e) {
 }
 
 static int copy_companions(whit_packed_out *o, whit_err *e) {
-	static const char *const file[] = {"config.json",  "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-	                                   "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-	                                   "merges.txt",   "chat_template.jinja",    "chat_template.json"};
+	static const char *const file[] = {
+	        "config.json",     "generation_config.json",  "tokenizer.json",    "tokenizer_config.json",
+	        "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+	        "merges.txt",      "chat_template.jinja",     "chat_template.json"};
 	int rc = 0;
 	for (int64_t i = 0; i < WHIT_COUNT(file) && !rc; i++) {
-		char *from = whit_format_text("%s/%s", o->source->path, file[i]), *to = whit_outdir_file(o->dir, file[i]);
+		char *from = whit_format_text("%s/%s", o->source->path, file[i]),
+		     *to = whit_outdir_file(o->dir, file[i]);
 		if (whit_file_exists(from)) rc = whit_copy_file(from, to, e);
 		whit_free(from);
 		whit_free(to);
@@ -287,7 +304,8 @@ int whit_packed_commit(whit_packed_out *o, whit_err *e) {
 	int rc = 0;
 	for (int64_t i = 0; i < o->source->n && !rc; i++)
 		if (!o->added[i] && !o->source->w[i].alias)
-			rc = whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: was never added", o->dir->path, o->source->w[i].name);
+			rc = whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: was never added", o->dir->path,
+			               o->source->w[i].name);
 	if (!rc) {
 		rc = whit_st_out_commit(o->st, e);
 		o->st = NULL;

@@ -17,14 +17,14 @@ static const char *other_format(const uint8_t *d, size_t n) {
 		size_t n;
 		const char *what;
 	} known[] = {
-		{"version https://git-lfs", 23, "a Git-LFS pointer (the weights were not fetched)"},
-		{"PK\3\4", 4, "a zip archive (a PyTorch pickle, which is never unpickled)"},
-		{"\x80\2", 2, "a Python pickle, which is never unpickled"},
-		{"\x80\3", 2, "a Python pickle, which is never unpickled"},
-		{"\x80\4", 2, "a Python pickle, which is never unpickled"},
-		{"\x80\5", 2, "a Python pickle, which is never unpickled"},
-		{"GGUF", 4, "a GGUF file"},
-		{"\x1f\x8b", 2, "gzip data"},
+	        {"version https://git-lfs", 23, "a Git-LFS pointer (the weights were not fetched)"},
+	        {"PK\3\4", 4, "a zip archive (a PyTorch pickle, which is never unpickled)"},
+	        {"\x80\2", 2, "a Python pickle, which is never unpickled"},
+	        {"\x80\3", 2, "a Python pickle, which is never unpickled"},
+	        {"\x80\4", 2, "a Python pickle, which is never unpickled"},
+	        {"\x80\5", 2, "a Python pickle, which is never unpickled"},
+	        {"GGUF", 4, "a GGUF file"},
+	        {"\x1f\x8b", 2, "gzip data"},
 	};
 	for (int64_t i = 0; i < WHIT_COUNT(known); i++)
 		if (n >= known[i].n && !memcmp(d, known[i].magic, known[i].n)) return known[i].what;
@@ -32,7 +32,8 @@ static const char *other_format(const uint8_t *d, size_t n) {
 	while (i < n && isspace(d[i])) i++;
 	static const char *const page[] = {"<!doctype", "<html", "<?xml", "<head"};
 	for (int64_t k = 0; k < WHIT_COUNT(page); k++)
-		if (n - i >= strlen(page[k]) && !strncasecmp((const char *)d + i, page[k], strlen(page[k]))) return "an HTML or XML page";
+		if (n - i >= strlen(page[k]) && !strncasecmp((const char *)d + i, page[k], strlen(page[k])))
+			return "an HTML or XML page";
 	return NULL;
 }
 
@@ -44,16 +45,19 @@ static int read_shape(whit_tensor *t, const json_t *info, uint64_t *bytes, whit_
 	int rc = whit_json_member(info, what, "shape", 1, JSON_ARRAY, &shape, e);
 	if (rc) return rc;
 	if (json_array_size(shape) > WHIT_DIMS)
-		return whit_fail(e, WHIT_EINPUT, "%s: has %zu dimensions, need at most %d", what, json_array_size(shape), WHIT_DIMS);
+		return whit_fail(e, WHIT_EINPUT, "%s: has %zu dimensions, need at most %d", what,
+		                 json_array_size(shape), WHIT_DIMS);
 	t->ndim = (int)json_array_size(shape);
 	*bytes = whit_dtype_size(t->dtype);
 	json_array_foreach(shape, i, v) {
 		if (!json_is_integer(v) || json_integer_value(v) <= 0)
 			return whit_fail(e, WHIT_EINPUT, "%s: dimension %zu is %s%s, need a positive integer", what, i,
-			                 json_is_integer(v) ? json_integer_value(v) ? "negative " : "zero " : "", whit_json_kind(v));
+			                 json_is_integer(v) ? json_integer_value(v) ? "negative " : "zero " : "",
+			                 whit_json_kind(v));
 		t->shape[i] = json_integer_value(v);
 		if (__builtin_mul_overflow(*bytes, (uint64_t)t->shape[i], bytes) || *bytes > INT64_MAX)
-			return whit_fail(e, WHIT_EINPUT, "%s: shape times %zu bytes is over 2^63, need less", what, whit_dtype_size(t->dtype));
+			return whit_fail(e, WHIT_EINPUT, "%s: shape times %zu bytes is over 2^63, need less", what,
+			                 whit_dtype_size(t->dtype));
 	}
 	return 0;
 }
@@ -68,22 +72,29 @@ static int read_tensor(whit_tensor *t, const json_t *info, const uint8_t *base, 
 	int rc = whit_json_text(info, what, "dtype", 1, &dtype, e);
 	if (rc) return rc;
 	if ((t->dtype = whit_dtype_parse(dtype, strlen(dtype))) < 0)
-		return whit_fail(e, WHIT_EINPUT, "%s: dtype is %.40s, need BOOL, U8 to I64, F16, BF16, F32, F64, F8_E4M3 or F8_E5M2", what, dtype);
-	if ((rc = read_shape(t, info, &need, e)) || (rc = whit_json_member(info, what, "data_offsets", 1, JSON_ARRAY, &at, e))) return rc;
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: dtype is %.40s, need BOOL, U8 to I64, F16, BF16, F32, F64, F8_E4M3 or F8_E5M2",
+		                 what, dtype);
+	if ((rc = read_shape(t, info, &need, e)) ||
+	    (rc = whit_json_member(info, what, "data_offsets", 1, JSON_ARRAY, &at, e)))
+		return rc;
 	const json_t *b = json_array_get(at, 0), *c = json_array_get(at, 1);
 	if (json_array_size(at) != 2 || !json_is_integer(b) || !json_is_integer(c))
-		return whit_fail(e, WHIT_EINPUT, "%s: data_offsets is %zu values, need two integers", what, json_array_size(at));
+		return whit_fail(e, WHIT_EINPUT, "%s: data_offsets is %zu values, need two integers", what,
+		                 json_array_size(at));
 	long long begin = json_integer_value(b), end = json_integer_value(c);
 	if (begin < 0) return whit_fail(e, WHIT_EINPUT, "%s: data begins at %lld, need 0 or more", what, begin);
-	if (end < begin) return whit_fail(e, WHIT_EINPUT, "%s: data_offsets are reversed: end is %lld, begin is %lld", what, end, begin);
+	if (end < begin)
+		return whit_fail(e, WHIT_EINPUT, "%s: data_offsets are reversed: end is %lld, begin is %lld", what, end,
+		                 begin);
 	if ((uint64_t)end > space)
-		return whit_fail(e, WHIT_EINPUT, "%s: data ends at %lld, need at most %llu (is the file truncated?)", what, end,
-		                 (unsigned long long)space);
+		return whit_fail(e, WHIT_EINPUT, "%s: data ends at %lld, need at most %llu (is the file truncated?)",
+		                 what, end, (unsigned long long)space);
 	if ((uint64_t)(end - begin) != need) {
 		char shape[96];
 		whit_shape_text(t->shape, t->ndim, shape);
-		return whit_fail(e, WHIT_EINPUT, "%s: is %lld bytes, need %llu for %s %s", what, end - begin, (unsigned long long)need,
-		                 dtype, shape);
+		return whit_fail(e, WHIT_EINPUT, "%s: is %lld bytes, need %llu for %s %s", what, end - begin,
+		                 (unsigned long long)need, dtype, shape);
 	}
 	t->data = base + begin;
 	t->bytes = (size_t)need;
@@ -93,11 +104,13 @@ static int read_tensor(whit_tensor *t, const json_t *info, const uint8_t *base, 
 static int read_meta(whit_st *s, const json_t *meta, const char *name, whit_err *e) {
 	const char *key;
 	json_t *v;
-	if (!json_is_object(meta)) return whit_fail(e, WHIT_EINPUT, "%s: __metadata__ is %s, need object", name, whit_json_kind(meta));
+	if (!json_is_object(meta))
+		return whit_fail(e, WHIT_EINPUT, "%s: __metadata__ is %s, need object", name, whit_json_kind(meta));
 	s->meta = whit_alloc((2 * json_object_size(meta) + 1) * sizeof *s->meta);
 	json_object_foreach((json_t *)(uintptr_t)meta, key, v) {
 		if (!json_is_string(v))
-			return whit_fail(e, WHIT_EINPUT, "%s: __metadata__ key %.200s is %s, need string", name, key, whit_json_kind(v));
+			return whit_fail(e, WHIT_EINPUT, "%s: __metadata__ key %.200s is %s, need string", name, key,
+			                 whit_json_kind(v));
 		s->meta[2 * s->n_meta] = whit_strdup(key);
 		s->meta[2 * s->n_meta++ + 1] = whit_strdup(json_string_value(v));
 	}
@@ -116,8 +129,9 @@ static int check_tiling(whit_st *s, const uint8_t *base, uint64_t space, const c
 	for (int64_t i = 0; i < s->n; i++) {
 		const whit_tensor *t = &s->t[i];
 		if (t->data != at)
-			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: begins at %lld, %s of %.200s at %lld", name, t->name,
-			                 (long long)(t->data - base), t->data < at ? "overlapping the end" : "a gap after the end",
+			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: begins at %lld, %s of %.200s at %lld",
+			                 name, t->name, (long long)(t->data - base),
+			                 t->data < at ? "overlapping the end" : "a gap after the end",
 			                 i ? s->t[i - 1].name : "the header", (long long)(at - base));
 		at += t->bytes;
 	}
@@ -131,7 +145,8 @@ static int read_header(whit_st *s, const json_t *head, const uint8_t *base, uint
 	const char *key, *name = s->map.path;
 	json_t *v;
 	int rc = 0;
-	if (!json_is_object(head)) return whit_fail(e, WHIT_EINPUT, "%s: header is %s, need object", name, whit_json_kind(head));
+	if (!json_is_object(head))
+		return whit_fail(e, WHIT_EINPUT, "%s: header is %s, need object", name, whit_json_kind(head));
 	s->t = whit_alloc((json_object_size(head) + 1) * sizeof *s->t);
 	json_object_foreach((json_t *)(uintptr_t)head, key, v) {
 		if (!strcmp(key, "__metadata__")) {
@@ -152,14 +167,20 @@ static int parse(whit_st *s, const uint8_t *data, size_t n, whit_err *e) {
 	if (n == 0) return whit_fail(e, WHIT_EINPUT, "%s: is empty, need safetensors", name);
 	const char *other = n > LENGTH && data[LENGTH] == '{' ? NULL : other_format(data, n);
 	if (other) return whit_fail(e, WHIT_EINPUT, "%s: is %s, need safetensors", name, other);
-	if (n < LENGTH) return whit_fail(e, WHIT_EINPUT, "%s: is %zu bytes, need at least %d for the header's length", name, n, LENGTH);
+	if (n < LENGTH)
+		return whit_fail(e, WHIT_EINPUT, "%s: is %zu bytes, need at least %d for the header's length", name, n,
+		                 LENGTH);
 	uint64_t head = whit_load_u64(data);
 	if (head > HEADER_CAP)
-		return whit_fail(e, WHIT_EINPUT, "%s: header length is %llu, need at most %d", name, (unsigned long long)head, HEADER_CAP);
+		return whit_fail(e, WHIT_EINPUT, "%s: header length is %llu, need at most %d", name,
+		                 (unsigned long long)head, HEADER_CAP);
 	if (head > n - LENGTH)
-		return whit_fail(e, WHIT_EINPUT, "%s: header length is %llu, need at most the %zu bytes that follow (is the file truncated?)",
-		                 name, (unsigned long long)head, n - LENGTH);
-	if (head == 0 || data[LENGTH] != '{') return whit_fail(e, WHIT_EINPUT, "%s: header does not begin with '{'", name);
+		return whit_fail(
+		        e, WHIT_EINPUT,
+		        "%s: header length is %llu, need at most the %zu bytes that follow (is the file truncated?)",
+		        name, (unsigned long long)head, n - LENGTH);
+	if (head == 0 || data[LENGTH] != '{')
+		return whit_fail(e, WHIT_EINPUT, "%s: header does not begin with '{'", name);
 	json_t *j;
 	int rc = whit_json_parse(&j, (const char *)data + LENGTH, (size_t)head, name, e);
 	if (rc) return rc;
@@ -262,7 +283,8 @@ int whit_st_out_meta(whit_st_out *o, const char *key, const char *value, whit_er
 
 static int complete(const whit_st_out *o, whit_err *e) {
 	if (o->left == 0) return 0;
-	return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %.200s: still lacks %llu bytes", o->path, o->tensor, (unsigned long long)o->left);
+	return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %.200s: still lacks %llu bytes", o->path, o->tensor,
+	                 (unsigned long long)o->left);
 }
 
 int whit_st_out_begin(whit_st_out *o, const char *name, int dtype, int ndim, const int64_t *shape, whit_err *e) {
@@ -293,8 +315,8 @@ int whit_st_out_begin(whit_st_out *o, const char *name, int dtype, int ndim, con
 
 int whit_st_out_write(whit_st_out *o, const void *p, size_t n, whit_err *e) {
 	if (n > o->left)
-		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %.200s: is given %zu bytes, need %llu", o->path, o->tensor ? o->tensor : "",
-		                 n, (unsigned long long)o->left);
+		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %.200s: is given %zu bytes, need %llu", o->path,
+		                 o->tensor ? o->tensor : "", n, (unsigned long long)o->left);
 	o->left -= n;
 	return whit_out_write(&o->out, p, n, e);
 }

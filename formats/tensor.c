@@ -6,11 +6,11 @@ static const struct {
 	const char *name;
 	size_t size;
 } dtypes[WHIT_DTYPES] = {
-	[WHIT_BOOL] = {"BOOL", 1}, [WHIT_U8] = {"U8", 1},           [WHIT_I8] = {"I8", 1},
-	[WHIT_U16] = {"U16", 2},   [WHIT_I16] = {"I16", 2},         [WHIT_U32] = {"U32", 4},
-	[WHIT_I32] = {"I32", 4},   [WHIT_U64] = {"U64", 8},         [WHIT_I64] = {"I64", 8},
-	[WHIT_F16] = {"F16", 2},   [WHIT_BF16] = {"BF16", 2},       [WHIT_F32] = {"F32", 4},
-	[WHIT_F64] = {"F64", 8},   [WHIT_F8_E4M3] = {"F8_E4M3", 1}, [WHIT_F8_E5M2] = {"F8_E5M2", 1},
+        [WHIT_BOOL] = {"BOOL", 1}, [WHIT_U8] = {"U8", 1},           [WHIT_I8] = {"I8", 1},
+        [WHIT_U16] = {"U16", 2},   [WHIT_I16] = {"I16", 2},         [WHIT_U32] = {"U32", 4},
+        [WHIT_I32] = {"I32", 4},   [WHIT_U64] = {"U64", 8},         [WHIT_I64] = {"I64", 8},
+        [WHIT_F16] = {"F16", 2},   [WHIT_BF16] = {"BF16", 2},       [WHIT_F32] = {"F32", 4},
+        [WHIT_F64] = {"F64", 8},   [WHIT_F8_E4M3] = {"F8_E4M3", 1}, [WHIT_F8_E5M2] = {"F8_E5M2", 1},
 };
 
 const char *whit_dtype_name(int d) { return dtypes[d].name; }

@@ -63,7 +63,8 @@ static void take_stock(inventory *v) {
 static void print_weights(const inventory *v) {
 	int wide = 6;
 	for (int64_t i = 0; i < v->c->n; i++) wide = WHIT_MAX(wide, (int)strlen(v->c->w[i].name));
-	printf("\n%-*s  %-10s %-5s %-16s %14s %8s  %s\n", wide, "tensor", "format", "dtype", "shape", "bytes", "bpw", "relative MSE");
+	printf("\n%-*s  %-10s %-5s %-16s %14s %8s  %s\n", wide, "tensor", "format", "dtype", "shape", "bytes", "bpw",
+	       "relative MSE");
 	for (int64_t i = 0; i < v->c->n; i++) {
 		const whit_weight *w = &v->c->w[i];
 		family one = {0};
@@ -76,13 +77,14 @@ static void print_weights(const inventory *v) {
 		}
 		add(&one, w);
 		if (!w->passthrough) snprintf(mse, sizeof mse, "  %.6g", w->rel_mse);
-		printf("%-*s  %-10s %-5s %-16s %14lld %8.4f%s\n", wide, w->name, name, whit_dtype_name(w->dtype), shape, (long long)w->bytes,
-		       bpw(&one), mse);
+		printf("%-*s  %-10s %-5s %-16s %14lld %8.4f%s\n", wide, w->name, name, whit_dtype_name(w->dtype), shape,
+		       (long long)w->bytes, bpw(&one), mse);
 	}
 }
 
 static void print_family(const family *f) {
-	printf("%-10s %9lld %16lld %16lld %8.4f\n", f->name, (long long)f->tensors, (long long)f->parameters, (long long)f->bytes, bpw(f));
+	printf("%-10s %9lld %16lld %16lld %8.4f\n", f->name, (long long)f->tensors, (long long)f->parameters,
+	       (long long)f->bytes, bpw(f));
 }
 
 static void print_all(const inventory *v) {
@@ -92,8 +94,8 @@ static void print_all(const inventory *v) {
 	printf("kind           %s\n", whit_ckpt_kind_name(v->c->kind));
 	printf("architecture   %s\n", v->model_type);
 	if (m)
-		printf("               %lld layers, hidden %lld, vocabulary %lld, context %lld\n", (long long)m->layers, (long long)m->hidden,
-		       (long long)m->vocab, (long long)m->context);
+		printf("               %lld layers, hidden %lld, vocabulary %lld, context %lld\n", (long long)m->layers,
+		       (long long)m->hidden, (long long)m->vocab, (long long)m->context);
 	else
 		printf("               cannot be run: %s\n", v->why);
 	print_weights(v);
@@ -101,7 +103,8 @@ static void print_all(const inventory *v) {
 	for (int i = 0; i < v->n; i++) print_family(&v->f[i]);
 	print_family(&v->all);
 	if (v->packed.tensors) print_family(&v->packed);
-	printf("\nfiles          %lld bytes, %.3f GB (10^9), %.3f GiB (2^30)\n", (long long)v->c->file_bytes, bytes / 1e9, bytes / 0x1p30);
+	printf("\nfiles          %lld bytes, %.3f GB (10^9), %.3f GiB (2^30)\n", (long long)v->c->file_bytes,
+	       bytes / 1e9, bytes / 0x1p30);
 	printf("whole-file bpw %.4f\n", v->all.parameters ? 8 * bytes / (double)v->all.parameters : 0.0);
 	if (v->fingerprint[0]) printf("fingerprint    %s\n", v->fingerprint);
 }
@@ -115,14 +118,15 @@ static json_t *weight_json(const whit_weight *w) {
 	for (int d = 0; d < w->ndim; d++) json_array_append_new(shape, json_integer(w->shape[d]));
 	format_name(w, name);
 	add(&one, w);
-	return json_pack("{s:s, s:s, s:s, s:o, s:I, s:f, s:o, s:o}", "name", w->name, "format", name, "dtype", whit_dtype_name(w->dtype),
-	                 "shape", shape, "bytes", (json_int_t)w->bytes, "bpw", bpw(&one), "rel_mse",
-	                 w->passthrough ? json_null() : json_real(w->rel_mse), "alias", w->alias ? json_string(w->alias) : json_null());
+	return json_pack("{s:s, s:s, s:s, s:o, s:I, s:f, s:o, s:o}", "name", w->name, "format", name, "dtype",
+	                 whit_dtype_name(w->dtype), "shape", shape, "bytes", (json_int_t)w->bytes, "bpw", bpw(&one),
+	                 "rel_mse", w->passthrough ? json_null() : json_real(w->rel_mse), "alias",
+	                 w->alias ? json_string(w->alias) : json_null());
 }
 
 static json_t *family_json(const family *f) {
-	return json_pack("{s:s, s:I, s:I, s:I, s:f}", "format", f->name, "tensors", (json_int_t)f->tensors, "parameters",
-	                 (json_int_t)f->parameters, "bytes", (json_int_t)f->bytes, "bpw", bpw(f));
+	return json_pack("{s:s, s:I, s:I, s:I, s:f}", "format", f->name, "tensors", (json_int_t)f->tensors,
+	                 "parameters", (json_int_t)f->parameters, "bytes", (json_int_t)f->bytes, "bpw", bpw(f));
 }
 
 static int write_json(const inventory *v, const char *path, whit_err *e) {
@@ -130,15 +134,18 @@ static int write_json(const inventory *v, const char *path, whit_err *e) {
 	json_t *tensors = json_array(), *formats = json_array();
 	for (int64_t i = 0; i < v->c->n; i++) json_array_append_new(tensors, weight_json(&v->c->w[i]));
 	for (int i = 0; i < v->n; i++) json_array_append_new(formats, family_json(&v->f[i]));
-	json_t *j = json_pack("{s:s, s:s, s:b, s:I, s:I, s:f, s:o, s:o, s:o, s:o}", "kind", whit_ckpt_kind_name(v->c->kind), "model_type",
-	                      v->model_type, "runs", m != NULL, "parameters", (json_int_t)v->all.parameters, "bytes",
-	                      (json_int_t)v->c->file_bytes, "bpw_file",
-	                      v->all.parameters ? 8.0 * (double)v->c->file_bytes / (double)v->all.parameters : 0.0, "bpw_linear",
-	                      v->packed.tensors ? json_real(bpw(&v->packed)) : json_null(), "fingerprint",
-	                      v->fingerprint[0] ? json_string(v->fingerprint) : json_null(), "formats", formats, "tensors", tensors);
+	json_t *j = json_pack(
+	        "{s:s, s:s, s:b, s:I, s:I, s:f, s:o, s:o, s:o, s:o}", "kind", whit_ckpt_kind_name(v->c->kind),
+	        "model_type", v->model_type, "runs", m != NULL, "parameters", (json_int_t)v->all.parameters, "bytes",
+	        (json_int_t)v->c->file_bytes, "bpw_file",
+	        v->all.parameters ? 8.0 * (double)v->c->file_bytes / (double)v->all.parameters : 0.0, "bpw_linear",
+	        v->packed.tensors ? json_real(bpw(&v->packed)) : json_null(), "fingerprint",
+	        v->fingerprint[0] ? json_string(v->fingerprint) : json_null(), "formats", formats, "tensors", tensors);
 	if (m)
-		json_object_set_new(j, "sizes", json_pack("{s:I, s:I, s:I, s:I}", "layers", (json_int_t)m->layers, "hidden", (json_int_t)m->hidden,
-		                                          "vocab", (json_int_t)m->vocab, "context", (json_int_t)m->context));
+		json_object_set_new(j, "sizes",
+		                    json_pack("{s:I, s:I, s:I, s:I}", "layers", (json_int_t)m->layers, "hidden",
+		                              (json_int_t)m->hidden, "vocab", (json_int_t)m->vocab, "context",
+		                              (json_int_t)m->context));
 	int rc = whit_json_write(j, path, e);
 	json_decref(j);
 	return rc;
@@ -148,12 +155,14 @@ int whit_cmd_inspect(int argc, char **argv, whit_err *e) {
 	const char *path = NULL, *json = NULL;
 	int verify = 0;
 	const whit_opt opt[] = {
-		{"MODEL", 's', NULL, "a Hugging Face directory, one that whit wrote, or a TQ3 directory", &path, 1},
-		{"--json", 's', "FILE", "also write what is printed to FILE as JSON", &json, 0},
-		{"--verify", 'f', NULL, "hash every weight and print the fingerprint, the same however it is sharded", &verify, 0},
-		{0},
+	        {"MODEL", 's', NULL, "a Hugging Face directory, one that whit wrote, or a TQ3 directory", &path, 1},
+	        {"--json", 's', "FILE", "also write what is printed to FILE as JSON", &json, 0},
+	        {"--verify", 'f', NULL, "hash every weight and print the fingerprint, the same however it is sharded",
+	         &verify, 0},
+	        {0},
 	};
-	int rc = whit_options("inspect", "what a model holds: architecture, tensors, parameters, bytes", opt, argc, argv, e);
+	int rc = whit_options("inspect", "what a model holds: architecture, tensors, parameters, bytes", opt, argc,
+	                      argv, e);
 	if (rc) return rc;
 	whit_model m;
 	whit_ckpt c;

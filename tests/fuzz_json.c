@@ -6,16 +6,16 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 /* The weights that the manifests in tests/corpus/json speak of. */
-static const char header[] =
-	"{\"a.tq_codes\":{\"dtype\":\"U8\",\"shape\":[2,64],\"data_offsets\":[0,128]},"
-	"\"a.tq_scales\":{\"dtype\":\"F16\",\"shape\":[2,1],\"data_offsets\":[128,132]},"
-	"\"b.q_codes\":{\"dtype\":\"U8\",\"shape\":[2,64],\"data_offsets\":[132,260]},"
-	"\"b.q_scales\":{\"dtype\":\"F16\",\"shape\":[2,1],\"data_offsets\":[260,264]},"
-	"\"norm.weight\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[264,280]}}";
+static const char header[] = "{\"a.tq_codes\":{\"dtype\":\"U8\",\"shape\":[2,64],\"data_offsets\":[0,128]},"
+                             "\"a.tq_scales\":{\"dtype\":\"F16\",\"shape\":[2,1],\"data_offsets\":[128,132]},"
+                             "\"b.q_codes\":{\"dtype\":\"U8\",\"shape\":[2,64],\"data_offsets\":[132,260]},"
+                             "\"b.q_scales\":{\"dtype\":\"F16\",\"shape\":[2,1],\"data_offsets\":[260,264]},"
+                             "\"norm.weight\":{\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[264,280]}}";
 enum { DATA = 280 };
 
 static void getters(const json_t *j) {
-	static const char *const key[] = {"bits", "hidden_size", "rope_theta", "tie_word_embeddings", "model_type", "tensors", "source"};
+	static const char *const key[] = {"bits",       "hidden_size", "rope_theta", "tie_word_embeddings",
+	                                  "model_type", "tensors",     "source"};
 	whit_err e;
 	for (int64_t k = 0; k < WHIT_COUNT(key); k++) {
 		int64_t i = 7;

@@ -38,7 +38,8 @@ static void feed(const char *p, size_t n) {
 
 /* One to four of: flip a bit, set a byte, truncate, insert, repeat a run, splice another seed's tail. */
 static void mutate(const seed *all, int count, whit_rng *r) {
-	static const char interesting[] = {0, 1, '"', '\\', '{', '}', '[', ']', ',', '-', '9', '.', 'e', 0x7f, (char)0x80, (char)0xff};
+	static const char interesting[] = {0,   1,   '"', '\\', '{', '}',  '[',        ']',
+	                                   ',', '-', '9', '.',  'e', 0x7f, (char)0x80, (char)0xff};
 	const seed *s = &all[whit_rng_below(r, (uint64_t)count)], *other = &all[whit_rng_below(r, (uint64_t)count)];
 	size_t room = s->n + other->n + 4 * GROW, n = s->n;
 	char *b = calloc(room + 1, 1);
@@ -46,16 +47,25 @@ static void mutate(const seed *all, int count, whit_rng *r) {
 	for (uint64_t k = 1 + whit_rng_below(r, 4); k; k--) {
 		size_t at = (size_t)whit_rng_below(r, n + 1), len = (size_t)whit_rng_below(r, GROW);
 		switch (whit_rng_below(r, 6)) {
-		case 0: if (at < n) b[at] ^= (char)(1 << whit_rng_below(r, 8)); break;
-		case 1: if (at < n) b[at] = interesting[whit_rng_below(r, sizeof interesting)]; break;
-		case 2: n = at; break;
-		case 3: if (n + 1 < room) memmove(b + at + 1, b + at, n++ - at), b[at] = (char)whit_rng_next(r); break;
+		case 0:
+			if (at < n) b[at] ^= (char)(1 << whit_rng_below(r, 8));
+			break;
+		case 1:
+			if (at < n) b[at] = interesting[whit_rng_below(r, sizeof interesting)];
+			break;
+		case 2:
+			n = at;
+			break;
+		case 3:
+			if (n + 1 < room) memmove(b + at + 1, b + at, n++ - at), b[at] = (char)whit_rng_next(r);
+			break;
 		case 4:
 			len = WHIT_MIN(len, n - at);
 			if (n + len < room) memmove(b + at + len, b + at, n - at), n += len;
 			break;
 		default: {
-			size_t from = (size_t)whit_rng_below(r, other->n + 1), tail = WHIT_MIN(other->n - from, room - at);
+			size_t from = (size_t)whit_rng_below(r, other->n + 1),
+			       tail = WHIT_MIN(other->n - from, room - at);
 			memcpy(b + at, other->data + from, tail);
 			n = at + tail;
 		}
@@ -70,7 +80,8 @@ int main(int argc, char **argv) {
 	int n = argc == 3 ? load(argv[1], s) : 0, count = argc == 3 ? atoi(argv[2]) : 0;
 	whit_rng r;
 	if (n == 0 || count <= 0) {
-		fprintf(stderr, "usage: %s CORPUS MUTATIONS: need a directory with files and a positive number\n", argv[0]);
+		fprintf(stderr, "usage: %s CORPUS MUTATIONS: need a directory with files and a positive number\n",
+		        argv[0]);
 		return 2;
 	}
 	for (int i = 0; i < n; i++) feed(s[i].data, s[i].n);

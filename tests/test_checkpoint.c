@@ -17,9 +17,12 @@ static const struct {
 	int dtype, ndim;
 	int64_t shape[2];
 } sample[N_SAMPLE] = {
-	{"model.embed_tokens.weight", WHIT_BF16, 2, {16, 256}}, {"model.layers.0.mlp.down_proj.weight", WHIT_F32, 2, {6, 384}},
-	{"model.layers.0.mlp.up_proj.weight", WHIT_F16, 2, {9, 256}}, {"model.norm.weight", WHIT_F32, 1, {256, 1}},
-	{"odd.bias", WHIT_F16, 1, {5, 1}}, {"positions", WHIT_I64, 1, {3, 1}},
+        {"model.embed_tokens.weight", WHIT_BF16, 2, {16, 256}},
+        {"model.layers.0.mlp.down_proj.weight", WHIT_F32, 2, {6, 384}},
+        {"model.layers.0.mlp.up_proj.weight", WHIT_F16, 2, {9, 256}},
+        {"model.norm.weight", WHIT_F32, 1, {256, 1}},
+        {"odd.bias", WHIT_F16, 1, {5, 1}},
+        {"positions", WHIT_I64, 1, {3, 1}},
 };
 
 static char *fresh_dir(const char *name) {
@@ -36,7 +39,9 @@ static char *in(const char *dir, const char *file) {
 	return path[turn];
 }
 
-static void put_text(const char *dir, const char *file, const char *text) { test_write(in(dir, file), text, strlen(text)); }
+static void put_text(const char *dir, const char *file, const char *text) {
+	test_write(in(dir, file), text, strlen(text));
+}
 
 /* Weight i of the sample: bytes that depend on i alone. whit_free it. */
 static uint8_t *sample_bytes(int i, size_t *n) {
@@ -69,7 +74,9 @@ static void put_weights(const char *dir, const char *file, int from, int to) {
 	for (int i = to - 1; i >= from; i--) {
 		size_t n;
 		uint8_t *b = sample_bytes(i, &n);
-		if (whit_st_out_begin(o, sample[i].name, sample[i].dtype, sample[i].ndim, sample[i].shape, &e) || whit_st_out_write(o, b, n, &e)) abort();
+		if (whit_st_out_begin(o, sample[i].name, sample[i].dtype, sample[i].ndim, sample[i].shape, &e) ||
+		    whit_st_out_write(o, b, n, &e))
+			abort();
 		whit_free(b);
 	}
 	if (whit_st_out_commit(o, &e)) abort();
@@ -136,9 +143,12 @@ static void fingerprint_of(const char *dir, int threads, char out[48]) {
 }
 
 static void put_index(const char *dir, const char *up, const char *norm, const char *extra) {
-	char *t = whit_format_text("{\"metadata\":{\"total_size\":1},\"weight_map\":{\"model.embed_tokens.weight\":\"a.safetensors\","
-	                           "\"model.layers.0.mlp.down_proj.weight\":\"a.safetensors\",\"model.layers.0.mlp.up_proj.weight\":\"%s\","
-	                           "\"model.norm.weight\":\"%s\",\"odd.bias\":\"b.safetensors\"%s}}", up, norm, extra);
+	char *t = whit_format_text(
+	        "{\"metadata\":{\"total_size\":1},\"weight_map\":{\"model.embed_tokens.weight\":\"a.safetensors\","
+	        "\"model.layers.0.mlp.down_proj.weight\":\"a.safetensors\",\"model.layers.0.mlp.up_proj.weight\":\"%"
+	        "s\","
+	        "\"model.norm.weight\":\"%s\",\"odd.bias\":\"b.safetensors\"%s}}",
+	        up, norm, extra);
 	put_text(dir, "model.safetensors.index.json", t);
 	whit_free(t);
 }
@@ -162,7 +172,8 @@ static void sharded(void) {
 	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "model.norm.weight: is in");
 	put_index(dir, "a.safetensors", "b.safetensors", "");
 	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "positions: is in");
-	put_index(dir, "a.safetensors", "b.safetensors", ",\"positions\":\"b.safetensors\",\"ghost\":\"b.safetensors\"");
+	put_index(dir, "a.safetensors", "b.safetensors",
+	          ",\"positions\":\"b.safetensors\",\"ghost\":\"b.safetensors\"");
 	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "ghost: is absent");
 	put_index(dir, "/etc/a.safetensors", "b.safetensors", rest);
 	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "is absolute");
@@ -174,7 +185,8 @@ static void sharded(void) {
 	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "is empty");
 	put_index(dir, "a.safetensors", "b.safetensors", ",\"positions\":3");
 	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "is integer, need string");
-	put_index(dir, "a.safetensors", "b.safetensors", ",\"positions\":\"b.safetensors\",\"odd.bias\":\"a.safetensors\"");
+	put_index(dir, "a.safetensors", "b.safetensors",
+	          ",\"positions\":\"b.safetensors\",\"odd.bias\":\"a.safetensors\"");
 	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "duplicate");
 	put_text(dir, "model.safetensors.index.json", "{\"weight_map\":[]}");
 	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "need object");
@@ -234,7 +246,9 @@ static void quantize(made *q, const whit_weight *w, const char *format, int kind
 	m->rot = q->rot;
 	m->scale_f32 = scale_f32;
 	if (m->spec.fmt->needs_codebook) {
-		CHECK_RC(whit_codebook(q->codebook, m->spec.bits, WHIT_DENSITY_GAUSSIAN, m->spec.group ? m->spec.group : m->width, &e), e);
+		CHECK_RC(whit_codebook(q->codebook, m->spec.bits, WHIT_DENSITY_GAUSSIAN,
+		                       m->spec.group ? m->spec.group : m->width, &e),
+		         e);
 		m->codebook = q->codebook;
 	}
 	if (!CHECK_RC(whit_mat_alloc(m, &e), e)) exit(1);
@@ -260,12 +274,18 @@ static void unmake(made *q) {
 static int is_matrix(const whit_weight *w) { return w->ndim == 2; }
 
 /* Packs the source directory into `to`; q gets what was written, by source index. */
-static int pack(const char *from, const char *to, const char *format, int kind, int scale_f32, int sidecar, made *q, whit_err *e) {
+static int pack(const char *from, const char *to, const char *format, int kind, int scale_f32, int sidecar, made *q,
+                whit_err *e) {
 	whit_ckpt src;
 	whit_outdir dir;
 	whit_packed_out *o;
-	whit_packed_info info = {.method = "nearest", .scale = "least_squares", .density = "gaussian", .recipe = "* x\n", .source_id = "src",
-	                         .fingerprint = "xxh3-128:0", .sidecar = sidecar};
+	whit_packed_info info = {.method = "nearest",
+	                         .scale = "least_squares",
+	                         .density = "gaussian",
+	                         .recipe = "* x\n",
+	                         .source_id = "src",
+	                         .fingerprint = "xxh3-128:0",
+	                         .sidecar = sidecar};
 	if (!CHECK_RC(whit_ckpt_open(&src, from, e), *e)) exit(1);
 	if (!CHECK_RC(whit_outdir_open(&dir, to, 0, e), *e)) exit(1);
 	int rc = whit_packed_open(&o, &dir, &src, !strncmp(format, "tq", 2), &info, e);
@@ -309,7 +329,8 @@ static void compare_weight(const whit_weight *w, const made *q, int64_t i) {
 	CHECK((a->rot != NULL) == (b->rot != NULL));
 	if (a->rot && b->rot) {
 		const whit_rotation_spec *r = whit_rotation_get(a->rot), *s = whit_rotation_get(b->rot);
-		CHECK(r->kind == s->kind && r->seed == s->seed && r->dim == s->dim && r->block == s->block && r->base == s->base);
+		CHECK(r->kind == s->kind && r->seed == s->seed && r->dim == s->dim && r->block == s->block &&
+		      r->base == s->base);
 	}
 	if (b->codebook) CHECK(!memcmp(a->codebook, b->codebook, sizeof(float) << b->spec.bits));
 	float *x = whit_alloc((size_t)(b->rows * b->cols) * 4), *y = whit_alloc((size_t)(b->rows * b->cols) * 4);
@@ -338,10 +359,12 @@ static void round_trip(void) {
 		const char *format;
 		int kind, scale_f32, sidecar;
 	} how[] = {
-		{"tq1g128", WHIT_ROT_HADAMARD, 0, 0}, {"tq2g64", WHIT_ROT_HADAMARD, 0, 0}, {"tq3g128", WHIT_ROT_HADAMARD, 1, 0},
-		{"tq4", WHIT_ROT_HADAMARD, 0, 1},     {"tq8row", WHIT_ROT_HADAMARD, 0, 0}, {"tq4row", WHIT_ROT_HAAR_QR, 0, 0},
-		{"tq4g128", WHIT_ROT_HAAR_QR, 0, 1},  {"tq5g128", WHIT_ROT_NONE, 0, 0},    {"int4g128", WHIT_ROT_NONE, 0, 0},
-		{"int8", WHIT_ROT_HADAMARD, 1, 0},    {"f16", WHIT_ROT_NONE, 0, 0},        {"bf16", WHIT_ROT_HADAMARD, 0, 0},
+	        {"tq1g128", WHIT_ROT_HADAMARD, 0, 0}, {"tq2g64", WHIT_ROT_HADAMARD, 0, 0},
+	        {"tq3g128", WHIT_ROT_HADAMARD, 1, 0}, {"tq4", WHIT_ROT_HADAMARD, 0, 1},
+	        {"tq8row", WHIT_ROT_HADAMARD, 0, 0},  {"tq4row", WHIT_ROT_HAAR_QR, 0, 0},
+	        {"tq4g128", WHIT_ROT_HAAR_QR, 0, 1},  {"tq5g128", WHIT_ROT_NONE, 0, 0},
+	        {"int4g128", WHIT_ROT_NONE, 0, 0},    {"int8", WHIT_ROT_HADAMARD, 1, 0},
+	        {"f16", WHIT_ROT_NONE, 0, 0},         {"bf16", WHIT_ROT_HADAMARD, 0, 0},
 	};
 	char *src = hf_dir("ck_src");
 	for (int64_t k = 0; k < WHIT_COUNT(how); k++) {
@@ -360,12 +383,15 @@ static void round_trip(void) {
 		if (CHECK_RC(whit_ckpt_open(&c, to, &e), e)) {
 			CHECK_INT(c.kind, WHIT_CKPT_WHIT);
 			CHECK_INT(c.n, N_SAMPLE);
-			CHECK_INT(c.file_bytes, size_of(to, "quant_manifest.json") + size_of(to, "turboquant_sidecar.safetensors") +
-			          size_of(to, tq ? "turboquant_weights.safetensors" : "packed_weights.safetensors"));
+			CHECK_INT(c.file_bytes, size_of(to, "quant_manifest.json") +
+			                                size_of(to, "turboquant_sidecar.safetensors") +
+			                                size_of(to, tq ? "turboquant_weights.safetensors"
+			                                               : "packed_weights.safetensors"));
 			for (int64_t i = 0; i < N_SAMPLE; i++) {
 				size_t n;
 				uint8_t *b = sample_bytes((int)i, &n);
-				const whit_weight *w = whit_ckpt_find(&c, sample[i].name); /* the sample is sorted by name */
+				const whit_weight *w =
+				        whit_ckpt_find(&c, sample[i].name); /* the sample is sorted by name */
 				CHECK_INT(w->dtype, sample[i].dtype);
 				CHECK_INT(w->passthrough, sample[i].ndim != 2);
 				if (w->passthrough)
@@ -398,7 +424,9 @@ static void round_trip(void) {
 static json_t *entry(json_t *j, int i) { return json_array_get(json_object_get(j, "tensors"), (size_t)i); }
 static void set(json_t *j, const char *key, json_t *v) { json_object_set_new(j, key, v); }
 static json_t *rot0(json_t *j) { return json_object_get(json_object_get(j, "rotations"), "r0"); }
-static json_t *values0(json_t *j) { return json_object_get(json_object_get(json_object_get(j, "codebooks"), "c0"), "values"); }
+static json_t *values0(json_t *j) {
+	return json_object_get(json_object_get(json_object_get(j, "codebooks"), "c0"), "values");
+}
 
 static void m_format(json_t *j) { set(j, "format", json_string("other")); }
 static void m_version(json_t *j) { set(j, "format_version", json_integer(2)); }
@@ -430,20 +458,30 @@ static void m_norm32(json_t *j) { set(entry(j, 0), "norm_dtype", json_string("F3
 static void m_prefix(json_t *j) { set(entry(j, 0), "prefix", json_string("nobody")); }
 static void m_shape(json_t *j) { set(entry(j, 0), "shape", json_pack("[i,i]", 17, 256)); }
 static void m_shape0(json_t *j) { set(entry(j, 0), "shape", json_pack("[i,i]", 0, 256)); }
-static void m_shapebig(json_t *j) { set(entry(j, 0), "shape", json_pack("[I,I]", (json_int_t)1 << 40, (json_int_t)1 << 40)); }
+static void m_shapebig(json_t *j) {
+	set(entry(j, 0), "shape", json_pack("[I,I]", (json_int_t)1 << 40, (json_int_t)1 << 40));
+}
 static void m_dtype(json_t *j) { set(entry(j, 0), "dtype", json_string("BF17")); }
 static void m_twice(json_t *j) { json_array_append(json_object_get(j, "tensors"), entry(j, 0)); }
 static void m_unlisted(json_t *j) { json_array_remove(json_object_get(j, "tensors"), 0); }
 static void m_passgone(json_t *j) { json_array_remove(json_object_get(j, "passthrough"), 0); }
-static void m_passshape(json_t *j) { set(json_array_get(json_object_get(j, "passthrough"), 0), "shape", json_pack("[i]", 255)); }
-static void m_passghost(json_t *j) { set(json_array_get(json_object_get(j, "passthrough"), 0), "name", json_string("ghost")); }
+static void m_passshape(json_t *j) {
+	set(json_array_get(json_object_get(j, "passthrough"), 0), "shape", json_pack("[i]", 255));
+}
+static void m_passghost(json_t *j) {
+	set(json_array_get(json_object_get(j, "passthrough"), 0), "name", json_string("ghost"));
+}
 static void m_alias(json_t *j) { set(json_object_get(j, "aliases"), "lm_head.weight", json_string("nowhere")); }
-static void m_alias_name(json_t *j) { set(json_object_get(j, "aliases"), "model.norm.weight", json_string("odd.bias")); }
+static void m_alias_name(json_t *j) {
+	set(json_object_get(j, "aliases"), "model.norm.weight", json_string("odd.bias"));
+}
 static void m_notensors(json_t *j) { json_object_del(j, "tensors"); }
 static void m_entry(json_t *j) { json_array_set_new(json_object_get(j, "tensors"), 0, json_integer(3)); }
 static void m_sidecar(json_t *j) { set(j, "sidecar", json_string("../x.safetensors")); }
 static void m_nosidecar(json_t *j) { set(j, "sidecar", json_string("x.safetensors")); }
-static void m_unknown(json_t *j) { set(j, "format", json_string("whit-turboquant")), set(entry(j, 0), "format", json_string("zz9")); }
+static void m_unknown(json_t *j) {
+	set(j, "format", json_string("whit-turboquant")), set(entry(j, 0), "format", json_string("zz9"));
+}
 static void m_auto(json_t *j) { set(entry(j, 0), "format", json_string("tq4")); }
 static void m_mse(json_t *j) { set(entry(j, 0), "rel_mse", json_string("x")); }
 static void m_zero(json_t *j) { set(entry(j, 0), "zero_groups", json_integer(-1)); }
@@ -471,7 +509,9 @@ static void ok_override(json_t *j) {
 	set(j, "codebook", json_string("none such"));
 	set(j, "rotation", json_string("none such"));
 }
-static void ok_alias(json_t *j) { set(json_object_get(j, "aliases"), "lm_head.weight", json_string("model.embed_tokens.weight")); }
+static void ok_alias(json_t *j) {
+	set(json_object_get(j, "aliases"), "lm_head.weight", json_string("model.embed_tokens.weight"));
+}
 
 /* A copy of packed directory `from`, its manifest changed. */
 static void put_changed(const char *from, const char *to, void (*change)(json_t *)) {
@@ -488,18 +528,57 @@ static void manifests(void) {
 		void (*change)(json_t *);
 		const char *word; /* NULL: still good */
 	} lie[] = {
-		{m_format, "need whit-turboquant or whit-packed"}, {m_version, "format_version is 2, need 1"}, {m_noversion, "format_version is absent"},
-		{m_prod, "turboquant_prod"}, {m_packing, "need lsb_le"}, {m_kind, "kind is givens"}, {m_tq3, "kind is tq3"}, {m_dim, "dim is 512, need 256"},
-		{m_block, "impossible"}, {m_hugeblock, "key block is 1073741824"}, {m_base, "base 13"}, {m_norot, "rotations.r0: is absent"},
-		{m_rotless, "key rotation is absent"}, {m_nocode, "codebooks.c0: is absent"}, {m_short, "has 15 values, need 16"}, {m_order, "ascending"},
-		{m_text, "is string, need number"}, {m_big, "need finite"}, {m_bits, "tq_codes is U8 [16, 128], need U8 [16, 96]"},
-		{m_bits9, "is 9, need 1 to 8"}, {m_group, "tq_scales is F16 [16, 2], need F16 [16, 4]"}, {m_group100, "unknown"}, {m_padded, "need U8 [16, 256]"},
-		{m_padless, "padded is 128, need at least 256"}, {m_padhuge, "key padded is"}, {m_norm, "need F16 or F32"}, {m_norm32, "need F32 [16, 2]"},
-		{m_prefix, "nobody.tq_codes is absent"}, {m_shape, "need U8 [17, 128]"}, {m_shape0, "positive integer"}, {m_shapebig, "under 2^63"},
-		{m_dtype, "BF17"}, {m_twice, "already belongs"}, {m_unlisted, "is not listed"}, {m_passgone, "is not listed"}, {m_passshape, "need F32 [255]"},
-		{m_passghost, "ghost: is absent"}, {m_alias, "need a tensor that is stored"}, {m_alias_name, "listed twice"}, {m_notensors, "key tensors is absent"},
-		{m_entry, "need object"}, {m_sidecar, "beside the manifest"}, {m_nosidecar, "x.safetensors"}, {m_unknown, "unknown"}, {m_auto, "need its group"},
-		{m_mse, "need number"}, {m_zero, "is -1"}, {ok_extra, NULL}, {ok_defaults, NULL}, {ok_override, NULL}, {ok_alias, NULL},
+	        {m_format, "need whit-turboquant or whit-packed"},
+	        {m_version, "format_version is 2, need 1"},
+	        {m_noversion, "format_version is absent"},
+	        {m_prod, "turboquant_prod"},
+	        {m_packing, "need lsb_le"},
+	        {m_kind, "kind is givens"},
+	        {m_tq3, "kind is tq3"},
+	        {m_dim, "dim is 512, need 256"},
+	        {m_block, "impossible"},
+	        {m_hugeblock, "key block is 1073741824"},
+	        {m_base, "base 13"},
+	        {m_norot, "rotations.r0: is absent"},
+	        {m_rotless, "key rotation is absent"},
+	        {m_nocode, "codebooks.c0: is absent"},
+	        {m_short, "has 15 values, need 16"},
+	        {m_order, "ascending"},
+	        {m_text, "is string, need number"},
+	        {m_big, "need finite"},
+	        {m_bits, "tq_codes is U8 [16, 128], need U8 [16, 96]"},
+	        {m_bits9, "is 9, need 1 to 8"},
+	        {m_group, "tq_scales is F16 [16, 2], need F16 [16, 4]"},
+	        {m_group100, "unknown"},
+	        {m_padded, "need U8 [16, 256]"},
+	        {m_padless, "padded is 128, need at least 256"},
+	        {m_padhuge, "key padded is"},
+	        {m_norm, "need F16 or F32"},
+	        {m_norm32, "need F32 [16, 2]"},
+	        {m_prefix, "nobody.tq_codes is absent"},
+	        {m_shape, "need U8 [17, 128]"},
+	        {m_shape0, "positive integer"},
+	        {m_shapebig, "under 2^63"},
+	        {m_dtype, "BF17"},
+	        {m_twice, "already belongs"},
+	        {m_unlisted, "is not listed"},
+	        {m_passgone, "is not listed"},
+	        {m_passshape, "need F32 [255]"},
+	        {m_passghost, "ghost: is absent"},
+	        {m_alias, "need a tensor that is stored"},
+	        {m_alias_name, "listed twice"},
+	        {m_notensors, "key tensors is absent"},
+	        {m_entry, "need object"},
+	        {m_sidecar, "beside the manifest"},
+	        {m_nosidecar, "x.safetensors"},
+	        {m_unknown, "unknown"},
+	        {m_auto, "need its group"},
+	        {m_mse, "need number"},
+	        {m_zero, "is -1"},
+	        {ok_extra, NULL},
+	        {ok_defaults, NULL},
+	        {ok_override, NULL},
+	        {ok_alias, NULL},
 	};
 	char *src = hf_dir("ck_msrc"), *good = test_scratch("ck_mgood"), *dir = test_scratch("ck_mbad");
 	whit_err e;
@@ -519,7 +598,8 @@ static void manifests(void) {
 			for (int64_t k = 0; k < g.n; k++) {
 				const whit_weight *w = whit_ckpt_find(&c, g.w[k].name);
 				if (!CHECK(w != NULL) || w->passthrough) continue;
-				CHECK(!memcmp(w->mat.plane[0], g.w[k].mat.plane[0], w->mat.row_bytes[0] * (size_t)w->mat.rows));
+				CHECK(!memcmp(w->mat.plane[0], g.w[k].mat.plane[0],
+				              w->mat.row_bytes[0] * (size_t)w->mat.rows));
 				CHECK(!memcmp(w->mat.codebook, g.w[k].mat.codebook, 16 * sizeof(float)) && w->mat.rot);
 			}
 			if (lie[i].change == ok_alias) {
@@ -563,7 +643,8 @@ static void nonfinite_scales(void) {
 	for (int i = 0; i < 3; i++) {
 		memcpy(b + at, &bad[i], 2);
 		test_write(in(dir, "turboquant_weights.safetensors"), b, n);
-		CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "model.embed_tokens.tq_scales: value at row 7, column 1 is");
+		CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e,
+		            "model.embed_tokens.tq_scales: value at row 7, column 1 is");
 	}
 	whit_free(b);
 	for (int i = 0; i < N_SAMPLE; i++) unmake(&q[i]);
@@ -580,13 +661,16 @@ static void sidecar(void) {
 	made q[N_SAMPLE] = {0};
 	enum { D = 256 };
 	CHECK_RC(pack(src, dir, "tq2row", WHIT_ROT_HAAR_QR, 0, 1, q, &e), e);
-	float *pi = whit_alloc(sizeof(float) * D * D), book[4] = {-.1f, -.05f, .05f, .2f}, *x = whit_alloc(sizeof(float) * D);
+	float *pi = whit_alloc(sizeof(float) * D * D), book[4] = {-.1f, -.05f, .05f, .2f},
+	      *x = whit_alloc(sizeof(float) * D);
 	for (int i = 0; i < D; i++) pi[i * D + (i + 1) % D] = i % 2 ? -1.0f : 1.0f; /* y[i] = +-x[i + 1] */
 	for (int round = 0; round < 3; round++) {
 		/* 0: good; 1: wrong shape; 2: NaN in the matrix. */
 		int64_t shape[2] = {D, D}, four = 4;
 		if (round == 2) pi[5] = NAN;
-		CHECK_RC(whit_st_out_open(&o, in(dir, "turboquant_sidecar.safetensors"), 2 * whit_st_header_bound("rotation.r0"), &e), e);
+		CHECK_RC(whit_st_out_open(&o, in(dir, "turboquant_sidecar.safetensors"),
+		                          2 * whit_st_header_bound("rotation.r0"), &e),
+		         e);
 		if (round == 1) shape[0] = 2 * D, shape[1] = D / 2;
 		CHECK_RC(whit_st_out_begin(o, "rotation.r0", WHIT_F32, 2, shape, &e), e);
 		CHECK_RC(whit_st_out_write(o, pi, sizeof(float) * D * D, &e), e);
@@ -594,7 +678,8 @@ static void sidecar(void) {
 		CHECK_RC(whit_st_out_write(o, book, sizeof book, &e), e);
 		CHECK_RC(whit_st_out_commit(o, &e), e);
 		if (round) {
-			CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, round == 1 ? "need F32 of 2 dimensions of 256" : "is nan");
+			CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e,
+			            round == 1 ? "need F32 of 2 dimensions of 256" : "is nan");
 			continue;
 		}
 		if (!CHECK_RC(whit_ckpt_open(&c, dir, &e), e)) continue;
@@ -639,12 +724,13 @@ static void writer_misuse(void) {
 /* ---- TQ3 ---- */
 
 /* torch.randint(0, 2, (128,)) twice from torch.Generator().manual_seed(42), draw i = bit i. */
-static const uint64_t tq3_d1[2] = {0x1ab7c173fd74222, 0x656b5fe7ff4abaf6}, tq3_d2[2] = {0x2440e65ca821d007, 0x1425bfcbc501d238};
+static const uint64_t tq3_d1[2] = {0x1ab7c173fd74222, 0x656b5fe7ff4abaf6},
+                      tq3_d2[2] = {0x2440e65ca821d007, 0x1425bfcbc501d238};
 /* Lloyd's 100 steps from equal-probability boundaries on N(0,1), by Python's statistics.NormalDist. */
 static const double tq3_book[5][8] = {
-	[2] = {.453, 1.51},
-	[3] = {.245094, .7560047, 1.3439084, 2.1519449},
-	[4] = {.1259629, .3809324, .6454862, .9277413, 1.2393787, 1.6001883, 2.0515376, 2.7171369},
+        [2] = {.453, 1.51},
+        [3] = {.245094, .7560047, 1.3439084, 2.1519449},
+        [4] = {.1259629, .3809324, .6454862, .9277413, 1.2393787, 1.6001883, 2.0515376, 2.7171369},
 };
 
 static double tq3_level(int bits, int code) {
@@ -676,7 +762,8 @@ static void put_tq3(whit_st_out *o, const char *name, int bits, uint64_t key, in
 	for (int i = 0; i < N * 128; i++) {
 		codes[i] = (int)whit_rng_below(&r, (uint64_t)1 << bits);
 		for (int b = 0; b < bits; b++) {
-			int at = i % 128 * bits + b, group = i / 128 * 16 * bits; /* each group's stream starts on its own byte */
+			int at = i % 128 * bits + b,
+			    group = i / 128 * 16 * bits; /* each group's stream starts on its own byte */
 			bytes[group + at / 8] |= (uint8_t)((codes[i] >> b & 1) << (at % 8));
 		}
 	}
@@ -690,8 +777,9 @@ static void put_tq3(whit_st_out *o, const char *name, int bits, uint64_t key, in
 	whit_free(b);
 }
 
-static const char tq3_config[] = "{\"format\":\"tq3_native\",\"bits\":3,\"group_size\":128,\"quantizer_seed\":42,\"compressed_layers\":3,"
-                                 "\"original_model\":\"x\",\"sensitive_bits\":4,\"sensitive_patterns\":[\"o_proj\",\"down_proj\"]}";
+static const char tq3_config[] =
+        "{\"format\":\"tq3_native\",\"bits\":3,\"group_size\":128,\"quantizer_seed\":42,\"compressed_layers\":3,"
+        "\"original_model\":\"x\",\"sensitive_bits\":4,\"sensitive_patterns\":[\"o_proj\",\"down_proj\"]}";
 
 static void tq3(void) {
 	static const struct {
@@ -699,8 +787,10 @@ static void tq3(void) {
 		int bits;
 		int64_t cols;
 	} w[] = {
-		{"model.layers.0.self_attn.q_proj.weight", 3, TQ3_COLS}, {"model.layers.0.self_attn.o_proj.weight", 4, 256},
-		{"model.layers.0.mlp.down_proj.weight", 4, 250}, {"mixer.weight", 3, 256},
+	        {"model.layers.0.self_attn.q_proj.weight", 3, TQ3_COLS},
+	        {"model.layers.0.self_attn.o_proj.weight", 4, 256},
+	        {"model.layers.0.mlp.down_proj.weight", 4, 250},
+	        {"mixer.weight", 3, 256},
 	};
 	enum { N = 4, CODES = TQ3_ROWS * TQ3_GROUPS * 128 };
 	static int codes[N][CODES];
@@ -709,8 +799,10 @@ static void tq3(void) {
 	whit_err e;
 	whit_ckpt c;
 	whit_st_out *o;
-	static const char model[] = "{\"model_type\":\"llama\",\"hidden_size\":200,\"intermediate_size\":250,\"num_attention_heads\":8,\"head_dim\":32,"
-	                            "\"torch_dtype\":\"bfloat16\",\"quantization_config\":{\"quant_method\":\"turboquant\"}}";
+	static const char model[] =
+	        "{\"model_type\":\"llama\",\"hidden_size\":200,\"intermediate_size\":250,\"num_attention_heads\":8,"
+	        "\"head_dim\":32,"
+	        "\"torch_dtype\":\"bfloat16\",\"quantization_config\":{\"quant_method\":\"turboquant\"}}";
 	put_text(dir, "config.json", model);
 	put_text(dir, "tq_config.json", tq3_config);
 	CHECK_RC(whit_st_out_open(&o, in(dir, "model.safetensors"), 4096, &e), e);
@@ -724,7 +816,8 @@ static void tq3(void) {
 	for (int i = 0; i < N; i++) {
 		const whit_weight *t = whit_ckpt_find(&c, w[i].name);
 		if (!CHECK(t != NULL)) continue;
-		CHECK(t->mat.rows == TQ3_ROWS && t->mat.cols == w[i].cols && t->shape[1] == w[i].cols && t->dtype == WHIT_BF16 && !t->passthrough);
+		CHECK(t->mat.rows == TQ3_ROWS && t->mat.cols == w[i].cols && t->shape[1] == w[i].cols &&
+		      t->dtype == WHIT_BF16 && !t->passthrough);
 		float x[TQ3_ROWS * 256];
 		whit_mat_decode(&t->mat, 0, TQ3_ROWS, x);
 		for (int r = 0; r < TQ3_ROWS; r++)
@@ -732,7 +825,8 @@ static void tq3(void) {
 				double want[128];
 				int k = r * TQ3_GROUPS + g;
 				tq3_decode(codes[i] + k * 128, w[i].bits, norms[i][k], want);
-				/* Book values are given to 1e-7, sums of 128 of them scaled by 1/128; floats add 7 roundings of values < 1. */
+				/* Book values are given to 1e-7, sums of 128 of them scaled by 1/128; floats add 7
+				 * roundings of values < 1. */
 				for (int j = 0; j < 128 && g * 128 + j < w[i].cols; j++)
 					if (!(fabs(x[r * w[i].cols + g * 128 + j] - want[j]) <= 2e-6)) {
 						CHECK_NEAR(x[r * w[i].cols + g * 128 + j], want[j], 2e-6);
@@ -746,13 +840,17 @@ static void tq3(void) {
 	static const struct {
 		const char *file, *text, *word;
 	} bad[] = {
-		{"tq_config.json", "{\"format\":\"tq4_native\",\"bits\":3}", "need tq3_native"},
-		{"tq_config.json", "{\"format\":\"tq3_native\",\"bits\":5}", "bits is 5, need 2, 3, 4 or 8"},
-		{"tq_config.json", "{\"format\":\"tq3_native\",\"bits\":3,\"group_size\":96}", "need 64, 128 or 256"},
-		{"tq_config.json", "{\"format\":\"tq3_native\",\"bits\":3}", "is U8 [6, 64], need U8 [6, 48]"},
-		{"tq_config.json", "{\"format\":\"tq3_native\",\"bits\":3,\"sensitive_bits\":4}", "sensitive_patterns is absent"},
-		{"config.json", "{\"hidden_size\":300,\"intermediate_size\":250,\"num_attention_heads\":8,\"head_dim\":32}", "has 2 groups, need 3"},
-		{"config.json", "{\"hidden_size\":200,\"num_attention_heads\":8,\"head_dim\":32}", "intermediate_size is absent"},
+	        {"tq_config.json", "{\"format\":\"tq4_native\",\"bits\":3}", "need tq3_native"},
+	        {"tq_config.json", "{\"format\":\"tq3_native\",\"bits\":5}", "bits is 5, need 2, 3, 4 or 8"},
+	        {"tq_config.json", "{\"format\":\"tq3_native\",\"bits\":3,\"group_size\":96}", "need 64, 128 or 256"},
+	        {"tq_config.json", "{\"format\":\"tq3_native\",\"bits\":3}", "is U8 [6, 64], need U8 [6, 48]"},
+	        {"tq_config.json", "{\"format\":\"tq3_native\",\"bits\":3,\"sensitive_bits\":4}",
+	         "sensitive_patterns is absent"},
+	        {"config.json",
+	         "{\"hidden_size\":300,\"intermediate_size\":250,\"num_attention_heads\":8,\"head_dim\":32}",
+	         "has 2 groups, need 3"},
+	        {"config.json", "{\"hidden_size\":200,\"num_attention_heads\":8,\"head_dim\":32}",
+	         "intermediate_size is absent"},
 	};
 	for (int64_t i = 0; i < WHIT_COUNT(bad); i++) {
 		put_text(dir, "config.json", model);
@@ -784,4 +882,5 @@ static void real_models(void) {
 	whit_free(dir);
 }
 
-TEST_MAIN(plain, sharded, bad_directories, round_trip, manifests, nonfinite_scales, sidecar, writer_misuse, tq3, real_models)
+TEST_MAIN(plain, sharded, bad_directories, round_trip, manifests, nonfinite_scales, sidecar, writer_misuse, tq3,
+          real_models)

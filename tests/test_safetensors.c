@@ -31,40 +31,51 @@ static void mutations(void) {
 		size_t data;
 		const char *word;
 	} bad[] = {
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}", 8, "not JSON"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}x", 8, "not JSON"},
-		{"[1]", 0, "begin with '{'"},
-		{"{\"\xff\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "decode byte"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "duplicate"},
-		{"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "duplicate"},
-		{"{\"a\":7}", 0, "need object"},
-		{"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "key dtype is absent"},
-		{"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", 8, "key shape is absent"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "key data_offsets is absent"},
-		{"{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "dtype is F33"},
-		{"{\"a\":{\"dtype\":1,\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "need string"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]}}", 8, "need array"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.5],\"data_offsets\":[0,8]}}", 8, "positive integer"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "negative integer"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[0,2],\"data_offsets\":[0,0]}}", 0, "zero integer"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, "9 dimensions"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,8]}}", 8, "over 2^63"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2305843009213693952],\"data_offsets\":[0,8]}}", 8, "over 2^63"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", 8, "positive integer"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, "two integers"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,\"8\"]}}", 8, "two integers"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, "begins at -8"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "reversed"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,9223372036854775807]}}", 8, "need at most 8"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7, "truncated"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "is 8 bytes, need 12"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 9, "data is 9 bytes, need 8"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "gap"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[8,12]}}", 12, "gap"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[4,12]}}", 12, "overlap"},
-		{"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "overlap"},
-		{"{\"__metadata__\":{\"a\":1}}", 0, "need string"},
-		{"{\"__metadata__\":[]}", 0, "need object"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}", 8, "not JSON"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}x", 8, "not JSON"},
+	        {"[1]", 0, "begin with '{'"},
+	        {"{\"\xff\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "decode byte"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"a\":{\"dtype\":\"F32\",\"shape\":["
+	         "1],\"data_offsets\":[4,8]}}",
+	         8, "duplicate"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "duplicate"},
+	        {"{\"a\":7}", 0, "need object"},
+	        {"{\"a\":{\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "key dtype is absent"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"data_offsets\":[0,8]}}", 8, "key shape is absent"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8, "key data_offsets is absent"},
+	        {"{\"a\":{\"dtype\":\"F33\",\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "dtype is F33"},
+	        {"{\"a\":{\"dtype\":1,\"shape\":[2],\"data_offsets\":[0,8]}}", 8, "need string"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":2,\"data_offsets\":[0,8]}}", 8, "need array"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2.5],\"data_offsets\":[0,8]}}", 8, "positive integer"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-2],\"data_offsets\":[0,8]}}", 8, "negative integer"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[0,2],\"data_offsets\":[0,0]}}", 0, "zero integer"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,2],\"data_offsets\":[0,8]}}", 8, "9 dimensions"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,8]}}", 8,
+	         "over 2^63"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2305843009213693952],\"data_offsets\":[0,8]}}", 8, "over 2^63"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,8]}}", 8,
+	         "positive integer"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0]}}", 8, "two integers"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,\"8\"]}}", 8, "two integers"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[-8,0]}}", 8, "begins at -8"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[8,0]}}", 8, "reversed"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,9223372036854775807]}}", 8,
+	         "need at most 8"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 7, "truncated"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[3],\"data_offsets\":[0,8]}}", 8, "is 8 bytes, need 12"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]}}", 9, "data is 9 bytes, need 8"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, "gap"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},\"b\":{\"dtype\":\"F32\",\"shape\":["
+	         "1],\"data_offsets\":[8,12]}}",
+	         12, "gap"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":["
+	         "2],\"data_offsets\":[4,12]}}",
+	         12, "overlap"},
+	        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},\"b\":{\"dtype\":\"F32\",\"shape\":["
+	         "2],\"data_offsets\":[0,8]}}",
+	         8, "overlap"},
+	        {"{\"__metadata__\":{\"a\":1}}", 0, "need string"},
+	        {"{\"__metadata__\":[]}", 0, "need object"},
 	};
 	whit_err e;
 	size_t n;
@@ -82,18 +93,18 @@ static void not_safetensors(void) {
 		size_t n;
 		const char *word;
 	} other[] = {
-		{"", 0, "is empty"},
-		{"1234567", 7, "is 7 bytes"},
-		{"version https://git-lfs.example/spec/v1\noid sha256:00\nsize 12\n", 60, "Git-LFS"},
-		{"PK\3\4\0\0\0\0\0\0\0\0", 12, "never unpickled"},
-		{"\x80\2}q\0(X\3\0\0\0", 10, "never unpickled"},
-		{"\n <!DOCTYPE html><html>", 23, "HTML"},
-		{"<html><body>404</body>", 22, "HTML"},
-		{"GGUF\3\0\0\0\0\0\0\0", 12, "GGUF"},
-		{"\xff\xff\xff\xff\xff\xff\xff\xff{}", 10, "at most 100000000"},
-		{"\1\xe1\xf5\5\0\0\0\0{}", 10, "is 100000001, need at most 100000000"},
-		{"\3\0\0\0\0\0\0\0{}", 10, "header length is 3"},
-		{"\0\0\0\0\0\0\0\0{}", 10, "begin with '{'"},
+	        {"", 0, "is empty"},
+	        {"1234567", 7, "is 7 bytes"},
+	        {"version https://git-lfs.example/spec/v1\noid sha256:00\nsize 12\n", 60, "Git-LFS"},
+	        {"PK\3\4\0\0\0\0\0\0\0\0", 12, "never unpickled"},
+	        {"\x80\2}q\0(X\3\0\0\0", 10, "never unpickled"},
+	        {"\n <!DOCTYPE html><html>", 23, "HTML"},
+	        {"<html><body>404</body>", 22, "HTML"},
+	        {"GGUF\3\0\0\0\0\0\0\0", 12, "GGUF"},
+	        {"\xff\xff\xff\xff\xff\xff\xff\xff{}", 10, "at most 100000000"},
+	        {"\1\xe1\xf5\5\0\0\0\0{}", 10, "is 100000001, need at most 100000000"},
+	        {"\3\0\0\0\0\0\0\0{}", 10, "header length is 3"},
+	        {"\0\0\0\0\0\0\0\0{}", 10, "begin with '{'"},
 	};
 	whit_err e;
 	for (int64_t i = 0; i < WHIT_COUNT(other); i++)
@@ -233,13 +244,22 @@ static void json(void) {
 	static const struct {
 		const char *text, *word;
 	} bad[] = {
-		{"", "line 1"}, {"{\"a\":1,\"a\":2}", "duplicate"}, {"{\"a\":Infinity}", "Infinity"}, {"{\"a\":NaN}", "NaN"}, {"{} {}", "end of file"},
-		{"{\"a\\u0000\":1}", "NUL"}, {"[\"\\ud800\"]", "Unicode"}, {"[\"\xc3(\"]", "decode byte"}, {"[1e999]", "overflow"}, {"[1,]", "line 1"},
+	        {"", "line 1"},
+	        {"{\"a\":1,\"a\":2}", "duplicate"},
+	        {"{\"a\":Infinity}", "Infinity"},
+	        {"{\"a\":NaN}", "NaN"},
+	        {"{} {}", "end of file"},
+	        {"{\"a\\u0000\":1}", "NUL"},
+	        {"[\"\\ud800\"]", "Unicode"},
+	        {"[\"\xc3(\"]", "decode byte"},
+	        {"[1e999]", "overflow"},
+	        {"[1,]", "line 1"},
 	};
 	whit_err e;
 	json_t *j;
 	for (int64_t i = 0; i < WHIT_COUNT(bad); i++)
-		CHECK_FAILS(whit_json_parse(&j, bad[i].text, strlen(bad[i].text), "c.json", &e), WHIT_EINPUT, e, bad[i].word);
+		CHECK_FAILS(whit_json_parse(&j, bad[i].text, strlen(bad[i].text), "c.json", &e), WHIT_EINPUT, e,
+		            bad[i].word);
 	const char good[] = "{\"i\":9007199254740993,\"r\":2.5,\"w\":3.0,\"b\":true,\"t\":\"x\",\"n\":null,\"l\":[1],"
 	                    "\"big\":1000000000000000019884624838656,\"neg\":-99999999999999999999}";
 	if (!CHECK_RC(whit_json_parse(&j, good, strlen(good), "c.json", &e), e)) return;
@@ -271,7 +291,8 @@ static void json(void) {
 	CHECK_TEXT(t, "kept");
 	CHECK_FAILS(whit_json_text(j, "c.json", "missing", 1, &t, &e), WHIT_EINPUT, e, "key missing is absent");
 	CHECK_RC(whit_json_member(j, "c.json", "l", 1, JSON_ARRAY, &l, &e), e);
-	CHECK_FAILS(whit_json_member(j, "c.json", "l", 1, JSON_OBJECT, &l, &e), WHIT_EINPUT, e, "is array, need object");
+	CHECK_FAILS(whit_json_member(j, "c.json", "l", 1, JSON_OBJECT, &l, &e), WHIT_EINPUT, e,
+	            "is array, need object");
 	CHECK_FAILS(whit_json_int(l, "c.json", "x", 0, 0, 5, &i, &e), WHIT_EINPUT, e, "need object");
 	/* Doubles survive the file. */
 	char *path = test_scratch("out.json");
