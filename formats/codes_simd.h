@@ -30,12 +30,6 @@ INLINE void row_scales(const whit_codes *c, int64_t r, float *s) {
 
 INLINE int per_word(int bits) { return bits >= 3 ? 8 : 16 * (3 - bits); }
 
-INLINE vi words_tail(const uint8_t *p, int64_t bytes, int bits) {
-	uint8_t tail[4 * W] = { 0 };
-	memcpy(tail, p, (size_t)bytes);
-	return words(tail, bits);
-}
-
 INLINE lut lut_levels(const float *level, int bits) {
 	float t[16];
 	for (int i = 0; i < 16; i++) t[i] = level[i & ((1 << bits) - 1)];
@@ -61,28 +55,36 @@ INLINE void permute_x(float *xp, const float *x, int64_t n, const int m) {
 /* Rows [r, r + R): y[t * ldy + row] for T tokens. xp (T, xw) permuted; s is scratch of R * (groups + W). */
 INLINE void packed_rows(const whit_codes *c, const int bits, int64_t r, const int R, const int T, const float *xp, int64_t xw,
                         float *y, int64_t ldy, float *s, lut t) {
-	const int m = per_word(bits), block_bytes = W * m * bits / 8;
-	int64_t block = W * m, blocks = xw / block, sw = c->groups + W;
-	int64_t span = c->groups == 1 ? blocks : WHIT_MAX(1, c->group / block); /* blocks under one scale, or one */
+	const int m = per_word(bits), block = W * m, bytes = block / 8 * bits;
+	int64_t full = (int64_t)c->m->row_bytes[0] / bytes, blocks = xw / block, sw = c->groups + W;
+	/* Blocks under one scale and then 1 group per step, or a block of several groups. */
+	int64_t span = c->groups == 1 ? blocks : WHIT_MAX(1, c->group / block), groups = WHIT_MAX(1, block / c->group);
 	int32_t lane_group[W];
-	for (int i = 0; i < W; i++) lane_group[i] = (int32_t)WHIT_MIN(i * m / c->group, W - 1);
+	for (int i = 0; i < W; i++) lane_group[i] = groups == 1 ? 0 : (int32_t)(i * m / c->group);
 	vi which = ild(lane_group);
 	vf total[4][8];
 	const uint8_t *code[4];
+	uint8_t tail[4][4 * W];
 	for (int q = 0; q < R; q++) {
 		code[q] = c->m->plane[0] + (size_t)(r + q) * c->m->row_bytes[0];
+		if (full < blocks) { /* the last block is partial: zeros follow it, and x is 0 there */
+			memset(tail[q], 0, sizeof tail[q]);
+			memcpy(tail[q], code[q] + full * bytes, c->m->row_bytes[0] - (size_t)(full * bytes));
+		}
 		row_scales(c, r + q, s + q * sw);
 		for (int u = 0; u < T; u++) total[q][u] = zero();
 	}
-	for (int64_t b = 0; b < blocks; b += span) {
+	for (int64_t b = 0; b < blocks; b += span, s += groups) {
 		vf acc[4][8];
 		for (int q = 0; q < R; q++)
 			for (int u = 0; u < T; u++) acc[q][u] = zero();
 		for (int64_t k = b; k < WHIT_MIN(b + span, blocks); k++) {
 			vi v[4];
-			int64_t at = k * block_bytes, left = (int64_t)c->m->row_bytes[0] - at;
-			WHIT_UNROLL for (int q = 0; q < R; q++)
-				v[q] = left >= block_bytes ? words(code[q] + at, bits) : words_tail(code[q] + at, left, bits);
+			WHIT_UNROLL for (int q = 0; q < R; q++) {
+				v[q] = words(k < full ? code[q] + k * bytes : tail[q], bits);
+				/* Rows are too short for the hardware to see a stream: ask for the next R now. */
+				_mm_prefetch((const char *)code[q] + R * (int64_t)c->m->row_bytes[0] + k * bytes, _MM_HINT_T0);
+			}
 			for (int j8 = 0; j8 < m; j8 += 8) {
 				const float *x = xp + (k * m + j8) * W;
 				WHIT_UNROLL for (int j = 0; j < 8; j++) {
@@ -98,7 +100,7 @@ INLINE void packed_rows(const whit_codes *c, const int bits, int64_t r, const in
 			}
 		}
 		WHIT_UNROLL for (int q = 0; q < R; q++) {
-			vf scale = pick(ld(s + q * sw + b * block / c->group), which);
+			vf scale = groups == 1 ? set1(s[q * sw]) : pick(ld(s + q * sw), which);
 			WHIT_UNROLL for (int u = 0; u < T; u++) total[q][u] = fmadd(acc[q][u], scale, total[q][u]);
 		}
 	}
@@ -278,7 +280,10 @@ INLINE void decode_packed(const whit_codes *c, const int bits, const uint8_t *p,
 	vi word0 = ild(word), shift0 = ild(shift);
 	int64_t next = c->group;
 	for (int64_t at = 0, i = 0; i < n; at += bytes) {
-		vi v = row - at >= bytes ? words(p + at, bits) : words_tail(p + at, row - at, bits);
+		uint8_t tail[4 * W] = { 0 };
+		const uint8_t *src = p + at;
+		if (row - at < bytes) src = memcpy(tail, src, (size_t)(row - at));
+		vi v = words(src, bits);
 		for (int k = 0; k < m && i < n; k++, i += W) {
 			if (i == next) s++, next += c->group; /* groups are whole vectors, or the row */
 			vi w = pick_words(v, iadd(word0, iset1(k / spread * step)));
