@@ -57,7 +57,9 @@ void whit_eval_size(const whit_model *m, double *bpw_linear, double *bpw_file, i
 int whit_eval_prompts(whit_model *m, whit_model *ref, const whit_tok *tok, const char *const *prompt, int n,
                       double *cosine, whit_err *e);
 
-/* Generation: ids of n new tokens appended to out; temp 0 = greedy, lowest id on ties. on_token may be NULL. */
+/* Generation: ids of up to n new tokens appended to out, each also told to on_token (may be NULL); an id that
+ * ends a text stops it and is not appended. temp 0 = greedy, lowest id on ties. prompt + n beyond the
+ * context, an empty prompt: WHIT_EUSAGE. */
 int whit_generate(whit_model *m, const int32_t *prompt, int64_t n_prompt, int64_t n, double temp, uint64_t seed,
                   whit_ids *out, void (*on_token)(void *ctx, int32_t id), void *ctx, whit_err *e);
 #endif

@@ -2,6 +2,7 @@
  * figures, against itself, and against bad input. */
 #include "eval/report.h"
 #include "formats/json.h"
+#include "host/progress.h"
 #include "tests/test.h"
 
 static whit_err e;
@@ -71,13 +72,17 @@ static void run_transformers(void) {
 	char *text = golden("ppl_text.txt", &n);
 	json_t *j = golden_json(), *c;
 	size_t i;
+	whit_ids ids = {0};
+	CHECK_RC(whit_tok_encode(s.tok, text, n, WHIT_TOK_SPECIAL, &ids, &e), e);
+	CHECK_INT(ids.n, (int64_t)real_at(j, "tokens"));
+	whit_ids_free(&ids);
 	json_array_foreach(json_object_get(j, "cases"), i, c) {
 		const char *mode = json_string_value(json_object_get(c, "mode"));
 		whit_eval_opts o = {.mode = whit_eval_mode_parse(mode), .ctx = (int64_t)real_at(c, "ctx"),
-		                    .stride = (int64_t)real_at(c, "stride")};
+		                    .stride = (int64_t)real_at(c, "stride"), .max_tokens = (int64_t)real_at(c, "max_tokens")};
 		whit_eval_result r;
 		if (!CHECK_RC(whit_eval_run(&r, &s.m, NULL, s.tok, text, n, &o, &e), e)) continue;
-		CHECK_INT(r.text_tokens, (int64_t)real_at(j, "tokens"));
+		CHECK_INT(r.text_tokens, o.max_tokens);
 		CHECK_NEAR(r.s.weight, real_at(c, "n"), 0);
 		double off = r.s.ppl.mean / exp(real_at(c, "nll")) - 1;
 		CHECK_MSG(fabs(off) <= 5e-6, "%s %lld/%lld: perplexity %.6f is off by %.2g of itself", mode, (long long)o.ctx,
@@ -101,8 +106,8 @@ static void check_pair(const whit_eval_result *r, const json_t *g) {
 	CHECK_NEAR(s->kld_rev.mean, real_at(g, "kld_rev_mean"), 1e-6);
 	CHECK_NEAR(s->kld_llama.mean, real_at(g, "kld_llama_mean"), 1e-6);
 	for (size_t i = 0; i < 5; i++) CHECK_NEAR(got[i], json_number_value(json_array_get(pct, i)), 5e-6);
-	CHECK_NEAR(s->top1.mean, real_at(g, "top1"), 2.5 / 1021); /* two near-ties may fall the other way */
-	CHECK_NEAR(s->top5.mean, real_at(g, "top5"), 1.5 / 1021);
+	CHECK_NEAR(s->top1.mean, real_at(g, "top1"), 2.5 / 699); /* two near-ties may fall the other way */
+	CHECK_NEAR(s->top5.mean, real_at(g, "top5"), 1.5 / 699);
 	CHECK_NEAR(s->dp.mean, real_at(g, "dp_mean"), 1e-6);
 	CHECK_NEAR(s->dp_rms.mean, real_at(g, "dp_rms"), 1e-6);
 	CHECK(s->kld.se > 0 && s->kld.lo < s->kld.mean && s->kld.mean < s->kld.hi);
@@ -116,7 +121,8 @@ static void check_json(const whit_report *rep) {
 	    "stride", "n", "chunks", "tokens", "nll", "ppl", "ppl_se", "ppl_ref", "kld_mean", "kld_se", "kld_p50",
 	    "kld_p90", "kld_p95", "kld_p99", "kld_p999", "kld_max", "kld_rev_mean", "kld_llama_mean", "top1", "top5", "dp_rms",
 	    "cosine", "ppl_ratio", "ppl_diff", "nll_corr", "dp_percentiles", "kld_buckets", "floor", "layers", "bpw_linear",
-	    "bpw_file", "bytes", "seconds", "tokens_per_s", "peak_rss", "prompts", "samples", "baseline", "repetitions", "flags"};
+	    "bpw_file", "bytes", "seconds", "tokens_per_s", "peak_rss", "prompts", "samples", "baseline", "repetitions",
+	    "flags"};
 	json_t *j = whit_report_json(rep), *sum = whit_report_summary_json(rep);
 	for (int i = 0; i < WHIT_COUNT(keys); i++) CHECK_MSG(json_object_get(j, keys[i]), "key %s is there", keys[i]);
 	int have = rep->ref != NULL;
@@ -146,6 +152,7 @@ static void run_pair(void) {
 	whit_eval_result r = {0};
 	if (!subject_open(&s, test_model("wiki12M-qwen3"))) return subject_close(&s);
 	json_t *j = golden_json();
+	o.max_tokens = (int64_t)real_at(json_object_get(j, "pair"), "max_tokens");
 	int ok = subject_open(&c, coarse_copy(s.dir, (int)real_at(j, "drop")));
 	char *text = golden("ppl_text.txt", &n);
 	if (ok && CHECK_RC(whit_eval_run(&r, &c.m, &s.m, s.tok, text, n, &o, &e), e)) {
@@ -161,33 +168,43 @@ static void run_pair(void) {
 		}
 		check_json(&(whit_report){.model = &c.m, .ref = &s.m, .text = "ppl_text.txt", .result = &r});
 
-		/* The same bytes with one thread and with two. */
-		int threads = whit_threads();
-		for (int t = 1; t <= 2; t++) {
-			whit_eval_result again;
-			whit_threads_set(t);
-			if (!CHECK_RC(whit_eval_run(&again, &c.m, &s.m, s.tok, text, n, &o, &e), e)) continue;
-			CHECK_MSG(!memcmp(&again.s, &r.s, sizeof r.s), "%d threads: the same statistics", t);
-			CHECK(!memcmp(again.layer_err, r.layer_err, (size_t)r.layers * sizeof *r.layer_err));
-			CHECK(!memcmp(&again.floor_kld, &r.floor_kld, sizeof r.floor_kld));
-			whit_eval_free(&again);
-		}
-		whit_threads_set(threads);
-
-		/* Smaller batches: other matrix shapes, so other roundings, and nothing else. */
-		whit_eval_result small;
-		o.batch_tokens = 1;
-		o.floor_tokens = 0;
-		CHECK_RC(whit_eval_run(&small, &c.m, &s.m, s.tok, text, n, &o, &e), e);
-		CHECK_NEAR(small.s.kld.mean, r.s.kld.mean, 1e-6);
-		CHECK_NEAR(small.s.ppl.mean / r.s.ppl.mean, 1, 1e-6);
-		CHECK(isnan(small.floor_kld));
-		whit_eval_free(&small);
 	}
 	whit_eval_free(&r);
 	free(text);
 	json_decref(j);
 	if (ok) subject_close(&c);
+	subject_close(&s);
+}
+
+/* The same bytes with one, two and three threads; and smaller batches are other matrix shapes, so other roundings,
+ * and nothing else. */
+static void run_threads(void) {
+	subject s, c;
+	size_t n;
+	whit_eval_opts o = {.mode = WHIT_SLIDING, .ctx = 64, .stride = 32, .max_tokens = 300, .floor_tokens = 12};
+	whit_eval_result r[4];
+	int threads = whit_threads(), rc = 0;
+	if (!subject_open(&s, test_model("wiki12M-qwen3"))) return subject_close(&s);
+	CHECK(subject_open(&c, coarse_copy(s.dir, 5)));
+	char *text = golden("ppl_text.txt", &n);
+	for (int i = 0; i < 4; i++) {
+		whit_threads_set(i < 3 ? i + 1 : 2);
+		if (i == 3) o.batch_tokens = 1;
+		rc |= !CHECK_RC(whit_eval_run(&r[i], &c.m, &s.m, s.tok, text, n, &o, &e), e);
+	}
+	whit_threads_set(threads);
+	for (int i = 1; i < 3 && !rc; i++) {
+		CHECK_MSG(!memcmp(&r[0].s, &r[i].s, sizeof r[i].s), "%d threads: the same statistics", i + 1);
+		CHECK(!memcmp(r[0].layer_err, r[i].layer_err, (size_t)r[i].layers * sizeof *r[i].layer_err));
+		CHECK(!memcmp(&r[0].floor_kld, &r[i].floor_kld, sizeof r[i].floor_kld));
+	}
+	if (!rc) {
+		CHECK_NEAR(r[3].s.kld.mean, r[0].s.kld.mean, 1e-6);
+		CHECK_NEAR(r[3].s.ppl.mean / r[0].s.ppl.mean, 1, 1e-6);
+	}
+	for (int i = 0; i < 4; i++) whit_eval_free(&r[i]);
+	free(text);
+	subject_close(&c);
 	subject_close(&s);
 }
 
@@ -240,7 +257,8 @@ static void run_size(void) {
 	subject_close(&s);
 }
 
-/* llama-perplexity's figures for the same weights (LADDER.md and README.md beside the models), to their digits. */
+/* Figures that others measured with the same weights, to their digits: llama-perplexity's of LADDER.md and of the
+ * README.md beside the model, which keeps float32 states, too. */
 static void known(const char *model, const char *file, int64_t ctx, int64_t chunks, double want, double tol) {
 	subject s;
 	size_t n;
@@ -253,7 +271,6 @@ static void known(const char *model, const char *file, int64_t ctx, int64_t chun
 	char *text = test_read(path, &n);
 	whit_eval_opts o = {.mode = WHIT_CHUNKED, .ctx = ctx, .max_tokens = ctx * chunks};
 	whit_eval_result r;
-	/* a prefix of the text that surely holds the tokens: tokenizing all of it is not this test's business */
 	if (CHECK_RC(whit_eval_run(&r, &s.m, NULL, s.tok, text, n, &o, &e), e)) {
 		CHECK_INT(r.s.chunks, chunks);
 		CHECK_NEAR(r.s.ppl.mean, want, tol);
@@ -265,9 +282,10 @@ static void known(const char *model, const char *file, int64_t ctx, int64_t chun
 }
 
 static void run_llama(void) {
-	known("wiki12M-qwen3", "text/wiki.test.raw", 512, 64, 45.3264, 6e-4);
-	known("wiki5M", "text/wiki.test.raw", 256, 100, 11.3610, 6e-4);
-	known("wiki5M", "text/wiki.test.tokens.txt", 256, 100, 7.5676, 6e-4);
+	known("wiki5M", "text/wiki.test.tokens.txt", 256, 100, 7.5676, 1e-4);
+	/* make_ppl.py MODEL wiki.test.raw 4; the same script and whit give llama-perplexity's 45.3264 for 64 chunks and
+	 * its 59.9742 for all 782, which take too long here. */
+	known("wiki12M-qwen3", "text/wiki.test.raw", 512, 4, 59.249382, 59.25 * 5e-6);
 }
 
 static void run_bad_input(void) {
@@ -276,10 +294,12 @@ static void run_bad_input(void) {
 	whit_eval_opts o = {.name = "x.txt", .mode = WHIT_SLIDING, .ctx = 64, .stride = 32};
 	if (!subject_open(&s, test_model("wiki12M-qwen3"))) return subject_close(&s);
 	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "", 0, &o, &e), WHIT_EINPUT, e, "x.txt: is empty");
-	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "a", 1, &o, &e), WHIT_EINPUT, e, "x.txt: text is 1 tokens, need at least 2");
+	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "a", 1, &o, &e), WHIT_EINPUT, e,
+	            "x.txt: text is 1 tokens, need at least 2");
 	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "a b c", 5, &o, &e), WHIT_EINPUT, e, "need at least 100");
 	o.ctx = 513;
-	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "a b c", 5, &o, &e), WHIT_EINPUT, e, "context is 513, need at most the model's 512");
+	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "a b c", 5, &o, &e), WHIT_EINPUT, e,
+	            "context is 513, need at most the model's 512");
 	o.ctx = 64;
 	o.stride = 65;
 	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "a b c", 5, &o, &e), WHIT_EUSAGE, e, "stride is 65");
@@ -300,12 +320,16 @@ static void run_bad_input(void) {
 	if (subject_open(&other, test_model("wiki5M"))) {
 		size_t n;
 		char *text = golden("ppl_text.txt", &n);
-		CHECK_FAILS(whit_eval_run(&r, &other.m, &s.m, s.tok, text, n, &o, &e), WHIT_EINPUT, e, "vocabulary is 512, need the 4096");
-		CHECK_FAILS(whit_eval_run(&r, &other.m, NULL, s.tok, text, n, &o, &e), WHIT_EINPUT, e, "need one below the model's vocabulary 512");
+		CHECK_FAILS(whit_eval_run(&r, &other.m, &s.m, s.tok, text, n, &o, &e), WHIT_EINPUT, e,
+		            "vocabulary is 512, need the 4096");
+		CHECK_FAILS(whit_eval_run(&r, &other.m, NULL, s.tok, text, n, &o, &e), WHIT_EINPUT, e,
+		            "need one below the model's vocabulary 512");
 		free(text);
 	}
 	subject_close(&other);
 	subject_close(&s);
 }
 
-TEST_MAIN(run_transformers, run_pair, run_itself, run_size, run_llama, run_bad_input)
+static void run_quiet(void) { whit_quiet(1); }
+
+TEST_MAIN(run_quiet, run_transformers, run_pair, run_threads, run_itself, run_size, run_llama, run_bad_input)
