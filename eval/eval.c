@@ -246,7 +246,7 @@ static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx,
 	for (int i = 0; i < 2; i++) {
 		const whit_model *x = i ? ref : m;
 		if (x && x->context > 0 && ctx > x->context)
-			return whit_fail(e, WHIT_EINPUT, "%s: context is %lld, need at most the model's %lld", x->ckpt.path,
+			return whit_fail(e, WHIT_EUSAGE, "%s: context is %lld, need at most the model's %lld", x->ckpt.path,
 			                 (long long)ctx, (long long)x->context);
 	}
 	return 0;
