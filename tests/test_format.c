@@ -136,7 +136,8 @@ static void golden_bytes(void) {
 	whit_mat_free(&f.m);
 }
 
-/* Encoding what was decoded gives the same values, bit for bit (codes of an encoder, F16 scales). */
+/* Encoding what was decoded gives the same values exactly (codes of an encoder, F16 scales); a zero may change its
+ * sign, since int's step may: -s times -q. */
 static void round_trip(void) {
 	for (int i = 0; i < WHIT_COUNT(names); i++)
 		for (int c = 0; c < WHIT_COUNT(widths); c++) {
@@ -146,12 +147,12 @@ static void round_trip(void) {
 			fixture a, b;
 			make(&a, names[i], rows, n, 0);
 			make(&b, names[i], rows, n, 0);
-			float *w = normals(rows * n, (uint64_t)(i * 100 + c), 0.02), *x = whit_alloc((size_t)(rows * n) * 4), *y = whit_alloc((size_t)(rows * n) * 4);
+			float *w = normals(rows * n, (uint64_t)(i * 100 + c), 1), *x = whit_alloc((size_t)(rows * n) * 4), *y = whit_alloc((size_t)(rows * n) * 4);
 			CHECK_INT(encode_all(&a, w, NULL, WHIT_SCALE_LS, &zeros), 0);
 			whit_mat_decode(&a.m, 0, rows, x);
 			encode_all(&b, x, NULL, WHIT_SCALE_LS, &zeros);
 			whit_mat_decode(&b.m, 0, rows, y);
-			CHECK_MSG(!memcmp(x, y, (size_t)(rows * n) * 4), "%s width %d: decoded values do not encode to themselves", names[i], (int)n);
+			CHECK_MSG(!(whit_max_abs_diff(x, y, rows * n) > 0), "%s width %d: decoded values do not encode to themselves", names[i], (int)n);
 			whit_free(w), whit_free(x), whit_free(y);
 			whit_mat_free(&a.m), whit_mat_free(&b.m);
 		}
@@ -289,10 +290,10 @@ static void edges(void) {
 			f.m.spec.fmt->decode(&f.m, 0, 1, out);
 			for (int k = 0; k < 128; k++)
 				if (out[k] != 0) CHECK_MSG(0, "%s: zero decodes to %g", scaled[i], out[k]);
-			static const double scales[] = { 1e6, 1e-8, 1e30, 1e-30, 1e38 };
+			static const double scales[] = { 1e7, 1e-8, 1e30, 1e-30, 1e36 };
 			for (int s = 0; s < WHIT_COUNT(scales); s++) {
 				float *v = normals(128, 8, 1);
-				for (int k = 0; k < 128; k++) v[k] = (float)fmax(fmin(v[k] * scales[s], 3.4e38), -3.4e38);
+				for (int k = 0; k < 128; k++) v[k] = (float)(v[k] * scales[s]);
 				CHECK_MSG(encode_all(&f, v, NULL, WHIT_SCALE_LS, &zeros) > 0, "%s x %g: F16 scale not reported", scaled[i], scales[s]);
 				fixture g;
 				make(&g, scaled[i], 1, 128, 1);

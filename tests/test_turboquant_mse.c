@@ -87,14 +87,28 @@ static void gaussian_rows(void) {
 		}
 }
 
-/* No uniform format beats the optimal uniform quantizer of a Gaussian by more than its group's own scale can, and
- * none is more than a few percent behind it. Steps and errors of the optimum: Max 1960, table II. */
+/* Least E (z - step q)^2 over step, z normal, q the nearest of -2^(b-1) .. 2^(b-1) - 1: by plain summation. */
+static double uniform_optimum(int bits) {
+	double best = 1;
+	for (double step = 0.1; step < 1.6; step += 0.005) {
+		double err = 0, mass = 0;
+		for (double z = -6; z < 6; z += 0.004) {
+			double q = fmin(fmax(rint(z / step), -(1 << (bits - 1))), (1 << (bits - 1)) - 1), p = exp(-z * z / 2);
+			err += p * (z - step * q) * (z - step * q);
+			mass += p;
+		}
+		best = fmin(best, err / mass);
+	}
+	return best;
+}
+
+/* A group of 256 that picks its own step from its own tails beats the one step that is best for all: at 4 bits, where
+ * clipping matters most, by an eighth (measured); more would be a mistake in the measurement. */
 static void uniform(void) {
-	static const struct { const char *name; double max1960; } cases[] = { { "int2g256", .1188 }, { "int3g256", .03744 }, { "int4g256", .01154 } };
-	for (int i = 0; i < WHIT_COUNT(cases); i++) {
-		double got = distortion(cases[i].name, 0, WHIT_SCALE_LS, 1 << 12, 256, 0.02, WHIT_ROT_NONE);
-		CHECK_MSG(got <= 1.08 * cases[i].max1960 && got >= 0.8 * cases[i].max1960, "%s: distortion %.6g, optimum %.6g", cases[i].name, got,
-		          cases[i].max1960);
+	static const char *const names[] = { "int2g256", "int3g256", "int4g256" };
+	for (int i = 0; i < WHIT_COUNT(names); i++) {
+		double got = distortion(names[i], 0, WHIT_SCALE_LS, 1 << 12, 256, 0.02, WHIT_ROT_NONE), best = uniform_optimum(i + 2);
+		CHECK_MSG(got <= 1.01 * best && got >= 0.85 * best, "%s: distortion %.6g, optimum of one step %.6g", names[i], got, best);
 	}
 	/* Unclipped 8 bits: step = peak / 127.5, peak of 256 normals about 2.9: (2.9 / 127.5)^2 / 12. */
 	double got = distortion("int8g256", 0, WHIT_SCALE_LS, 1 << 12, 256, 0.02, WHIT_ROT_NONE);
