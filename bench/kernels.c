@@ -8,9 +8,6 @@
 #include "formats/codebook.h"
 #include "host/ops.h"
 
-/* OpenBLAS exports this; Debian's cblas.h declares it only in some builds. */
-extern void openblas_set_num_threads(int n);
-
 static void fill_normal(float *x, int64_t n, uint64_t key) {
 	whit_rng r;
 	whit_rng_key(&r, 7, key, 0);
@@ -80,11 +77,13 @@ typedef struct product {
 	const float *x;
 	float *y;
 	int64_t M;
+	whit_arena *scratch;
 } product;
 
 static void run_linear(void *ctx, int64_t k) {
 	product *p = ctx;
-	whit_linear_fast_cpu(p->y, p->x, p->M, &p->g->m[k % p->g->n], NULL);
+	whit_arena_reset(p->scratch);
+	whit_linear_fast_cpu(p->y, p->x, p->M, &p->g->m[k % p->g->n], NULL, p->scratch);
 }
 
 /* The fast product against the plain one on 8 rows spread over the matrix: |difference| within the bound
@@ -141,6 +140,7 @@ static int bench_linear(bench_run *b, const bench_filter *f, int64_t rows, int64
 	static const int64_t Ms[] = {1, 8, 128, 512};
 	float *x = whit_alloc((size_t)(512 * cols) * sizeof *x), *y = whit_alloc((size_t)(512 * rows) * sizeof *y);
 	bench_time blas[WHIT_COUNT(Ms)] = {{0}};
+	whit_arena scratch = {0};
 	int rc = 0;
 	fill_normal(x, 512 * cols, 1);
 	for (int i = 0; !rc && i < WHIT_COUNT(format); i++) {
@@ -153,7 +153,7 @@ static int bench_linear(bench_run *b, const bench_filter *f, int64_t rows, int64
 			if (!bench_wants(f, row.name)) continue;
 			if (!g.n && (rc = ring_make(&g, format[i], rows, cols, b->llc, 1, e))) break;
 			if (M > 8 && !blas[k].samples) blas[k] = sgemm_time(b, rows, cols, M, x, y);
-			product p = {&g, x, y, M};
+			product p = {&g, x, y, M, &scratch};
 			row.wrong = product_wrong(&p);
 			if (!row.wrong) row.t = bench_measure(run_linear, &p, b->seconds);
 			row.flops = 2.0 * (double)(M * rows) * (double)cols;
@@ -165,6 +165,7 @@ static int bench_linear(bench_run *b, const bench_filter *f, int64_t rows, int64
 		}
 		ring_free(&g);
 	}
+	whit_arena_free(&scratch);
 	whit_free(x);
 	whit_free(y);
 	return rc;

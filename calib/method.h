@@ -9,21 +9,30 @@ enum { WHIT_NEEDS_NOTHING = 0, WHIT_NEEDS_DIAG = 1, WHIT_NEEDS_HESSIAN = 2, WHIT
 /* One tensor's worth of work. */
 typedef struct whit_job {
 	const whit_weight *src;
-	whit_mat *dst;            /* spec, rows, cols, width, rot, codebook set; planes allocated */
-	const float *importance;  /* cols, in the frame of the source, or NULL */
-	int rule;                 /* WHIT_SCALE_* */
-	int64_t zero_groups;      /* out */
-	int64_t bad_scales;       /* out: scales an F16 cannot hold; the caller repeats with scale_f32 */
-	double err, ref;          /* out: sum (w - w')^2 and sum w^2 */
+	whit_mat *dst;           /* spec, rows, cols, width, rot, codebook set; planes allocated */
+	const float *importance; /* cols, in the frame of the stored columns, or NULL */
+	int rule;                /* WHIT_SCALE_* */
+	int64_t zero_groups;     /* out */
+	int64_t bad_scales;      /* out: scales an F16 cannot hold; the caller repeats with scale_f32 */
+	double err, ref;         /* out: sum (w - w')^2 over the source's elements, and sum w^2 */
 } whit_job;
 
 typedef struct whit_method {
 	const char *name, *help;
-	unsigned needs; /* WHIT_NEEDS_* */
-	int rotation;   /* default rotation kind (rotation.h) */
+	const char *id;                     /* what a manifest calls it (turboquant.md 7) */
+	unsigned needs;                     /* WHIT_NEEDS_* */
+	int rotation;                       /* default rotation kind (rotation.h) */
 	int (*fits)(const whit_spec *spec); /* 1 = can fill this format */
 	int (*run)(whit_job *j, whit_err *e);
 } whit_method;
-extern const whit_method *const whit_methods[]; /* NULL-terminated */
+extern const whit_method *const whit_methods[];                     /* NULL-terminated, in methods.def order */
 const whit_method *whit_method_find(const char *name, whit_err *e); /* unknown: text lists what is known */
+
+/* The row driver that methods without statistics share: fixed blocks of rows, in parallel: decode the source,
+ * refuse NaN and Inf (WHIT_ENONFINITE: tensor, row, column), rotate, encode each row by the format's nearest
+ * encoder, and measure. Sums run in double in a fixed order: same numbers at any thread count. */
+int whit_method_rows(whit_job *j, whit_err *e);
+int64_t whit_method_scratch(int64_t width); /* its buffers' bytes at the present number of threads */
+/* Only the first half of that, for weights that stay as they are; w must be a number format. */
+int whit_weight_finite(const whit_weight *w, whit_err *e);
 #endif

@@ -4,40 +4,56 @@
 #define WHIT_METRICS_H
 #include "host/base.h"
 
-/* All of one scored position. */
+/* All of one scored position. Without a second model everything of Q is NaN, its counts -1. */
 typedef struct whit_point {
 	double nll_p, nll_q;   /* -ln P(x), -ln Q(x) */
 	double kld, kld_rev;   /* sum P ln(P/Q), sum Q ln(Q/P) over the whole vocabulary */
 	double kld_llama;      /* only entries with ln P > -16, as llama.cpp */
 	double p_x, q_x, p_max;
-	double cosine;         /* of the two logit vectors */
+	double cosine;         /* of the two logit vectors; NaN where one is all zero */
 	int top1;              /* equal argmax, lowest index on ties */
 	int top5;              /* |top5(P) & top5(Q)| */
 	int top1_in5;          /* argmax of P lies in Q's top 5 */
-	int32_t chunk;         /* window or chunk it belongs to: the bootstrap's unit */
+	int32_t chunk;         /* window or chunk it belongs to: the bootstrap's unit; set by the caller */
 } whit_point;
 
-/* Reduces one row of logits of both models (q NULL: nll of P only). Non-finite logits: WHIT_ENONFINITE. */
+/* Reduces one row of logits of both models, p and q (vocab), q NULL: nll of P only. 0 <= target < vocab.
+ * A NaN or Inf logit is WHIT_ENONFINITE and names row and column. Equal rows give KLD exactly 0. A KLD below
+ * about 1e-14 is rounding and may be negative. */
 int whit_point_measure(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target, whit_err *e);
+/* The plain twin, with libm's exp, one sum after the other. Sums of n terms differ from the fast twin's by at
+ * most (n + 8) 2^-52 of the sum of their magnitudes. */
+int whit_point_measure_plain(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target,
+                             whit_err *e);
 
-typedef struct whit_stat { /* value with its bootstrap error; NaN = not measured */
+typedef struct whit_stat { /* value with its bootstrap error and 2.5-97.5 % interval; NaN = not measured */
 	double mean, se, lo, hi;
 } whit_stat;
 
-enum { WHIT_BUCKETS = 6 };
+enum { WHIT_BUCKETS = 6, WHIT_DP_QUANTILES = 11, WHIT_FEW_TOKENS = 100, WHIT_FEW_CHUNKS = 20, WHIT_REPLICATES = 1000 };
+enum { WHIT_BOOTSTRAP_SEED = 20240 };
+extern const double whit_bucket_edges[WHIT_BUCKETS + 1];     /* of p_max: 0 .25 .5 .75 .9 .99 1 */
+extern const double whit_dp_quantiles[WHIT_DP_QUANTILES];    /* in percent: 99.9 99 95 ... 1 .1 */
+
 typedef struct whit_summary {
 	int64_t tokens, chunks;
-	int few;                       /* below 100 tokens: no statistics; below 20 chunks: 2, warn */
-	whit_stat nll, ppl, nll_ref, ppl_ref, ppl_ratio, ppl_diff, nll_corr;
-	whit_stat kld, kld_rev, kld_llama, top1, top5, top1_in5, dp, cosine;
+	double weight;                 /* n of the perplexities: tokens, or sliding_hf's N - windows */
+	int few;                       /* 1: below 100 tokens, no statistics; 2: below 20 chunks, warn */
+	whit_stat nll, ppl;            /* of Q; with have_q 0 of P */
+	whit_stat nll_ref, ppl_ref, ppl_ratio, ppl_diff, nll_corr;
+	whit_stat kld, kld_rev, kld_llama, top1, top5, top1_in5, dp, dp_rms, cosine;
 	double kld_p50, kld_p90, kld_p95, kld_p99, kld_p999, kld_max;
-	double dp_rms, dp_min, dp_max, dp_q[11]; /* 99.9 99 95 90 75 50 25 10 5 1 .1 % */
-	double bucket_kld[WHIT_BUCKETS];         /* by p_max: edges 0 .25 .5 .75 .9 .99 1 */
+	double dp_min, dp_max, dp_q[WHIT_DP_QUANTILES];
+	double bucket_kld[WHIT_BUCKETS]; /* mean forward KLD by p_max; NaN where the bucket is empty */
 	int64_t bucket_n[WHIT_BUCKETS];
-	double ppl_se_tokens, kld_se_tokens;     /* independent-token errors, for llama.cpp's sake */
+	double ppl_se_tokens, kld_se_tokens, top1_se_tokens; /* as if tokens were independent, like llama.cpp */
 } whit_summary;
-/* Statistics of n points; have_q: 0 = perplexity only. Bootstrap over chunks, 1000 replicates, fixed seed,
- * the same draws for both models. weights: sliding_hf's weight per chunk, or NULL. */
-void whit_summarize(whit_summary *s, const whit_point *pt, int64_t n, int have_q, const double *chunk_weight, int64_t chunks);
-double whit_percentile(const double *sorted, int64_t n, double q); /* linear interpolation */
+/* Statistics of n points; have_q: 0 = perplexity only. Bootstrap over chunks (Efron 1979): 1000 resamples of
+ * the chunks with replacement from a fixed seed, the same draws for both models, so that ratios carry the
+ * covariance; with one chunk errors are NaN. chunk_weight[chunks]: sliding_hf's weight of each chunk's mean
+ * nll, or NULL = its count; only perplexities use it. pt[].chunk < chunks. */
+void whit_summarize(whit_summary *s, const whit_point *pt, int64_t n, int have_q, const double *chunk_weight,
+                    int64_t chunks);
+/* q in [0, 1], linear interpolation; NaN if n is 0 */
+double whit_percentile(const double *sorted, int64_t n, double q);
 #endif

@@ -11,7 +11,8 @@ typedef struct whit_weight {
 	int dtype;     /* element type of the original tensor */
 	int ndim;
 	int64_t shape[WHIT_DIMS]; /* original shape */
-	whit_mat mat;  /* rows = shape[0], cols = product of the rest; a vector is one row (1, n) */
+	whit_mat mat;  /* rows = shape[0], cols = product of the rest; a vector is one row (1, n). A type that is no
+	                  number format (I64) has spec.fmt NULL and its bytes in plane 0 */
 	const char *file;
 	int64_t bytes; /* stored, all planes */
 	int passthrough; /* stored as it was */
@@ -30,14 +31,17 @@ typedef struct whit_ckpt {
 	json_t *manifest;    /* quant_manifest.json of a directory that whit wrote, else NULL */
 	whit_weight *w;      /* n weights sorted by name; only types that are number formats get a mat */
 	int64_t n;
-	int64_t file_bytes;  /* of all files needed to load the weights */
+	int64_t file_bytes;  /* of all files needed to load the weights: also index, manifest, sidecar */
 	struct whit_ckpt_private *own; /* maps, codebooks, rotations */
 } whit_ckpt;
 
+/* Refuses what operations.md 4 lists: missing and stray shards and tensors, foreign quantization, remote code,
+ * manifests that do not fit their weights, NaN and Inf among scales. Weights themselves are not scanned. */
 int whit_ckpt_open(whit_ckpt *c, const char *path, whit_err *e);
 void whit_ckpt_close(whit_ckpt *c);
 const whit_weight *whit_ckpt_find(const whit_ckpt *c, const char *name); /* NULL = absent; follows aliases */
-/* Hash of the sorted lines "name, dtype, shape, hash of bytes" (turboquant.md 7), independent of sharding:
+/* Hash of the sorted lines "name, dtype, shape, hash of bytes" (turboquant.md 7), independent of sharding and
+ * threads; of a packed weight, the hash of format, planes, codebook and rotation:
  * "xxh3-128:<hex>" into out[48]. Reads every byte. Aliases are not lines. */
 int whit_ckpt_fingerprint(const whit_ckpt *c, char out[48], whit_err *e);
 /* Error if a mapped file changed since it was opened. */

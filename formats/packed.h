@@ -12,6 +12,8 @@ typedef struct whit_packed_info {
 	const char *recipe;       /* resolved recipe text */
 	const char *source_id;    /* directory name of the source */
 	const char *fingerprint;  /* whit_ckpt_fingerprint of the source */
+	int sidecar;              /* also dump matrices and codebooks to turboquant_sidecar.safetensors, which
+	                             overrides what readers derive; forced when the source has one */
 } whit_packed_info;
 
 typedef struct whit_packed_out whit_packed_out;
@@ -24,9 +26,9 @@ int whit_packed_open(whit_packed_out **o, const whit_outdir *dir, const whit_ckp
 /* Adds a quantized weight: planes of m, rotation and codebook recorded (equal ones shared, "r0", "c0"). */
 int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *m, int64_t zero_groups,
                     double rel_mse, whit_err *e);
-/* Adds a weight unchanged: name, dtype and bytes. */
+/* Adds a weight unchanged: name, dtype and bytes. One that is packed already stays so. */
 int whit_packed_pass(whit_packed_out *o, const whit_weight *src, whit_err *e);
-/* Verifies that every source weight was added once, copies config and tokenizer files, writes the manifest.
+/* Verifies that every source weight but aliases was added once, copies config and tokenizer files, writes the manifest.
  * Frees o, also on error. The directory is not committed here. */
 int whit_packed_commit(whit_packed_out *o, whit_err *e);
 void whit_packed_abort(whit_packed_out *o);

@@ -20,10 +20,13 @@ int whit_st_open(whit_st *s, const char *path, whit_err *e);
 /* The same on bytes in memory (fuzzing, tests); data stays the caller's. */
 int whit_st_parse(whit_st *s, const uint8_t *data, size_t n, const char *name, whit_err *e);
 void whit_st_close(whit_st *s);
+const whit_tensor *whit_st_find(const whit_st *s, const char *name); /* linear; NULL = absent */
 
-/* Streamed writer: header space is reserved first and filled at commit, padded with spaces. */
+/* Streamed writer: header space is reserved first and filled at commit, padded with spaces; data begins at
+ * a multiple of 64. */
 typedef struct whit_st_out whit_st_out;
-/* header_bytes: upper bound of the header; use whit_st_header_bound per tensor. */
+/* header_bytes: upper bound of the header: the sum of whit_st_header_bound over tensor names and over
+ * metadata keys and values. */
 int whit_st_out_open(whit_st_out **o, const char *path, size_t header_bytes, whit_err *e);
 size_t whit_st_header_bound(const char *name);
 int whit_st_out_meta(whit_st_out *o, const char *key, const char *value, whit_err *e);

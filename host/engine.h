@@ -43,11 +43,12 @@ typedef struct whit_call {
 	const whit_batch *batch;
 	const float *in[WHIT_NODE_IN];
 	float *out[WHIT_NODE_OUT];
+	int64_t in_width[WHIT_NODE_IN], out_width[WHIT_NODE_OUT];
 	const whit_mat *w[WHIT_NODE_W];
 	const float *vec[WHIT_NODE_W]; /* one-row weights decoded to float, else NULL */
 	void **state;                  /* per sequence: this node's state block, NULL without state */
 	int64_t cap;                   /* tokens a state can hold */
-	whit_arena *scratch;
+	whit_arena *scratch;           /* forgotten when the node is done */
 	int plain;                     /* run the plain twin */
 } whit_call;
 
@@ -64,7 +65,8 @@ const whit_op *whit_op_find(const char *name);
 
 typedef struct whit_slot { /* one weight of a program */
 	const char *role;
-	char *name;               /* checkpoint name */
+	char *name;               /* checkpoint name; owned */
+	int64_t rows, cols;       /* the shape it must have; rows 0 = a vector (cols) */
 	const whit_weight *weight;
 	float *vec;               /* decoded, when it is one row; owned */
 	whit_mat dense;           /* decoded, when the model was opened so; owned */
@@ -74,7 +76,9 @@ typedef struct whit_program {
 	whit_node *node;
 	int n_node;
 	int64_t *width; /* columns of each value; value 0 is the input, n_val - 1 the output */
-	int n_val;
+	int *buffer;    /* of each value between: values whose lives do not overlap share one */
+	int64_t *buffer_width;
+	int n_val, n_buffer;
 	whit_slot *slot;
 	int n_slot;
 	int n_state;
@@ -89,6 +93,7 @@ typedef struct whit_model {
 	whit_program embed, *layer, head; /* embed: tokens to (T, hidden); head: norm and lm_head, to (T, vocab) */
 	int plain;                        /* run plain twins (oracle, noise floor) */
 	whit_arena arena;                 /* everything that lives as long as the model */
+	whit_arena out, values, scratch;  /* of the layer, the program and the node that is running */
 } whit_model;
 
 enum { WHIT_OPEN_DECODE = 1 /* decode packed matrices to F32 at load instead of computing from codes */ };
@@ -97,20 +102,21 @@ enum { WHIT_OPEN_DECODE = 1 /* decode packed matrices to F32 at load instead of 
 int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e);
 void whit_model_close(whit_model *m);
 
-/* Per-sequence state (KV cache) of all layers for n_seq sequences of up to cap tokens. */
+/* Per-sequence state (KV cache) of all layers for n_seq sequences of up to cap tokens. It stays valid as
+ * long as the model. A batch with state has at most n_seq sequences: its sequence s continues state s. */
 typedef struct whit_state whit_state;
 whit_state *whit_state_new(const whit_model *m, int n_seq, int64_t cap);
 void whit_state_free(whit_state *s);
-void whit_state_clear(whit_state *s);
+void whit_state_clear(whit_state *s); /* all zero: a new start */
 size_t whit_state_bytes(const whit_state *s);
 
 /* h (T, hidden) = embeddings of b->tokens; an id outside the vocabulary is an error. */
 int whit_model_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e);
 /* Runs layer l in place on h (T, hidden). s NULL: no state, every past[] is 0. Non-finite output is
  * WHIT_ENONFINITE naming layer, row and column. The caller advances positions; state rows are written at
- * past[s] + i. */
+ * past[s] + i; more than the state holds is WHIT_EINTERNAL. One call at a time per model. */
 int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *s, float *h, whit_err *e);
-/* logits (n, vocab) of n rows of h: final norm and head. */
+/* logits (n, vocab) of n rows of h: final norm and head. Non-finite: WHIT_ENONFINITE. */
 int whit_model_head(whit_model *m, const float *h, int64_t n, float *logits, whit_err *e);
 /* Convenience: embed, all layers, and head of the last row of each sequence: logits (n_seq, vocab). */
 int whit_model_step(whit_model *m, const whit_batch *b, whit_state *s, float *logits, whit_err *e);
@@ -119,19 +125,22 @@ int whit_model_step(whit_model *m, const whit_batch *b, whit_state *s, float *lo
 typedef struct whit_arch {
 	const char *name; /* model_type in config.json */
 	const char *help;
-	/* Reads config, fills sizes and programs of m (names bound later by the engine). */
+	/* Reads config, fills sizes and programs of m; weights are bound afterwards by the engine. */
 	int (*build)(whit_model *m, whit_err *e);
-	/* Tensor names the file may hold and this architecture does not use: NULL-terminated globs. */
+	/* Tensor names the file may hold and this architecture does not use: NULL-terminated, '*' = any text. */
 	const char *const *ignored;
 } whit_arch;
 extern const whit_arch *const whit_archs[]; /* archs.def order, NULL-terminated */
 /* Which weights a quantizer may touch: 1 = a linear of a block, 2 = embedding or head, 0 = neither.
- * *role gets the slot's role, *layer its layer (-1 outside layers). */
+ * *role gets the slot's role (NULL for a name the model does not use), *layer its layer (-1 outside). */
 int whit_model_role(const whit_model *m, const char *name, const char **role, int64_t *layer);
 
-/* Builders an architecture uses. Names may hold %lld for the layer. */
+/* Builders an architecture uses. A program starts with value 0 of in_width; values, slots and nodes are
+ * numbered in the order of these calls; the last value made is the output. */
 void whit_program_init(whit_program *p, int64_t in_width);
 int whit_program_value(whit_program *p, int64_t width);
-int whit_program_slot(whit_program *p, const char *role, char *name, int64_t rows, int64_t cols, int required);
+/* name: whit_format_text's, owned from here. rows 0 = a vector. */
+int whit_program_slot(whit_program *p, const char *role, char *name, int64_t rows, int64_t cols);
+/* A node whose in, out, w are all -1; valid until the next call. */
 whit_node *whit_program_node(whit_program *p, const char *op, const char *role);
 #endif

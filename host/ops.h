@@ -1,37 +1,52 @@
-/* ops: the CPU truth of every op a block program may hold, and the table the engine runs.
+/* ops: the CPU truth of every op a block program may hold, and its fast twin.
  *
- * Twins end in _cpu (plain, long sums in double), _fast_cpu (vectorised), _cuda. All activations are
- * row-major float, one row per token. Pointers are borrowed; outputs never overlap inputs unless said. */
+ * Twins end in _cpu (plain, serial, sums in double), _fast_cpu (vectorised, threaded), _cuda. All
+ * activations are row-major float, one row per token. Pointers are borrowed; outputs never overlap inputs
+ * unless said. T, n may be 0. Fast twins give the same bytes at any thread count. scratch is memory the op
+ * may take from; the caller resets it. */
 #ifndef WHIT_OPS_H
 #define WHIT_OPS_H
 #include "formats/format.h"
 
 /* y[t] = row tokens[t] of the (vocab, dim) matrix w, in the original frame. tokens are in range. */
 void whit_embed_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
+void whit_embed_fast_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
 
 /* y (T, n*dim): each of the n runs of dim values of a row is x / sqrt(mean(x^2) + eps) * (w + shift).
- * Zhang & Sennrich 2019, eq. 4; n > 1 is per-head QK-norm (w shared by heads); shift 1 for zero-centred. */
+ * Zhang & Sennrich 2019, eq. 4; n > 1 is per-head QK-norm (w shared by heads); shift 1 for zero-centred.
+ * y == x allowed. */
 void whit_rmsnorm_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps, float shift);
+void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps, float shift);
 
-/* Rotary embedding of the first rot of each head's dim values, pairing i with i + rot/2 (rotate_half):
- * angle = pos[t] * inv_freq[i], both scaled by mscale. Su et al. 2021, eq. 34. In place allowed (y == x). */
+/* Rotary embedding of the first rot (even) of each head's dim values, pairing i with i + rot/2
+ * (rotate_half), the rest copied: angle = pos[t] * inv_freq[i], both cos and sin scaled by mscale. Su et al.
+ * 2021, eq. 34. The angle is rounded to float before cos and sin, as the models' own code does: at position
+ * 8192 that rounding is 2.4e-4 of a turn's radian, so it is part of the function. y == x allowed. */
 void whit_rope_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim, int64_t rot,
                    const double *inv_freq, double mscale);
+void whit_rope_fast_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim, int64_t rot,
+                        const double *inv_freq, double mscale);
 
-/* y = silu(gate) * up, n values. */
+/* y = silu(gate) * up, n values; silu(g) = g / (1 + exp(-g)). y == gate or up allowed. */
 void whit_swiglu_cpu(float *y, const float *gate, const float *up, int64_t n);
+void whit_swiglu_fast_cpu(float *y, const float *gate, const float *up, int64_t n);
+
+/* y = a + b, n values; y == a or b allowed. One twin: a single rounding has one result. */
+void whit_add_cpu(float *y, const float *a, const float *b, int64_t n);
 
 /* Causal grouped-query attention of T new tokens of ONE sequence whose earlier `past` tokens are in k, v:
  * q (T, heads*dim), k and v (past+T, kv_heads*dim), y (T, heads*dim); scale multiplies q.k; head h reads
  * kv head h / (heads/kv_heads); query t sees keys [max(0, past+t+1-window), past+t], window 0 = all. */
 void whit_attention_cpu(float *y, const float *q, const float *k, const float *v, int64_t T, int64_t past,
                         int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window);
+/* Many queries: tiles of them; few: dot products. Scratch: one (64, past+T) tile per thread. */
 void whit_attention_fast_cpu(float *y, const float *q, const float *k, const float *v, int64_t T, int64_t past,
-                             int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window);
+                             int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window,
+                             whit_arena *scratch);
 
 /* y (T, rows) = x (T, cols) W^T + bias (rows, or NULL). Plain: decodes row by row, double sums. */
 void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
 /* Rotates x where the matrix is rotated, then gemv from packed bytes for few tokens, tiles of decoded rows
- * through OpenBLAS (one thread per tile) above. Same bytes at any thread count. */
-void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
+ * and packed x above (op_linear.c). */
+void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias, whit_arena *scratch);
 #endif

@@ -1,0 +1,148 @@
+/* The table of methods and the row driver they share. */
+#include "calib/method.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define METHOD(name) extern const whit_method whit_method_##name;
+#include "calib/methods.def"
+#undef METHOD
+const whit_method *const whit_methods[] = {
+#define METHOD(name) &whit_method_##name,
+#include "calib/methods.def"
+#undef METHOD
+        NULL,
+};
+
+const whit_method *whit_method_find(const char *name, whit_err *e) {
+	char known[512] = "";
+	for (int i = 0; whit_methods[i]; i++) {
+		if (!strcmp(whit_methods[i]->name, name)) return whit_methods[i];
+		size_t n = strlen(known);
+		snprintf(known + n, sizeof known - n, "%s%s", n ? ", " : "", whit_methods[i]->name);
+	}
+	whit_fail(e, WHIT_EUSAGE, "method: is '%s', need one of %s", name, known);
+	return NULL;
+}
+
+/* A block is about this many floats: with its rotated and decoded twins it stays in a core's L2 cache. */
+enum { BLOCK_FLOATS = 1 << 15 };
+
+/* What a block leaves behind, added up in block order afterwards. */
+typedef struct block_sum {
+	double err, ref;
+	int64_t zero_groups, bad_scales;
+	int64_t bad; /* row * cols + column of the first NaN or Inf, -1 = none */
+} block_sum;
+
+typedef struct block_run {
+	const whit_weight *src;
+	whit_job *job; /* NULL: only look for NaN and Inf */
+	int64_t rows;  /* of one block */
+	int64_t room;  /* floats of one buffer */
+	float *buf;    /* per worker: source block, rotated block, decoded block */
+	block_sum *sum;
+} block_run;
+
+/* Sum of x^2 (y NULL) or (x - y)^2 in eight interleaved double sums: vectorises, and its order is fixed. */
+static double sum_squares(const float *x, const float *y, int64_t n) {
+	double s[8] = {0};
+	int64_t i = 0;
+	for (; i + 8 <= n; i += 8)
+		for (int k = 0; k < 8; k++) {
+			double d = y ? (double)x[i + k] - y[i + k] : x[i + k];
+			s[k] += d * d;
+		}
+	for (; i < n; i++) {
+		double d = y ? (double)x[i] - y[i] : x[i];
+		s[0] += d * d;
+	}
+	return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+}
+
+static void block_item(void *ctx, int64_t i, int worker) {
+	const block_run *b = ctx;
+	const whit_mat *src = &b->src->mat;
+	block_sum *s = &b->sum[i];
+	int64_t r0 = i * b->rows, r1 = WHIT_MIN(r0 + b->rows, src->rows), n = (r1 - r0) * src->cols;
+	float *x = b->buf + 3 * b->room * worker, *y = x + b->room, *z = y + b->room;
+	whit_err stop;
+
+	s->bad = -1;
+	if (whit_interrupted(&stop)) /* asked again, and reported, after the last block */
+		return;
+	whit_mat_decode(src, r0, r1, x);
+	int64_t bad = whit_first_nonfinite(x, n);
+	if (bad >= 0) s->bad = r0 * src->cols + bad;
+	if (bad >= 0 || !b->job) return;
+
+	whit_job *j = b->job;
+	whit_mat *dst = j->dst;
+	const float *rotated = x;
+	if (dst->rot) {
+		whit_rotate_cpu(dst->rot, y, x, r1 - r0);
+		rotated = y;
+	}
+	for (int64_t r = r0; r < r1; r++)
+		s->bad_scales += dst->spec.fmt->encode(dst, r, rotated + (r - r0) * dst->width, j->importance, j->rule,
+		                                       &s->zero_groups);
+
+	/* The error belongs to the source's elements. A rotation keeps lengths, so it may be measured where the
+	 * codes are; but where padding was added, part of that length lies in columns that decoding drops. */
+	dst->spec.fmt->decode(dst, r0, r1, z);
+	s->ref = sum_squares(x, NULL, n);
+	if (dst->width == dst->cols) {
+		s->err = sum_squares(rotated, z, n);
+	} else {
+		whit_unrotate_cpu(dst->rot, y, z, r1 - r0);
+		s->err = sum_squares(x, y, n);
+	}
+}
+
+int64_t whit_method_scratch(int64_t width) {
+	return 3 * WHIT_MAX((int64_t)BLOCK_FLOATS, width) * whit_threads() * (int64_t)sizeof(float);
+}
+
+static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
+	int64_t width = j ? WHIT_MAX(j->dst->width, src->mat.cols) : src->mat.cols;
+	block_run b = {.src = src, .job = j};
+	b.rows = WHIT_MIN(WHIT_MAX(BLOCK_FLOATS / width, 1), src->mat.rows);
+	b.room = b.rows * width;
+	int64_t blocks = (src->mat.rows + b.rows - 1) / b.rows;
+	b.buf = whit_alloc((size_t)(3 * b.room * whit_threads()) * sizeof(float));
+	b.sum = whit_alloc((size_t)blocks * sizeof *b.sum);
+	whit_parallel(blocks, block_item, &b);
+
+	int rc = whit_interrupted(e);
+	for (int64_t i = 0; i < blocks && !rc; i++) {
+		const block_sum *s = &b.sum[i];
+		if (s->bad >= 0)
+			rc = whit_fail(e, WHIT_ENONFINITE,
+			               "%s: tensor %s: row %lld, column %lld: is NaN or Inf, need a finite weight",
+			               src->file, src->name, (long long)(s->bad / src->mat.cols),
+			               (long long)(s->bad % src->mat.cols));
+		if (j) {
+			j->err += s->err;
+			j->ref += s->ref;
+			j->zero_groups += s->zero_groups;
+			j->bad_scales += s->bad_scales;
+		}
+	}
+	whit_free(b.sum);
+	whit_free(b.buf);
+	return rc;
+}
+
+int whit_method_rows(whit_job *j, whit_err *e) {
+	const whit_mat *s = &j->src->mat, *d = j->dst;
+	if (s->rows != d->rows || s->cols != d->cols || (!d->rot && d->width != d->cols))
+		return whit_fail(e, WHIT_EINTERNAL,
+		                 "tensor %s: destination is %lld x %lld (stored %lld), source %lld x %lld",
+		                 j->src->name, (long long)d->rows, (long long)d->cols, (long long)d->width,
+		                 (long long)s->rows, (long long)s->cols);
+	j->err = j->ref = 0;
+	j->zero_groups = j->bad_scales = 0;
+	return walk_blocks(j->src, j, e);
+}
+
+int whit_weight_finite(const whit_weight *w, whit_err *e) { return walk_blocks(w, NULL, e); }

@@ -1,0 +1,499 @@
+/* eval: streams one or two models over the windows of a text. Both see the same batches; logits live for one
+ * tile and become points at once, so nothing but points grows with the text. */
+#include "eval/eval.h"
+#include <math.h>
+#include <stdio.h>
+#include <utf8proc.h>
+#include "host/progress.h"
+
+enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 }; /* a tile of logits is 64 MB at most */
+enum { STATE_FLOATS = 8 << 20, BATCH_MOST = 4096 }; /* hidden states of a batch: 32 MB per model */
+static const double floor_work = 4e9; /* multiply-adds of the noise floor's plain pass, about a second or two */
+
+/* ---- one pass of both models over windows ---- */
+
+typedef struct side { /* a model and its buffers */
+	whit_model *m;    /* NULL: no such side */
+	int plain;        /* run its plain twins */
+	float *h;         /* (batch tokens, hidden) */
+	float *rows;      /* (tile, hidden): scored rows */
+	float *logits;    /* (tile, vocab) */
+} side;
+
+typedef struct pass {
+	side p, q;                    /* reference, or the only model; and the model measured against it */
+	const int32_t *ids;
+	int32_t bos;                  /* -1, or what replaces each window's first input */
+	const whit_windows *ws;
+	int64_t batch_tokens, tile;
+	whit_point *pt;               /* ws->scored */
+	whit_layer_sums *layer;       /* of each layer, or NULL */
+	whit_progress *bar;           /* or NULL */
+	double done;
+	/* The batch at hand: tokens of whole windows, and which rows are scored. */
+	int64_t *start, *past, *pos, *row, rows;
+	int32_t *tokens, *target, *chunk;
+	double *row_sums;             /* (tokens, 4) */
+	int *bad;                     /* tile */
+} pass;
+
+static int64_t most_layers(const pass *s) {
+	return s->q.m ? WHIT_MAX(s->p.m->layers, s->q.m->layers) : s->p.m->layers;
+}
+
+/* What the bar counts: tokens through layers, the head being one more. */
+static double pass_work(const pass *s) {
+	return (double)s->ws->fed * (double)(s->p.m->layers + 1 + (s->q.m ? s->q.m->layers + 1 : 0));
+}
+
+static int step(pass *s, double work, const char *what, whit_err *e) {
+	s->done += work;
+	if (s->bar) whit_progress_step(s->bar, s->done, what);
+	return whit_interrupted(e);
+}
+
+/* Windows [w0, w1) as one batch. */
+static void batch_fill(pass *s, int64_t w0, int64_t w1, whit_batch *b) {
+	int64_t T = 0;
+	s->rows = 0;
+	for (int64_t w = w0; w < w1; w++) {
+		const whit_window *win = &s->ws->w[w];
+		s->start[w - w0] = T;
+		s->past[w - w0] = 0;
+		for (int64_t t = win->begin; t < win->end; t++, T++) {
+			s->tokens[T] = t == win->begin && s->bos >= 0 ? s->bos : s->ids[t];
+			s->pos[T] = t - win->begin;
+			if (t < win->first || t >= win->last) continue;
+			s->row[s->rows] = T;
+			s->target[s->rows] = s->ids[t + 1];
+			s->chunk[s->rows++] = (int32_t)w;
+		}
+	}
+	s->start[w1 - w0] = T;
+	*b = (whit_batch){T, (int)(w1 - w0), s->start, s->past, s->pos, s->tokens};
+}
+
+static int side_embed(side *d, const whit_batch *b, whit_err *e) {
+	return d->m ? whit_model_embed(d->m, b, d->h, e) : 0;
+}
+
+static int side_layer(side *d, int64_t l, const whit_batch *b, whit_err *e) {
+	int was, rc;
+	if (!d->m || l >= d->m->layers) return 0;
+	was = d->m->plain;
+	d->m->plain = d->plain;
+	rc = whit_model_layer(d->m, l, b, NULL, d->h, e);
+	d->m->plain = was;
+	return rc;
+}
+
+static int side_head(side *d, const int64_t *row, int64_t n, whit_err *e) {
+	int was, rc;
+	if (!d->m) return 0;
+	for (int64_t i = 0; i < n; i++)
+		memcpy(d->rows + i * d->m->hidden, d->h + row[i] * d->m->hidden, (size_t)d->m->hidden * sizeof(float));
+	was = d->m->plain;
+	d->m->plain = d->plain;
+	rc = whit_model_head(d->m, d->rows, n, d->logits, e);
+	d->m->plain = was;
+	return rc;
+}
+
+static void compare_row(void *ctx, int64_t t, int worker) {
+	pass *s = ctx;
+	int64_t n = s->p.m->hidden;
+	const float *p = s->p.h + t * n, *q = s->q.h + t * n;
+	double *sum = s->row_sums + 4 * t, diff2 = 0, p2 = 0, q2 = 0, pq = 0;
+	(void)worker;
+	for (int64_t i = 0; i < n; i++) {
+		double d = (double)p[i] - q[i];
+		diff2 += d * d;
+		p2 += (double)p[i] * p[i];
+		q2 += (double)q[i] * q[i];
+		pq += (double)p[i] * q[i];
+	}
+	sum[0] = diff2;
+	sum[1] = p2;
+	sum[2] = q2;
+	sum[3] = pq;
+}
+
+/* Rows in parallel, their sums in order: the same number at any thread count. */
+static void compare_layer(pass *s, int64_t l, int64_t T) {
+	whit_layer_sums *out = &s->layer[l];
+	whit_parallel(T, compare_row, s);
+	for (int64_t t = 0; t < T; t++) {
+		out->diff2 += s->row_sums[4 * t];
+		out->p2 += s->row_sums[4 * t + 1];
+		out->q2 += s->row_sums[4 * t + 2];
+		out->pq += s->row_sums[4 * t + 3];
+	}
+}
+
+typedef struct tile {
+	pass *s;
+	int64_t first; /* scored row of the batch */
+	whit_point *pt;
+} tile;
+
+static int measure_row(const tile *t, int64_t i, whit_err *e) {
+	const pass *s = t->s;
+	int64_t vocab = s->p.m->vocab;
+	return whit_point_measure(&t->pt[i], s->p.logits + i * vocab, s->q.m ? s->q.logits + i * vocab : NULL, vocab,
+	                          s->target[t->first + i], e);
+}
+
+static void measure_item(void *ctx, int64_t i, int worker) {
+	const tile *t = ctx;
+	whit_err e;
+	(void)worker;
+	t->s->bad[i] = measure_row(t, i, &e);
+	t->pt[i].chunk = t->s->chunk[t->first + i];
+}
+
+/* Head and metrics of the batch's scored rows, a tile at a time. */
+static int batch_score(pass *s, const whit_batch *b, whit_point *pt, whit_err *e) {
+	for (int64_t i = 0; i < s->rows; i += s->tile) {
+		int64_t n = WHIT_MIN(s->tile, s->rows - i);
+		tile t = {s, i, pt + i};
+		int rc = side_head(&s->p, s->row + i, n, e);
+		if (!rc) rc = side_head(&s->q, s->row + i, n, e);
+		if (rc) return rc;
+		whit_parallel(n, measure_item, &t);
+		for (int64_t k = 0; k < n; k++) {
+			if (!s->bad[k]) continue;
+			measure_row(&t, k, e); /* again, for its text */
+			return whit_fail_in(e, "window %d, its token %lld", s->chunk[i + k], (long long)s->pos[s->row[i + k]]);
+		}
+		rc = step(s, (double)b->T * (s->q.m ? 2 : 1) * (double)n / (double)s->rows, "head", e);
+		if (rc) return rc;
+	}
+	return 0;
+}
+
+static int batch_run(pass *s, int64_t w0, int64_t w1, whit_point *pt, whit_err *e) {
+	char label[112];
+	whit_batch b;
+	int rc;
+	batch_fill(s, w0, w1, &b);
+	if ((rc = side_embed(&s->p, &b, e)) || (rc = side_embed(&s->q, &b, e))) return rc;
+	for (int64_t l = 0; l < most_layers(s); l++) {
+		if ((rc = side_layer(&s->p, l, &b, e)) || (rc = side_layer(&s->q, l, &b, e))) return rc;
+		if (s->layer) compare_layer(s, l, b.T);
+		snprintf(label, sizeof label, "windows %lld-%lld of %lld, layer %lld", (long long)w0 + 1, (long long)w1,
+		         (long long)s->ws->n, (long long)l);
+		double sides = (double)((l < s->p.m->layers) + (s->q.m && l < s->q.m->layers));
+		if ((rc = step(s, (double)b.T * sides, label, e))) return rc;
+	}
+	return batch_score(s, &b, pt, e);
+}
+
+static void side_take(side *d, whit_arena *a, int64_t tokens, int64_t tile) {
+	if (!d->m) return;
+	d->h = whit_take(a, tokens * d->m->hidden);
+	d->rows = whit_take(a, tile * d->m->hidden);
+	d->logits = whit_take(a, tile * d->m->vocab);
+}
+
+/* Fills s->pt and s->layer from s->ws: as many whole windows at once as batch_tokens hold. */
+static int pass_run(pass *s, whit_err *e) {
+	whit_arena a = {0};
+	int64_t longest = 0, room, done = 0;
+	int rc = 0;
+	for (int64_t w = 0; w < s->ws->n; w++) longest = WHIT_MAX(longest, s->ws->w[w].end - s->ws->w[w].begin);
+	room = WHIT_MAX(longest, WHIT_MIN(s->batch_tokens, s->ws->fed));
+	s->tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / s->p.m->vocab, TILE_MOST), room));
+	side_take(&s->p, &a, room, s->tile);
+	side_take(&s->q, &a, room, s->tile);
+	s->start = whit_take_bytes(&a, (size_t)(room + 1) * sizeof(*s->start)); /* a window is a token at least */
+	s->past = whit_take_bytes(&a, (size_t)room * sizeof(*s->past));
+	s->pos = whit_take_bytes(&a, (size_t)room * sizeof(*s->pos));
+	s->row = whit_take_bytes(&a, (size_t)room * sizeof(*s->row));
+	s->tokens = whit_take_bytes(&a, (size_t)room * sizeof(*s->tokens));
+	s->target = whit_take_bytes(&a, (size_t)room * sizeof(*s->target));
+	s->chunk = whit_take_bytes(&a, (size_t)room * sizeof(*s->chunk));
+	s->row_sums = whit_take_bytes(&a, (size_t)room * 4 * sizeof(*s->row_sums));
+	s->bad = whit_take_bytes(&a, (size_t)s->tile * sizeof(*s->bad));
+
+	for (int64_t w = 0, end; w < s->ws->n && !rc; w = end) {
+		int64_t tokens = 0;
+		for (end = w; end < s->ws->n && tokens + s->ws->w[end].end - s->ws->w[end].begin <= room; end++)
+			tokens += s->ws->w[end].end - s->ws->w[end].begin;
+		rc = batch_run(s, w, end, s->pt + done, e);
+		done += s->rows;
+	}
+	whit_arena_free(&a);
+	return rc;
+}
+
+/* ---- the text ---- */
+
+static int64_t count_invalid(const char *text, size_t n) {
+	int64_t bad = 0;
+	for (size_t i = 0; i < n;) {
+		utf8proc_int32_t c;
+		utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &c);
+		bad += k < 1;
+		i += k < 1 ? 1 : (size_t)k;
+	}
+	return bad;
+}
+
+static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx, whit_err *e) {
+	if (ref && ref->vocab != m->vocab)
+		return whit_fail(e, WHIT_EINPUT, "%s: vocabulary is %lld, need the %lld of the reference %s", m->ckpt.path,
+		                 (long long)m->vocab, (long long)ref->vocab, ref->ckpt.path);
+	for (int i = 0; i < 2; i++) {
+		const whit_model *x = i ? ref : m;
+		if (x && x->context > 0 && ctx > x->context)
+			return whit_fail(e, WHIT_EUSAGE, "%s: context is %lld, need at most the model's %lld", x->ckpt.path,
+			                 (long long)ctx, (long long)x->context);
+	}
+	return 0;
+}
+
+/* Tokenizes, and judges whether the text can be measured. */
+static int prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const whit_tok *tok, const char *name,
+                   const char *text, size_t n, const whit_eval_opts *o, whit_err *e) {
+	int rc;
+	if (n == 0) return whit_fail(e, WHIT_EINPUT, "%s: is empty, need text", name);
+	r->text_bytes = (int64_t)n;
+	r->text_hash = whit_hash_bytes(text, n);
+	r->text_invalid = count_invalid(text, n);
+	if (r->text_invalid)
+		whit_say("warning: %s: %lld of %lld bytes are not UTF-8; they are tokenized as bytes", name,
+		         (long long)r->text_invalid, (long long)n);
+	if ((rc = whit_tok_encode(tok, text, n, WHIT_TOK_SPECIAL, ids, e))) return whit_fail_in(e, "%s", name);
+	if (o->max_tokens > 0) ids->n = WHIT_MIN(ids->n, o->max_tokens);
+	r->text_tokens = ids->n;
+	for (int64_t i = 0; i < ids->n; i++)
+		if (ids->id[i] < 0 || ids->id[i] >= r->vocab)
+			return whit_fail(e, WHIT_EINPUT, "%s: token %lld is id %d, need one below the model's vocabulary %lld", name,
+			                 (long long)i, ids->id[i], (long long)r->vocab);
+	if ((rc = whit_windows_make(ws, r->mode, ids->n, r->ctx, r->stride, whit_tok_adds_bos(tok), e)))
+		return rc == WHIT_EUSAGE ? rc : whit_fail_in(e, "%s", name); /* a wrong option is not the text's fault */
+	if (ws->scored < WHIT_FEW_TOKENS)
+		return whit_fail(e, WHIT_EINPUT, "%s: gives %lld positions to score, need at least %d for statistics", name,
+		                 (long long)ws->scored, WHIT_FEW_TOKENS);
+	if (ws->n < WHIT_FEW_CHUNKS)
+		whit_say("warning: %s: %lld windows, need %d for errors to be trusted", name, (long long)ws->n, WHIT_FEW_CHUNKS);
+	return 0;
+}
+
+/* ---- the run ---- */
+
+static int64_t choose_batch(const whit_model *m, const whit_model *ref, int64_t ctx) {
+	int64_t hidden = ref ? WHIT_MAX(m->hidden, ref->hidden) : m->hidden;
+	return WHIT_MAX(ctx, WHIT_MIN(STATE_FLOATS / hidden, BATCH_MOST));
+}
+
+/* The reference against itself: the text's first tokens through its fast kernels and its plain twins. */
+static int measure_floor(whit_eval_result *r, whit_model *ref, const whit_ids *ids, int64_t want, whit_err *e) {
+	pass s = {.p = {.m = ref}, .q = {.m = ref, .plain = 1}, .ids = ids->id, .bos = -1, .batch_tokens = r->ctx};
+	int64_t n = WHIT_MIN(want + 1, WHIT_MIN(ids->n, r->ctx));
+	double kld = 0, same = 0;
+	whit_windows ws = {0};
+	int rc;
+	if (n < 2) return 0;
+	if ((rc = whit_windows_make(&ws, WHIT_SLIDING, n, n, n, 0, e))) return rc;
+	s.ws = &ws;
+	s.pt = whit_alloc((size_t)ws.scored * sizeof(*s.pt));
+	rc = pass_run(&s, e);
+	for (int64_t i = 0; i < ws.scored && !rc; i++) {
+		kld += s.pt[i].kld;
+		same += s.pt[i].top1;
+	}
+	if (!rc) {
+		r->floor_tokens = ws.scored;
+		r->floor_kld = kld / (double)ws.scored;
+		r->floor_top1 = same / (double)ws.scored;
+	}
+	whit_free(s.pt);
+	whit_windows_free(&ws);
+	return rc ? whit_fail_in(e, "noise floor") : 0;
+}
+
+static void layer_errors(whit_eval_result *r, const whit_layer_sums *sum, int64_t layers) {
+	r->layers = layers;
+	r->layer_err = whit_alloc((size_t)layers * sizeof(*r->layer_err));
+	r->layer_cos = whit_alloc((size_t)layers * sizeof(*r->layer_cos));
+	for (int64_t l = 0; l < layers; l++) { /* 0 / 0 is NaN: a block that is all zero has neither */
+		r->layer_err[l] = sqrt(sum[l].diff2 / sum[l].p2);
+		r->layer_cos[l] = sum[l].pq / (sqrt(sum[l].p2) * sqrt(sum[l].q2));
+	}
+}
+
+static int measure(whit_eval_result *r, pass *s, whit_model *ref, whit_err *e) {
+	int64_t layers = ref && ref->layers == s->q.m->layers && ref->hidden == s->q.m->hidden ? ref->layers : 0;
+	double *weight = NULL, start = whit_now();
+	whit_progress bar;
+	int rc;
+	whit_progress_begin(&bar, "eval", pass_work(s));
+	s->bar = &bar;
+	s->pt = whit_alloc((size_t)s->ws->scored * sizeof(*s->pt));
+	s->layer = layers ? whit_alloc((size_t)layers * sizeof(*s->layer)) : NULL;
+	rc = pass_run(s, e);
+	whit_progress_end(&bar);
+	if (!rc) {
+		r->seconds = whit_now() - start;
+		r->tokens_per_s = (double)s->ws->fed / r->seconds;
+		if (r->mode == WHIT_SLIDING_HF) {
+			weight = whit_alloc((size_t)s->ws->n * sizeof(*weight));
+			for (int64_t w = 0; w < s->ws->n; w++) weight[w] = s->ws->w[w].weight;
+		}
+		whit_summarize(&r->s, s->pt, s->ws->scored, ref != NULL, weight, s->ws->n);
+		if (layers) layer_errors(r, s->layer, layers);
+	}
+	whit_free(weight);
+	whit_free(s->layer);
+	whit_free(s->pt);
+	return rc;
+}
+
+int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whit_tok *tok, const char *text,
+                  size_t n, const whit_eval_opts *o, whit_err *e) {
+	int64_t context = ref && ref->context > 0 ? WHIT_MIN(ref->context, m->context) : m->context;
+	const char *name = o->name ? o->name : "text";
+	whit_windows ws = {0};
+	whit_ids ids = {0};
+	int rc;
+	*r = (whit_eval_result){.have_ref = ref != NULL, .mode = o->mode, .vocab = m->vocab, .floor_kld = NAN,
+	                        .floor_top1 = NAN};
+	r->ctx = o->ctx ? o->ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
+	r->stride = o->mode == WHIT_CHUNKED ? r->ctx : o->stride ? o->stride : WHIT_MAX(r->ctx / 2, 1);
+	whit_eval_size(m, &r->bpw_linear, &r->bpw_file, &r->bytes, &r->params);
+
+	rc = check_models(m, ref, r->ctx, e);
+	if (!rc) rc = prepare(r, &ids, &ws, tok, name, text, n, o, e);
+	if (!rc) {
+		pass s = {.p = {.m = ref ? ref : m}, .q = {.m = ref ? m : NULL}, .ids = ids.id, .ws = &ws,
+		          .bos = ws.bos_replaces_first ? whit_tok_bos(tok) : -1,
+		          .batch_tokens = o->batch_tokens > 0 ? o->batch_tokens : choose_batch(m, ref, r->ctx)};
+		s.p.plain = s.p.m->plain;
+		s.q.plain = m->plain;
+		rc = measure(r, &s, ref, e);
+	}
+	if (!rc && ref && o->floor_tokens) {
+		int64_t want = o->floor_tokens > 0 ? o->floor_tokens : (int64_t)(floor_work / (double)WHIT_MAX(r->params, 1));
+		rc = measure_floor(r, ref, &ids, want, e);
+	}
+	whit_windows_free(&ws);
+	whit_ids_free(&ids);
+	if (rc) whit_eval_free(r);
+	return rc;
+}
+
+void whit_eval_free(whit_eval_result *r) {
+	whit_free(r->layer_err);
+	whit_free(r->layer_cos);
+	memset(r, 0, sizeof(*r));
+}
+
+/* ---- size ---- */
+
+static int64_t weight_count(const whit_weight *w) {
+	int64_t n = 1;
+	for (int d = 0; d < w->ndim; d++) n *= w->shape[d];
+	return n;
+}
+
+/* Bytes of w's codebook unless an earlier weight of the checkpoint has the same one. */
+static int64_t codebook_bytes(const whit_ckpt *c, int64_t i) {
+	const float *book = c->w[i].mat.codebook;
+	if (!book) return 0;
+	for (int64_t k = 0; k < i; k++)
+		if (!c->w[k].alias && !c->w[k].passthrough && c->w[k].mat.codebook == book) return 0;
+	return (int64_t)sizeof(float) << c->w[i].mat.spec.bits;
+}
+
+void whit_eval_size(const whit_model *m, double *bpw_linear, double *bpw_file, int64_t *bytes, int64_t *params) {
+	const whit_ckpt *c = &m->ckpt;
+	int64_t quant_bytes = 0, quant_n = 0, lin_bytes = 0, lin_n = 0, n = 0;
+	for (int64_t i = 0; i < c->n; i++) {
+		const whit_weight *w = &c->w[i];
+		const char *role;
+		int64_t layer, count = weight_count(w);
+		if (w->alias) continue;
+		n += count;
+		if (c->kind != WHIT_CKPT_HF && !w->passthrough) {
+			quant_bytes += w->bytes + codebook_bytes(c, i);
+			quant_n += count;
+		}
+		if (whit_model_role(m, w->name, &role, &layer) == 1) {
+			lin_bytes += w->bytes;
+			lin_n += count;
+		}
+	}
+	if (!quant_n) {
+		quant_bytes = lin_bytes;
+		quant_n = lin_n;
+	}
+	*bpw_linear = quant_n ? 8.0 * (double)quant_bytes / (double)quant_n : NAN;
+	*bpw_file = n ? 8.0 * (double)c->file_bytes / (double)n : NAN;
+	*bytes = c->file_bytes;
+	*params = n;
+}
+
+/* ---- prompts ---- */
+
+static double cosine_of(const float *p, const float *q, int64_t n) {
+	double pp = 0, qq = 0, pq = 0;
+	for (int64_t i = 0; i < n; i++) {
+		pp += (double)p[i] * p[i];
+		qq += (double)q[i] * q[i];
+		pq += (double)p[i] * q[i];
+	}
+	return pp > 0 && qq > 0 ? pq / (sqrt(pp) * sqrt(qq)) : NAN;
+}
+
+/* Prompt i of many, encoded behind those before it. */
+static int add_prompt(whit_ids *ids, const whit_tok *tok, const char *prompt, int i, int64_t context, whit_err *e) {
+	int64_t before = ids->n;
+	int rc = whit_tok_encode(tok, prompt, strlen(prompt), WHIT_TOK_SPECIAL | WHIT_TOK_PARSE, ids, e);
+	if (rc) return whit_fail_in(e, "prompt %d", i + 1);
+	if (ids->n == before) return whit_fail(e, WHIT_EINPUT, "prompt %d: is empty, need text", i + 1);
+	if (context > 0 && ids->n - before > context)
+		return whit_fail(e, WHIT_EINPUT, "prompt %d: is %lld tokens, need at most the model's context %lld", i + 1,
+		                 (long long)(ids->n - before), (long long)context);
+	return 0;
+}
+
+/* Prompts [i0, i1) as one batch through both models. */
+static int prompt_batch(whit_model *m, whit_model *ref, const whit_tok *tok, const char *const *prompt, int i0, int i1,
+                        double *cosine, whit_err *e) {
+	int64_t context = WHIT_MIN(m->context, ref->context), *start, *past, *pos;
+	whit_arena a = {0};
+	whit_ids ids = {0};
+	int n = i1 - i0, rc = 0;
+	start = whit_take_bytes(&a, (size_t)(n + 1) * sizeof(*start));
+	past = whit_take_bytes(&a, (size_t)n * sizeof(*past));
+	start[0] = 0;
+	for (int i = 0; i < n && !rc; i++) {
+		past[i] = 0;
+		rc = add_prompt(&ids, tok, prompt[i0 + i], i0 + i, context, e);
+		start[i + 1] = ids.n;
+	}
+	if (!rc) {
+		float *p = whit_take(&a, n * ref->vocab), *q = whit_take(&a, n * m->vocab);
+		pos = whit_take_bytes(&a, (size_t)ids.n * sizeof(*pos));
+		for (int i = 0; i < n; i++)
+			for (int64_t t = start[i]; t < start[i + 1]; t++) pos[t] = t - start[i];
+		whit_batch b = {ids.n, n, start, past, pos, ids.id};
+		rc = whit_model_step(ref, &b, NULL, p, e);
+		if (!rc) rc = whit_model_step(m, &b, NULL, q, e);
+		for (int i = 0; i < n && !rc; i++) cosine[i0 + i] = cosine_of(p + i * m->vocab, q + i * m->vocab, m->vocab);
+	}
+	whit_ids_free(&ids);
+	whit_arena_free(&a);
+	return rc;
+}
+
+int whit_eval_prompts(whit_model *m, whit_model *ref, const whit_tok *tok, const char *const *prompt, int n,
+                      double *cosine, whit_err *e) {
+	int each = (int)WHIT_MAX(1, WHIT_MIN(TILE_FLOATS / m->vocab, 32)), rc = check_models(m, ref, 0, e);
+	for (int i = 0; i < n && !rc; i += each) {
+		rc = prompt_batch(m, ref, tok, prompt, i, WHIT_MIN(i + each, n), cosine, e);
+		if (!rc) rc = whit_interrupted(e);
+	}
+	return rc;
+}

@@ -1,0 +1,275 @@
+/* whit eval: perplexity of a model and, with --ref, everything that quality.md asks of a pair. */
+#include <stdio.h>
+#include "eval/report.h"
+#include "formats/json.h"
+#include "host/commands.h"
+#include "host/progress.h"
+
+/* Whose last positions the cosine is measured at, unless --prompts says otherwise. */
+static const char *const own_prompts[] = {
+    "The capital of France is",
+    "In the beginning of the nineteenth century, the most important",
+    "def fibonacci(n):\n    if n < 2:\n        return",
+    "Water boils at a temperature of",
+    "Once upon a time, there was a little",
+    "The theory of evolution by natural selection was first",
+    "2, 4, 8, 16, 32,",
+    "He opened the letter, read it twice, and then",
+};
+
+typedef struct args {
+	const char *model, *ref, *text, *mode, *compute, *json, *prompts;
+	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
+} args;
+
+/* "whit eval ...", words quoted where a shell would split or expand them. */
+static char *command_text(int argc, char **argv) {
+	char *all = whit_strdup("whit");
+	for (int i = 0; i < argc; i++) {
+		int plain = argv[i][0] && !argv[i][strcspn(argv[i], " \t\n'\"\\$`*?&|;<>()[]{}#!~")];
+		char *longer = whit_format_text(plain ? "%s %s" : "%s '%s'", all, argv[i]);
+		whit_free(all);
+		all = longer;
+	}
+	return all;
+}
+
+/* ---- prompts ---- */
+
+typedef struct prompts {
+	whit_map map;
+	char *copy;
+	const char **line; /* own_prompts, or lines of copy */
+	int n;
+} prompts;
+
+static int prompts_read(prompts *p, const char *path, whit_err *e) {
+	int rc;
+	memset(p, 0, sizeof *p);
+	if (!path) {
+		p->n = (int)WHIT_COUNT(own_prompts);
+		p->line = whit_alloc(sizeof own_prompts);
+		memcpy(p->line, own_prompts, sizeof own_prompts);
+		return 0;
+	}
+	if ((rc = whit_map_open(&p->map, path, e))) return rc;
+	p->copy = whit_alloc(p->map.bytes + 1);
+	memcpy(p->copy, p->map.data, p->map.bytes);
+	int64_t lines = 1;
+	for (size_t i = 0; i < p->map.bytes; i++) lines += p->copy[i] == '\n';
+	p->line = whit_alloc((size_t)lines * sizeof *p->line);
+	for (char *s = p->copy, *end = s + p->map.bytes; s < end;) {
+		char *stop = memchr(s, '\n', (size_t)(end - s));
+		if (!stop) stop = end;
+		if (stop > s && stop[-1] == '\r') stop[-1] = 0;
+		*stop = 0;
+		if (*s) p->line[p->n++] = s;
+		s = stop + 1;
+	}
+	return p->n ? 0 : whit_fail(e, WHIT_EINPUT, "%s: has no prompt, need one on a line", path);
+}
+
+static void prompts_free(prompts *p) {
+	whit_free(p->line);
+	whit_free(p->copy);
+	whit_map_close(&p->map);
+}
+
+/* ---- one tokenizer for both models ---- */
+
+/* Both directories must tokenize the text alike, else their logits are about different tokens. */
+static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *model_dir, const whit_map *text,
+                       whit_err *e) {
+	whit_ids a = {0}, b = {0};
+	whit_tok *other = NULL;
+	int rc = whit_tok_open(&other, ref_dir, e);
+	if (!rc) rc = whit_tok_encode(tok, (const char *)text->data, text->bytes, WHIT_TOK_SPECIAL, &a, e);
+	if (!rc) rc = whit_tok_encode(other, (const char *)text->data, text->bytes, WHIT_TOK_SPECIAL, &b, e);
+	for (int64_t i = 0; i < WHIT_MIN(a.n, b.n) && !rc; i++)
+		if (a.id[i] != b.id[i])
+			rc = whit_fail(e, WHIT_EINPUT, "%s: token %lld of the text is %d, need the %d of the reference %s", model_dir,
+			               (long long)i, a.id[i], b.id[i], ref_dir);
+	if (!rc && a.n != b.n)
+		rc = whit_fail(e, WHIT_EINPUT, "%s: makes %lld tokens of the text, need the %lld of the reference %s", model_dir,
+		               (long long)a.n, (long long)b.n, ref_dir);
+	whit_ids_free(&a);
+	whit_ids_free(&b);
+	whit_tok_close(other);
+	return rc;
+}
+
+/* Equal tokenizer files need no such test. */
+static int check_tokenizers(const whit_tok *tok, const args *a, const whit_map *text, whit_err *e) {
+	char *mine = whit_format_text("%s/tokenizer.json", a->model), *theirs = whit_format_text("%s/tokenizer.json", a->ref);
+	whit_map m = {0}, r = {0};
+	int rc = whit_map_open(&m, mine, e);
+	if (!rc) rc = whit_map_open(&r, theirs, e);
+	if (!rc && (m.bytes != r.bytes || memcmp(m.data, r.data, m.bytes)))
+		rc = same_tokens(tok, a->ref, a->model, text, e);
+	whit_map_close(&m);
+	whit_map_close(&r);
+	whit_free(mine);
+	whit_free(theirs);
+	return rc;
+}
+
+/* ---- samples ---- */
+
+static int sample(whit_model *m, const whit_tok *tok, const char *prompt, int64_t n, json_t **out, whit_err *e) {
+	whit_ids ids = {0}, new = {0};
+	size_t bytes;
+	int rc = whit_tok_encode(tok, prompt, strlen(prompt), WHIT_TOK_SPECIAL | WHIT_TOK_PARSE, &ids, e);
+	if (!rc) rc = whit_generate(m, ids.id, ids.n, n, 0, 0, &new, NULL, NULL, e);
+	if (!rc) {
+		char *text = whit_tok_decode(tok, new.id, new.n, 1, &bytes);
+		*out = whit_report_text(text, bytes);
+		whit_free(text);
+	}
+	whit_ids_free(&ids);
+	whit_ids_free(&new);
+	return rc;
+}
+
+/* Greedy continuations of each prompt by both models, as in sample_generations.json. */
+static int samples_make(json_t *all, whit_model *m, whit_model *ref, const whit_tok *tok, const prompts *p, int64_t n,
+                        whit_err *e) {
+	int rc = 0;
+	for (int i = 0; i < p->n && !rc; i++) {
+		json_t *base = NULL, *quantized = NULL, *o = json_object();
+		if (ref) rc = sample(ref, tok, p->line[i], n, &base, e);
+		if (!rc) rc = sample(m, tok, p->line[i], n, &quantized, e);
+		json_object_set_new(o, "prompt", whit_report_text(p->line[i], strlen(p->line[i])));
+		json_object_set_new(o, "base", base ? base : json_null());
+		json_object_set_new(o, "quantized", quantized ? quantized : json_null());
+		json_object_set_new(o, "max_new_tokens", json_integer((json_int_t)n));
+		json_object_set_new(o, "decoding", json_string("greedy"));
+		json_array_append_new(all, o);
+	}
+	return rc;
+}
+
+/* ---- the command ---- */
+
+/* Fingerprints read every byte of both models, so only a report has them. */
+static int write_json(whit_report *rep, const char *path, whit_err *e) {
+	char model[48], ref[48];
+	int rc = whit_ckpt_fingerprint(&rep->model->ckpt, model, e);
+	if (!rc && rep->ref) rc = whit_ckpt_fingerprint(&rep->ref->ckpt, ref, e);
+	if (rc) return rc;
+	rep->model_fp = model;
+	rep->ref_fp = rep->ref ? ref : NULL;
+	json_t *j = whit_report_json(rep);
+	rc = whit_json_write(j, path, e);
+	json_decref(j);
+	return rc;
+}
+
+/* Finds out before the work, not after it, that a report cannot be written there. */
+static int try_output(const char *path, whit_err *e) {
+	whit_out o;
+	int rc = whit_out_open(&o, path, e);
+	if (!rc) whit_out_abort(&o);
+	return rc;
+}
+
+/* Everything after opening: m and ref (or NULL) are open, so is the text. */
+static int evaluate(const args *a, int mode, const char *command, whit_model *m, whit_model *ref, const whit_tok *tok,
+                    const whit_map *text, const prompts *p, whit_err *e) {
+	whit_eval_opts o = {.name = a->text, .mode = mode, .ctx = a->ctx, .stride = a->stride, .max_tokens = a->max_tokens,
+	                    .batch_tokens = a->batch_tokens, .floor_tokens = a->floor_tokens};
+	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
+	json_t *samples = a->samples ? json_array() : NULL;
+	whit_eval_result r = {0};
+	whit_report rep = {.command = command, .model = m, .ref = ref, .compute = a->compute, .text = a->text, .result = &r,
+	                   .prompt = p->line, .cosine = cosine, .n_prompt = p->n, .samples = samples};
+	/* unequal vocabularies are whit_eval_run's to refuse */
+	int rc = ref && ref->vocab == m->vocab ? check_tokenizers(tok, a, text, e) : 0;
+	if (!rc) rc = whit_eval_run(&r, m, ref, tok, (const char *)text->data, text->bytes, &o, e);
+	if (!rc && ref) rc = whit_eval_prompts(m, ref, tok, p->line, p->n, cosine, e);
+	if (!rc && samples) rc = samples_make(samples, m, ref, tok, p, a->samples, e);
+	/* The inputs must still be what was measured. */
+	if (!rc) rc = whit_ckpt_check(&m->ckpt, e);
+	if (!rc && ref) rc = whit_ckpt_check(&ref->ckpt, e);
+	if (!rc) rc = whit_map_check(text, e);
+	if (!rc) {
+		whit_report_print(&rep, stdout);
+		whit_event("eval", json_pack("{s:s, s:s, s:f, s:I}", "model", a->model, "mode", whit_eval_mode_name(mode), "ppl",
+		                             r.s.ppl.mean, "tokens", (json_int_t)r.s.tokens));
+	}
+	if (!rc && a->json) rc = write_json(&rep, a->json, e);
+	whit_eval_free(&r);
+	json_decref(samples);
+	whit_free(cosine);
+	return rc;
+}
+
+static int check_args(const args *a, int *mode, whit_err *e) {
+	*mode = whit_eval_mode_parse(a->mode);
+	if (*mode < 0) return whit_fail(e, WHIT_EUSAGE, "--mode: is %s, need sliding, sliding_hf or chunked", a->mode);
+	if (strcmp(a->compute, "packed") && strcmp(a->compute, "float"))
+		return whit_fail(e, WHIT_EUSAGE, "--compute: is %s, need packed or float", a->compute);
+	const struct {
+		const char *name;
+		int64_t value, least;
+	} sizes[] = {{"--ctx", a->ctx, 0}, {"--stride", a->stride, 0}, {"--max-tokens", a->max_tokens, 0},
+	             {"--batch-tokens", a->batch_tokens, 0}, {"--floor-tokens", a->floor_tokens, -1},
+	             {"--samples", a->samples, 0}};
+	for (int i = 0; i < WHIT_COUNT(sizes); i++)
+		if (sizes[i].value < sizes[i].least)
+			return whit_fail(e, WHIT_EUSAGE, "%s: is %lld, need at least %lld", sizes[i].name, (long long)sizes[i].value,
+			                 (long long)sizes[i].least);
+	if (*mode == WHIT_CHUNKED && a->stride && a->stride != a->ctx)
+		return whit_fail(e, WHIT_EUSAGE, "--stride: is %lld, need none with --mode chunked", (long long)a->stride);
+	return 0;
+}
+
+int whit_cmd_eval(int argc, char **argv, whit_err *e) {
+	args a = {.mode = "sliding", .compute = "packed", .floor_tokens = -1};
+	const whit_opt opts[] = {
+	    {"MODEL", 's', "MODEL", "Hugging Face directory, or one that whit wrote", &a.model, 1},
+	    {"--ref", 's', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref, 0},
+	    {"--text", 's', "FILE", "text to evaluate on", &a.text, 1},
+	    {"--mode", 's', "MODE", "sliding (default), sliding_hf (weighted as in the transformers documentation) or chunked "
+	     "(as llama-perplexity)", &a.mode, 0},
+	    {"--ctx", 'i', "N", "window in tokens (default: the model's context, at most 512)", &a.ctx, 0},
+	    {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
+	    {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
+	    {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
+	    {"--json", 's', "FILE", "write the whole report as JSON", &a.json, 0},
+	    {"--prompts", 's', "FILE", "prompts for last-token cosine and samples, one a line (default: eight of our own)",
+	     &a.prompts, 0},
+	    {"--samples", 'i', "N", "greedy continuations of N tokens per prompt in the JSON (default: none)", &a.samples, 0},
+	    {"--floor-tokens", 'i', "N", "positions to measure the noise floor on, 0 = none (default: 4e9 / parameters)",
+	     &a.floor_tokens, 0},
+	    {"--batch-tokens", 'i', "N", "tokens in flight (default: chosen by the model's width)", &a.batch_tokens, 0},
+	    {NULL, 0, NULL, NULL, NULL, 0},
+	};
+	unsigned flags;
+	whit_model m, ref;
+	whit_tok *tok = NULL;
+	whit_map text = {0};
+	prompts p;
+	int mode, rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv, e);
+	if (rc) return rc;
+	if ((rc = check_args(&a, &mode, e))) return rc;
+	if (a.json && (rc = try_output(a.json, e))) return rc;
+	flags = strcmp(a.compute, "float") ? 0 : WHIT_OPEN_DECODE;
+
+	if ((rc = whit_map_open(&text, a.text, e))) return rc;
+	if ((rc = prompts_read(&p, a.prompts, e))) goto prompts_free;
+	if ((rc = whit_tok_open(&tok, a.model, e))) goto prompts_free;
+	if ((rc = whit_model_open(&m, a.model, flags, e))) goto tok_close;
+	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
+	char *command = command_text(argc, argv);
+	rc = evaluate(&a, mode, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
+	whit_free(command);
+	if (a.ref) whit_model_close(&ref);
+model_close:
+	whit_model_close(&m);
+tok_close:
+	whit_tok_close(tok);
+prompts_free:
+	prompts_free(&p);
+	whit_map_close(&text);
+	return rc;
+}

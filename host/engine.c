@@ -1,0 +1,376 @@
+/* engine: builds, binds and runs programs. Knows ops only through their table, and no architecture. */
+#include "host/engine.h"
+#include <stdio.h>
+
+/* ---- programs ---- */
+
+void whit_program_init(whit_program *p, int64_t in_width) {
+	memset(p, 0, sizeof *p);
+	whit_program_value(p, in_width);
+}
+
+/* Room for one more: arrays double at powers of two. */
+static void *grow(void *p, int n, size_t each) {
+	if (n & (n - 1)) return p;
+	return whit_realloc(p, (size_t)n * each, (size_t)(n ? 2 * n : 1) * each);
+}
+
+int whit_program_value(whit_program *p, int64_t width) {
+	p->width = grow(p->width, p->n_val, sizeof *p->width);
+	p->width[p->n_val] = width;
+	return p->n_val++;
+}
+
+int whit_program_slot(whit_program *p, const char *role, char *name, int64_t rows, int64_t cols) {
+	p->slot = grow(p->slot, p->n_slot, sizeof *p->slot);
+	p->slot[p->n_slot] = (whit_slot){ .role = role, .name = name, .rows = rows, .cols = cols };
+	return p->n_slot++;
+}
+
+whit_node *whit_program_node(whit_program *p, const char *op, const char *role) {
+	p->node = grow(p->node, p->n_node, sizeof *p->node);
+	whit_node *n = &p->node[p->n_node++];
+	*n = (whit_node){ .op = whit_op_find(op), .role = role, .state = -1 };
+	for (int i = 0; i < WHIT_NODE_IN; i++) n->in[i] = -1;
+	for (int i = 0; i < WHIT_NODE_OUT; i++) n->out[i] = -1;
+	for (int i = 0; i < WHIT_NODE_W; i++) n->w[i] = -1;
+	if (n->op && n->op->state_bytes) n->state = p->n_state++;
+	return n;
+}
+
+/* The last node that reads value v, -1 if none does. */
+static int last_use(const whit_program *p, int v) {
+	for (int i = p->n_node - 1; i >= 0; i--)
+		for (int k = 0; k < WHIT_NODE_IN; k++)
+			if (p->node[i].in[k] == v) return i;
+	return -1;
+}
+
+/* Gives every inner value a buffer: the narrowest free one that fits, else a widened or new one. */
+static void plan_buffers(whit_program *p) {
+	p->buffer = whit_alloc((size_t)p->n_val * sizeof *p->buffer);
+	p->buffer_width = whit_alloc((size_t)p->n_val * sizeof *p->buffer_width);
+	int *busy_until = whit_alloc((size_t)p->n_val * sizeof *busy_until);
+	for (int i = 0; i < p->n_node; i++) {
+		for (int k = 0; k < WHIT_NODE_OUT; k++) {
+			int v = p->node[i].out[k], best = -1;
+			if (v < 0 || v == p->n_val - 1) continue;
+			for (int b = 0; b < p->n_buffer; b++) {
+				if (busy_until[b] >= i) continue;
+				int fits = p->buffer_width[b] >= p->width[v];
+				int best_fits = best >= 0 && p->buffer_width[best] >= p->width[v];
+				if (best < 0 || (fits && !best_fits) ||
+				    (fits == best_fits && (p->buffer_width[b] < p->buffer_width[best]) == fits))
+					best = b;
+			}
+			if (best < 0) best = p->n_buffer++;
+			p->buffer_width[best] = WHIT_MAX(p->buffer_width[best], p->width[v]);
+			p->buffer[v] = best;
+			busy_until[best] = WHIT_MAX(i, last_use(p, v));
+		}
+	}
+	whit_free(busy_until);
+}
+
+static void program_free(whit_program *p) {
+	for (int i = 0; i < p->n_slot; i++) {
+		whit_free(p->slot[i].name);
+		whit_free(p->slot[i].vec);
+		if (p->slot[i].dense.rows) whit_mat_free(&p->slot[i].dense);
+	}
+	whit_free(p->slot);
+	whit_free(p->node);
+	whit_free(p->width);
+	whit_free(p->buffer);
+	whit_free(p->buffer_width);
+	memset(p, 0, sizeof *p);
+}
+
+/* The programs of m in order: embed, layers, head. */
+static whit_program *program_at(const whit_model *m, int64_t i) {
+	whit_model *own = (whit_model *)(uintptr_t)m;
+	return i == 0 ? &own->embed : i <= m->layers ? &own->layer[i - 1] : &own->head;
+}
+
+/* ---- binding ---- */
+
+static int is_plain(const whit_mat *w) {
+	const char *f = w->spec.fmt->name;
+	return !strcmp(f, "f32") || !strcmp(f, "f16") || !strcmp(f, "bf16");
+}
+
+enum { DECODE_ROWS = 64 };
+
+static void decode_item(void *ctx, int64_t i, int worker) {
+	whit_slot *s = ctx;
+	int64_t r0 = i * DECODE_ROWS, r1 = WHIT_MIN(r0 + DECODE_ROWS, s->dense.rows);
+	(void)worker;
+	float *out = (float *)(uintptr_t)s->dense.plane[0]; /* whit_mat_alloc's planes are ours to write */
+	whit_mat_decode(&s->weight->mat, r0, r1, out + r0 * s->dense.cols);
+}
+
+static int bind_slot(const whit_model *m, whit_slot *s, unsigned flags, whit_err *e) {
+	const whit_weight *w = s->weight = whit_ckpt_find(&m->ckpt, s->name);
+	int64_t need[2] = { s->rows ? s->rows : s->cols, s->cols };
+	int ndim = s->rows ? 2 : 1;
+	char is[96], want[96];
+	if (!w) return whit_fail(e, WHIT_EINPUT, "%s: tensor %s is missing", m->ckpt.path, s->name);
+	if (w->ndim != ndim || memcmp(w->shape, need, (size_t)ndim * sizeof *need)) {
+		whit_shape_text(w->shape, w->ndim, is);
+		whit_shape_text(need, ndim, want);
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, need %s as config.json says", w->file, s->name, is, want);
+	}
+	if (!w->mat.spec.fmt)
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, need a type of weights", w->file, s->name, whit_dtype_name(w->dtype));
+	if (!s->rows) {
+		s->vec = whit_alloc((size_t)s->cols * sizeof *s->vec);
+		whit_mat_decode(&w->mat, 0, 1, s->vec);
+		int64_t bad = whit_first_nonfinite(s->vec, s->cols);
+		if (bad >= 0)
+			return whit_fail(e, WHIT_ENONFINITE, "%s: tensor %s: value %lld is %g, need a finite one", w->file, s->name,
+			                 (long long)bad, s->vec[bad]);
+	} else if ((flags & WHIT_OPEN_DECODE) && !is_plain(&w->mat)) {
+		int rc = whit_spec_parse("f32", &s->dense.spec, e);
+		s->dense.rows = s->rows;
+		s->dense.cols = s->dense.width = s->cols;
+		if (!rc) rc = whit_mat_alloc(&s->dense, e);
+		if (rc) return rc;
+		whit_parallel((s->rows + DECODE_ROWS - 1) / DECODE_ROWS, decode_item, s);
+	}
+	return 0;
+}
+
+static int glob(const char *pattern, const char *s) {
+	for (; *pattern; pattern++, s++) {
+		if (*pattern == '*') {
+			for (;; s++) {
+				if (glob(pattern + 1, s)) return 1;
+				if (!*s) return 0;
+			}
+		}
+		if (*pattern != *s) return 0;
+	}
+	return !*s;
+}
+
+static int bind(whit_model *m, unsigned flags, whit_err *e) {
+	uint8_t *used = whit_alloc((size_t)m->ckpt.n + 1);
+	int rc = 0;
+	for (int64_t i = 0; i < m->layers + 2 && !rc; i++) {
+		whit_program *p = program_at(m, i);
+		plan_buffers(p);
+		for (int k = 0; k < p->n_slot && !rc; k++) {
+			rc = bind_slot(m, &p->slot[k], flags, e);
+			if (!rc) used[p->slot[k].weight - m->ckpt.w] = 1;
+		}
+	}
+	for (int64_t i = 0; i < m->ckpt.n && !rc; i++) {
+		const whit_weight *w = &m->ckpt.w[i];
+		int known = used[i] || (w->alias && whit_ckpt_find(&m->ckpt, w->alias) && used[whit_ckpt_find(&m->ckpt, w->alias) - m->ckpt.w]);
+		for (int k = 0; m->arch->ignored[k] && !known; k++) known = glob(m->arch->ignored[k], w->name);
+		if (!known)
+			rc = whit_fail(e, WHIT_EINPUT, "%s: tensor %s is not used by architecture %s with this config.json", w->file, w->name,
+			               m->arch->name);
+	}
+	whit_free(used);
+	return rc;
+}
+
+static int find_arch(whit_model *m, whit_err *e) {
+	char known[512] = "";
+	json_t *type = json_object_get(m->ckpt.config, "model_type");
+	if (!json_is_string(type)) return whit_fail(e, WHIT_EINPUT, "%s: key model_type is missing or not text", m->ckpt.config_path);
+	for (int i = 0; whit_archs[i]; i++) {
+		if (!strcmp(whit_archs[i]->name, json_string_value(type))) m->arch = whit_archs[i];
+		size_t n = strlen(known);
+		snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", whit_archs[i]->name);
+	}
+	if (m->arch) return 0;
+	return whit_fail(e, WHIT_EINPUT, "%s: model_type is \"%.100s\", need one of: %s", m->ckpt.config_path, json_string_value(type), known);
+}
+
+int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e) {
+	memset(m, 0, sizeof *m);
+	int rc = whit_ckpt_open(&m->ckpt, path, e);
+	if (rc) return rc;
+	rc = find_arch(m, e);
+	if (!rc) rc = m->arch->build(m, e);
+	if (!rc) rc = bind(m, flags, e);
+	if (rc) whit_model_close(m);
+	return rc;
+}
+
+void whit_model_close(whit_model *m) {
+	program_free(&m->embed);
+	program_free(&m->head);
+	for (int64_t l = 0; m->layer && l < m->layers; l++) program_free(&m->layer[l]);
+	whit_free(m->layer);
+	whit_arena_free(&m->arena);
+	whit_arena_free(&m->out);
+	whit_arena_free(&m->values);
+	whit_arena_free(&m->scratch);
+	whit_ckpt_close(&m->ckpt);
+	memset(m, 0, sizeof *m);
+}
+
+int whit_model_role(const whit_model *m, const char *name, const char **role, int64_t *layer) {
+	*role = NULL;
+	*layer = -1;
+	for (int64_t i = 0; i < m->layers + 2; i++) {
+		const whit_program *p = program_at(m, i);
+		for (int k = 0; k < p->n_slot; k++) {
+			if (strcmp(p->slot[k].name, name)) continue;
+			int in_layer = i > 0 && i <= m->layers;
+			*role = p->slot[k].role;
+			*layer = in_layer ? i - 1 : -1;
+			if (!p->slot[k].rows) return 0;
+			for (int n = 0; n < p->n_node; n++)
+				if (p->node[n].w[0] == k && (p->node[n].op == whit_op_find("linear") || !in_layer)) return in_layer ? 1 : 2;
+			return 0;
+		}
+	}
+	return 0;
+}
+
+/* ---- state ---- */
+
+struct whit_state {
+	int64_t layers, cap;
+	int n_seq;
+	size_t bytes;
+	void ****block; /* [layer][state of the program][sequence] */
+	size_t **each;  /* [layer][state of the program]: bytes of a block */
+};
+
+whit_state *whit_state_new(const whit_model *m, int n_seq, int64_t cap) {
+	whit_state *s = whit_alloc(sizeof *s);
+	s->layers = m->layers;
+	s->cap = cap;
+	s->n_seq = n_seq;
+	s->block = whit_alloc((size_t)m->layers * sizeof *s->block);
+	s->each = whit_alloc((size_t)m->layers * sizeof *s->each);
+	for (int64_t l = 0; l < m->layers; l++) {
+		const whit_program *p = &m->layer[l];
+		s->block[l] = whit_alloc((size_t)(p->n_state + 1) * sizeof **s->block); /* NULL ends it */
+		s->each[l] = whit_alloc((size_t)(p->n_state + 1) * sizeof **s->each);
+		for (int i = 0; i < p->n_node; i++) {
+			const whit_node *n = &p->node[i];
+			if (n->state < 0) continue;
+			size_t bytes = s->each[l][n->state] = n->op->state_bytes(n, cap);
+			void **seq = s->block[l][n->state] = whit_alloc((size_t)n_seq * sizeof *seq);
+			for (int k = 0; k < n_seq; k++) seq[k] = whit_alloc(bytes);
+			s->bytes += bytes * (size_t)n_seq;
+		}
+	}
+	return s;
+}
+
+void whit_state_free(whit_state *s) {
+	for (int64_t l = 0; s && l < s->layers; l++) {
+		for (void ***b = s->block[l]; *b; b++) {
+			for (int k = 0; k < s->n_seq; k++) whit_free((*b)[k]);
+			whit_free(*b);
+		}
+		whit_free(s->block[l]);
+		whit_free(s->each[l]);
+	}
+	if (!s) return;
+	whit_free(s->block);
+	whit_free(s->each);
+	whit_free(s);
+}
+
+void whit_state_clear(whit_state *s) {
+	for (int64_t l = 0; l < s->layers; l++)
+		for (int i = 0; s->block[l][i]; i++)
+			for (int k = 0; k < s->n_seq; k++) memset(s->block[l][i][k], 0, s->each[l][i]);
+}
+
+size_t whit_state_bytes(const whit_state *s) { return s->bytes; }
+
+/* ---- running ---- */
+
+/* Runs p on value 0 = in, writing the last value to out (which may not be in). state: of p's nodes, or NULL. */
+static int run(whit_model *m, const whit_program *p, const whit_batch *b, void ***state, int64_t cap, const float *in,
+               float *out, whit_err *e) {
+	whit_arena_reset(&m->values);
+	float **value = whit_take_bytes(&m->values, (size_t)p->n_val * sizeof *value);
+	float **buffer = whit_take_bytes(&m->values, (size_t)p->n_val * sizeof *buffer);
+	for (int i = 0; i < p->n_buffer; i++) buffer[i] = whit_take(&m->values, b->T * p->buffer_width[i]);
+	for (int i = 1; i < p->n_val - 1; i++) value[i] = buffer[p->buffer[i]];
+	value[p->n_val - 1] = out;
+	for (int i = 0; i < p->n_node; i++) {
+		const whit_node *n = &p->node[i];
+		whit_call c = { .node = n, .batch = b, .cap = cap, .scratch = &m->scratch, .plain = m->plain };
+		for (int k = 0; k < WHIT_NODE_IN; k++) {
+			if (n->in[k] < 0) continue;
+			c.in[k] = n->in[k] ? value[n->in[k]] : in;
+			c.in_width[k] = p->width[n->in[k]];
+		}
+		for (int k = 0; k < WHIT_NODE_OUT; k++) {
+			if (n->out[k] < 0) continue;
+			c.out[k] = value[n->out[k]];
+			c.out_width[k] = p->width[n->out[k]];
+		}
+		for (int k = 0; k < WHIT_NODE_W; k++) {
+			if (n->w[k] < 0) continue;
+			const whit_slot *s = &p->slot[n->w[k]];
+			c.w[k] = s->dense.rows ? &s->dense : &s->weight->mat;
+			c.vec[k] = s->vec;
+		}
+		if (state && n->state >= 0) c.state = state[n->state];
+		whit_arena_reset(&m->scratch);
+		int rc = n->op->forward(&c, e);
+		if (rc) return whit_fail_in(e, "%s", n->role);
+	}
+	return 0;
+}
+
+int whit_model_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e) {
+	for (int64_t t = 0; t < b->T; t++)
+		if (b->tokens[t] < 0 || b->tokens[t] >= m->vocab)
+			return whit_fail(e, WHIT_EINPUT, "%s: token %lld is %d, need an id below the %lld rows of the embedding", m->ckpt.path,
+			                 (long long)t, b->tokens[t], (long long)m->vocab);
+	return run(m, &m->embed, b, NULL, 0, NULL, h, e);
+}
+
+int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *s, float *h, whit_err *e) {
+	for (int i = 0; i < b->n_seq; i++) {
+		int64_t need = b->past[i] + b->start[i + 1] - b->start[i];
+		if (s ? i >= s->n_seq || need > s->cap : b->past[i] != 0)
+			return whit_fail(e, WHIT_EINTERNAL, "sequence %d reaches token %lld, state holds %d sequences of %lld", i, (long long)need,
+			                 s ? s->n_seq : 0, s ? (long long)s->cap : 0);
+	}
+	whit_arena_reset(&m->out);
+	float *out = whit_take(&m->out, b->T * m->hidden);
+	int rc = run(m, &m->layer[l], b, s ? s->block[l] : NULL, s ? s->cap : 0, h, out, e);
+	if (rc) return whit_fail_in(e, "layer %lld", (long long)l);
+	int64_t bad = whit_first_nonfinite(out, b->T * m->hidden);
+	if (bad >= 0)
+		return whit_fail(e, WHIT_ENONFINITE, "%s: output of layer %lld: row %lld, column %lld is %g, need a finite value", m->ckpt.path,
+		                 (long long)l, (long long)(bad / m->hidden), (long long)(bad % m->hidden), out[bad]);
+	memcpy(h, out, (size_t)(b->T * m->hidden) * sizeof *h);
+	return 0;
+}
+
+int whit_model_head(whit_model *m, const float *h, int64_t n, float *logits, whit_err *e) {
+	whit_batch b = { .T = n };
+	int rc = run(m, &m->head, &b, NULL, 0, h, logits, e);
+	int64_t bad = rc ? -1 : whit_first_nonfinite(logits, n * m->vocab);
+	if (bad >= 0)
+		return whit_fail(e, WHIT_ENONFINITE, "%s: logits: row %lld, token %lld is %g, need a finite value", m->ckpt.path,
+		                 (long long)(bad / m->vocab), (long long)(bad % m->vocab), logits[bad]);
+	return rc;
+}
+
+int whit_model_step(whit_model *m, const whit_batch *b, whit_state *s, float *logits, whit_err *e) {
+	float *h = whit_alloc((size_t)(b->T * m->hidden) * sizeof *h), *last = whit_alloc((size_t)(b->n_seq * m->hidden) * sizeof *h);
+	int rc = whit_model_embed(m, b, h, e);
+	for (int64_t l = 0; l < m->layers && !rc; l++) rc = whit_model_layer(m, l, b, s, h, e);
+	for (int i = 0; i < b->n_seq && !rc; i++)
+		memcpy(last + i * m->hidden, h + (b->start[i + 1] - 1) * m->hidden, (size_t)m->hidden * sizeof *h);
+	if (!rc) rc = whit_model_head(m, last, b->n_seq, logits, e);
+	whit_free(h);
+	whit_free(last);
+	return rc;
+}

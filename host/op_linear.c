@@ -1,0 +1,127 @@
+/* linear: y = x W^T + bias, W of any number format. */
+#include "host/op_vec.h"
+#include "host/ops.h"
+
+void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+	float *row = whit_alloc((size_t)w->cols * sizeof *row);
+	for (int64_t r = 0; r < w->rows; r++) {
+		whit_mat_decode(w, r, r + 1, row);
+		for (int64_t t = 0; t < T; t++) {
+			double sum = bias ? bias[r] : 0;
+			for (int64_t i = 0; i < w->cols; i++) sum += (double)row[i] * x[t * w->cols + i];
+			y[t * w->rows + r] = (float)sum;
+		}
+	}
+	whit_free(row);
+}
+
+/* The GEMM path. Rows of W are decoded a tile at a time, stay in L2 and are spread over vectors of tokens, so
+ * x is packed once: blocks of DEPTH columns, each cut into panels of as many tokens as registers hold. Sums
+ * run over k in order within a block, then over blocks: an output does not depend on the other tokens.
+ * Not OpenBLAS: on a processor younger than itself it falls back to SSE3 and a third of this speed, and it
+ * would pack x again for every tile. */
+enum {
+	DEPTH = 512,   /* columns of a block: sums of blocks also round less than one long sum */
+	TOKENS = 576,  /* tokens of an item: a multiple of every level's panel (2, 24, 32) */
+	ROWS = 96,     /* rows of W in an item at most: a multiple of 12, one register tile */
+	TILE = 640 << 10, /* bytes of W in an item at most */
+	PAD = 16,      /* between rows of a tile: rows 4096 bytes apart would share one cache set */
+	STEP = 64,     /* columns packed at a time */
+	ROTATE = 8     /* rows of x rotated by an item */
+};
+
+typedef struct linear_job {
+	float *y;
+	const float *x; /* (T, w->width), rotated */
+	int64_t T;
+	const whit_mat *w;
+	const float *bias;
+	int64_t rows;  /* of W, an item */
+	float *packed; /* x in panels */
+	float *tile;   /* per worker: rows * (w->width + PAD) of W, then rows * TOKENS of y */
+	int64_t tile_size;
+	const whit_vec *v;
+} linear_job;
+
+typedef struct rotate_job {
+	float *y;
+	const float *x;
+	int64_t T;
+	const whit_mat *w;
+} rotate_job;
+
+static void rotate_item(void *ctx, int64_t i, int worker) {
+	const rotate_job *j = ctx;
+	(void)worker;
+	int64_t t = i * ROTATE;
+	whit_rotate_cpu(j->w->rot, j->y + t * j->w->width, j->x + t * j->w->cols, WHIT_MIN(ROTATE, j->T - t));
+}
+
+static void gemv_item(void *ctx, int64_t i, int worker) {
+	const linear_job *j = ctx;
+	(void)worker;
+	int64_t r0 = i * j->rows, r1 = WHIT_MIN(r0 + j->rows, j->w->rows);
+	j->w->spec.fmt->gemv(j->w, r0, r1, j->x, (int)j->T, j->y, j->w->rows);
+	for (int64_t t = 0; j->bias && t < j->T; t++)
+		for (int64_t r = r0; r < r1; r++) j->y[t * j->w->rows + r] += j->bias[r];
+}
+
+/* Where the panel of tokens [t, ...) of column block k stands: blocks one after another, panels within. */
+static int64_t panel_at(const linear_job *j, int64_t k, int64_t t) {
+	int64_t padded = (j->T + j->v->columns - 1) / j->v->columns * j->v->columns;
+	return k * padded + t * WHIT_MIN(DEPTH, j->w->width - k);
+}
+
+static void pack_item(void *ctx, int64_t i, int worker) {
+	const linear_job *j = ctx;
+	(void)worker;
+	int64_t P = j->v->columns, t0 = i * P, n = WHIT_MIN(P, j->T - t0), width = j->w->width;
+	for (int64_t k0 = 0; k0 < width; k0 += DEPTH) {
+		float *p = j->packed + panel_at(j, k0, t0);
+		int64_t depth = WHIT_MIN(DEPTH, width - k0);
+		for (int64_t kk = 0; kk < depth; kk += STEP) /* so that the lines written stay in L1 */
+			for (int64_t t = 0; t < n; t++)
+				for (int64_t k = kk; k < WHIT_MIN(kk + STEP, depth); k++) p[k * P + t] = j->x[(t0 + t) * width + k0 + k];
+	}
+}
+
+static void gemm_item(void *ctx, int64_t item, int worker) {
+	const linear_job *j = ctx;
+	const whit_mat *w = j->w;
+	int64_t blocks = (w->rows + j->rows - 1) / j->rows, P = j->v->columns, ld = w->width + PAD;
+	int64_t r0 = item % blocks * j->rows, n = WHIT_MIN(j->rows, w->rows - r0);
+	int64_t t0 = item / blocks * TOKENS, t1 = WHIT_MIN(t0 + TOKENS, j->T);
+	float *tile = j->tile + worker * j->tile_size, *c = tile + j->rows * ld;
+	for (int64_t i = 0; i < n; i++) w->spec.fmt->decode(w, r0 + i, r0 + i + 1, tile + i * ld);
+	for (int64_t k = 0; k < w->width; k += DEPTH)
+		for (int64_t t = t0; t < t1; t += P)
+			j->v->gemm(n, WHIT_MIN(P, t1 - t), WHIT_MIN(DEPTH, w->width - k), tile + k, ld, 1, j->packed + panel_at(j, k, t), P,
+			           c + t - t0, TOKENS, k > 0);
+	for (int64_t t = t0; t < t1; t++)
+		for (int64_t i = 0; i < n; i++) j->y[t * w->rows + r0 + i] = c[i * TOKENS + t - t0] + (j->bias ? j->bias[r0 + i] : 0);
+}
+
+void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias, whit_arena *scratch) {
+	linear_job j = { .y = y, .x = x, .T = T, .w = w, .bias = bias, .v = whit_vec_get() };
+	if (w->rot) {
+		rotate_job r = { whit_take(scratch, T * w->width), x, T, w };
+		whit_items((T + ROTATE - 1) / ROTATE, ROTATE * w->width * 16, rotate_item, &r);
+		j.x = r.y;
+	}
+	if (T <= WHIT_GEMV_MAX && w->spec.fmt->gemv) {
+		/* about 64 KB of weights an item: enough to be worth handing out, small enough to balance */
+		j.rows = WHIT_MAX(8, WHIT_MIN(256, 65536 / (int64_t)WHIT_MAX(w->row_bytes[0], 1)) / 8 * 8);
+		whit_items((w->rows + j.rows - 1) / j.rows, j.rows * w->width * T, gemv_item, &j);
+		return;
+	}
+	int64_t P = j.v->columns, panels = (T + P - 1) / P;
+	/* Many rows read x less often, few balance threads; the result is the same. */
+	int64_t fit = TILE / (int64_t)sizeof(float) / w->width, share = w->rows / (8 * whit_threads());
+	j.rows = WHIT_MAX(12, WHIT_MIN(ROWS, WHIT_MIN(fit, share)) / 12 * 12);
+	j.packed = whit_take(scratch, panels * P * w->width);
+	j.tile_size = j.rows * (w->width + PAD + TOKENS);
+	j.tile = whit_take(scratch, j.tile_size * whit_threads());
+	whit_items(panels, P * w->width, pack_item, &j);
+	int64_t blocks = (w->rows + j.rows - 1) / j.rows;
+	whit_items(blocks * ((T + TOKENS - 1) / TOKENS), j.rows * w->width * WHIT_MIN(T, TOKENS), gemm_item, &j);
+}

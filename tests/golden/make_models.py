@@ -1,0 +1,94 @@
+"""Small random checkpoints of each architecture and what transformers makes of them.
+
+    python make_models.py [NAME ...]          random checkpoints: models/NAME/ and models/NAME.golden.safetensors
+    python make_models.py --trained ROOT      logits of the trained models under ROOT: models/trained-NAME.golden.safetensors
+
+Needs torch and transformers. The golden file holds `tokens` (I32) and `logits` (F32; row i is the prediction
+after tokens 0..i; for long prompts only the rows named by `rows`). Maths in float32 on the stored weights,
+eager attention.
+"""
+import json, os, sys
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoConfig
+
+HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "models")
+SIZES = dict(vocab_size=96, hidden_size=32, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
+             num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2)
+LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+# name: (config, stored type, bytes per shard, what to change in the written config.json)
+MODELS = {
+    "llama-f32": (dict(model_type="llama"), torch.float32, None, {}),
+    # biases everywhere, untied head, an odd head size, llama3 rope in the old spelling, prompt beyond the original context
+    "llama-bias-llama3-bf16": (dict(model_type="llama", attention_bias=True, mlp_bias=True, head_dim=10, rope_theta=500000.0,
+                                    rope_scaling=LLAMA3), torch.bfloat16, None,
+                               dict(rope_parameters=None, rope_theta=500000.0, rope_scaling=LLAMA3)),
+    "llama-tied-linear-f16": (dict(model_type="llama", tie_word_embeddings=True, num_key_value_heads=4,
+                                   rope_scaling=dict(type="linear", factor=2.5)), torch.float16, None,
+                              dict(rope_parameters=None, rope_scaling=dict(type="linear", factor=2.5))),
+    "llama-yarn-f16": (dict(model_type="llama", rope_theta=1000.0, tie_word_embeddings=True, rope_parameters=dict(
+                            rope_type="yarn", rope_theta=1000.0, factor=4.0, original_max_position_embeddings=32)),
+                       torch.float16, None, {}),
+    "qwen2-bf16-sharded": (dict(model_type="qwen2", rope_theta=1000000.0), torch.bfloat16, 12000, {}),
+    "qwen2-window-f16": (dict(model_type="qwen2", use_sliding_window=True, sliding_window=9, max_window_layers=1,
+                              tie_word_embeddings=True), torch.float16, None, {}),
+    "qwen3-bf16": (dict(model_type="qwen3", head_dim=16, tie_word_embeddings=True, rope_theta=1000000.0), torch.bfloat16, None, {}),
+    "qwen3-bias-f32": (dict(model_type="qwen3", head_dim=12, attention_bias=True, num_key_value_heads=1), torch.float32, None, {}),
+}
+
+
+def logits_of(path, tokens):
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        return model(torch.tensor([tokens])).logits[0].float()
+
+
+def golden(name, path, tokens, rows):
+    logits = logits_of(path, tokens)[rows].contiguous()
+    save_file({"tokens": torch.tensor(tokens, dtype=torch.int32), "rows": torch.tensor(rows, dtype=torch.int32), "logits": logits},
+              os.path.join(HERE, name + ".golden.safetensors"))
+    print(name, tuple(logits.shape), "std %.3f" % logits.std().item())
+
+
+def make(name):
+    config, dtype, shard, written = MODELS[name]
+    config = dict(SIZES, **config)
+    torch.manual_seed(sum(map(ord, name)))
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).eval()
+    with torch.no_grad():  # far from the all-ones, all-zeros start, so that every weight matters
+        for key, p in model.named_parameters():
+            p.copy_(torch.randn_like(p) * (0.3 if p.ndim == 2 else 0.2) + (1.0 if key.endswith("norm.weight") else 0.0))
+    path = os.path.join(HERE, name)
+    model.to(dtype).save_pretrained(path, max_shard_size=shard or "1GB")
+    for extra in ("generation_config.json",):
+        if os.path.exists(os.path.join(path, extra)):
+            os.remove(os.path.join(path, extra))
+    if written:
+        file = os.path.join(path, "config.json")
+        c = json.load(open(file))
+        c.update(written)
+        c = {k: v for k, v in c.items() if v is not None}
+        json.dump(c, open(file, "w"), indent=2)
+    tokens = torch.randint(0, config["vocab_size"], (72,)).tolist()
+    golden(name, path, tokens, list(range(0, 72, 1)))
+
+
+def trained(root):
+    text = "Once upon a time, there was a little girl named Lily."
+    from tokenizers import Tokenizer
+    for name in sorted(os.listdir(root)):
+        path = os.path.join(root, name)
+        if not os.path.exists(os.path.join(path, "config.json")):
+            continue
+        tokens = Tokenizer.from_file(os.path.join(path, "tokenizer.json")).encode(text).ids
+        rows = sorted({0, 1, len(tokens) // 2, len(tokens) - 1})
+        golden("trained-" + name, path, tokens, rows)
+
+
+if __name__ == "__main__":
+    os.makedirs(HERE, exist_ok=True)
+    if sys.argv[1:2] == ["--trained"]:
+        trained(sys.argv[2])
+    else:
+        for name in sys.argv[1:] or MODELS:
+            make(name)
