@@ -28,9 +28,12 @@ float whit_scale_round(double s, int scale_f32, int *bad);
 /* Stores a value that whit_scale_round returned as scale g of row r. */
 void whit_scale_put(const whit_mat *m, int64_t r, int64_t g, float s);
 
-/* whit_format's decode and gemv: plain (double sums), and the fastest this CPU has. Decoded values are the
- * same bits; sums differ within whit_codes_gemv's bound: |y - y'| <= (n + 4) 2^-23 sum |w x|, n = width / 16 + 8,
- * since no chain of float additions is longer than the terms of one lane and the final reduction. */
+/* whit_format's decode and gemv: plain (double sums), and the fastest this CPU has. Decoded values are the same
+ * bits at every level. A fast sum runs in 8 or 16 lanes, so no value passes through more than width / 8 additions,
+ * a scale product and the final reduction, each of relative error 2^-24 twice over:
+ *   |y - exact| <= (width / 8 + 12) 2^-23 sum |w x|.
+ * y of a token does not depend on T or on [r0, r1). The cost of a call outside its rows is about that of 5 rows,
+ * so give it 64 or more. */
 void whit_codes_decode_plain(const whit_codes *c, int64_t r0, int64_t r1, float *out);
 void whit_codes_gemv_plain(const whit_codes *c, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy);
 void whit_codes_decode(const whit_codes *c, int64_t r0, int64_t r1, float *out);

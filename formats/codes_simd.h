@@ -148,6 +148,7 @@ INLINE void natural_rows(const uint8_t *const *p, int64_t n, const int as, const
 			vf w[4];
 			WHIT_UNROLL for (int q = 0; q < R; q++) {
 				w[q] = load_as(p[q] + i * e, as, level);
+				_mm_prefetch((const char *)p[q] + R * n * e + i * e, _MM_HINT_T0); /* as in packed_rows */
 				if (s) w[q] = mul(w[q], scale[q]);
 			}
 			WHIT_UNROLL for (int u = 0; u < T; u++) {

@@ -13,7 +13,7 @@ TARGET void LEVEL(whit_fwht)(float *x, int64_t rows, int64_t n) {
 	for (float *end = x + rows * n; x < end; x += n) {
 		for (int64_t i = 0; i < n; i += W) {
 			vf v = ld(x + i);
-			WHIT_UNROLL for (int s = 0; 1 << s < W; s++) v = lane_stage(v, 1 << s, sign[s]);
+			for (int s = 0; 1 << s < W; s++) v = lane_stage(v, 1 << s, sign[s]);
 			st(x + i, v);
 		}
 		int64_t h = W;

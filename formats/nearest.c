@@ -64,8 +64,8 @@ static void step_plain(uint8_t *code, const float *y, int64_t n, float step, int
 
 #if WHIT_SIMD
 #define PICK(name, ...) \
-	(whit_cpu_level() >= 2 ? whit_nearest_##name##_avx512(__VA_ARGS__) : whit_cpu_level() == 1 ? whit_nearest_##name##_avx2(__VA_ARGS__) \
-	 : name##_plain(__VA_ARGS__))
+	(whit_cpu_level() >= 2 ? whit_nearest_##name##_avx512(__VA_ARGS__) \
+	 : whit_cpu_level() == 1 ? whit_nearest_##name##_avx2(__VA_ARGS__) : name##_plain(__VA_ARGS__))
 #else
 #define PICK(name, ...) name##_plain(__VA_ARGS__)
 #endif

@@ -40,7 +40,8 @@ enum { DENSE_MAX = 32768 }; /* dim^2 floats twice: 8 GB */
 int whit_rotation_plan(whit_rotation_spec *s, int kind, uint64_t seed, int64_t dim, int64_t group, whit_err *e) {
 	*s = (whit_rotation_spec){ .kind = kind, .seed = seed, .dim = dim, .block = dim, .base = 1 };
 	if (kind < 0 || kind >= WHIT_COUNT(kind_names) || dim < 1 || group < 0)
-		return whit_fail(e, WHIT_EUSAGE, "rotation: kind %d, width %lld, group %lld: is impossible", kind, (long long)dim, (long long)group);
+		return whit_fail(e, WHIT_EUSAGE, "rotation: kind %d, width %lld, group %lld: is impossible", kind, (long long)dim,
+		                 (long long)group);
 	int64_t g = group ? group : dim, pad = WHIT_MAX(group, 128);
 	if (kind == WHIT_ROT_NONE) return 0;
 	if (kind == WHIT_ROT_HAAR_QR) {
@@ -99,7 +100,8 @@ static int haar_make(float *pi, int64_t d, uint64_t seed, whit_err *e) {
 	size_t n = (size_t)(d * d);
 	whit_mt_seed(&mt, seed);
 	whit_mt_randn(&mt, pi, d * d);
-	double *a = whit_alloc(n * sizeof(double)), *tau = whit_alloc((size_t)d * sizeof(double)), *sign = whit_alloc((size_t)d * sizeof(double));
+	double *a = whit_alloc(n * sizeof(double));
+	double *tau = whit_alloc((size_t)d * sizeof(double)), *sign = whit_alloc((size_t)d * sizeof(double));
 	for (int64_t i = 0; i < d; i++)
 		for (int64_t j = 0; j < d; j++) a[i + j * d] = pi[i * d + j]; /* column-major */
 	lapack_int k = (lapack_int)d;
@@ -111,7 +113,8 @@ static int haar_make(float *pi, int64_t d, uint64_t seed, whit_err *e) {
 	whit_free(sign);
 	whit_free(tau);
 	whit_free(a);
-	return bad ? whit_fail(e, WHIT_EINTERNAL, "rotation haar_qr: QR of %lld x %lld failed (%d)", (long long)d, (long long)d, (int)bad) : 0;
+	if (bad) return whit_fail(e, WHIT_EINTERNAL, "rotation haar_qr: QR of width %lld failed (%d)", (long long)d, (int)bad);
+	return 0;
 }
 
 static int check_spec(const whit_rotation_spec *s, int dense, whit_err *e) {
@@ -119,8 +122,8 @@ static int check_spec(const whit_rotation_spec *s, int dense, whit_err *e) {
 	switch (s->kind) {
 	case WHIT_ROT_NONE: break;
 	case WHIT_ROT_HADAMARD:
-		ok = ok && s->block >= 1 && s->block <= (INT64_C(1) << 30) && (s->base == 1 || s->base == 12 || s->base == 20 || s->base == 28)
-		     && s->block % s->base == 0 && is_pow2(s->block / s->base);
+		ok = ok && s->block >= 1 && s->block <= (INT64_C(1) << 30);
+		ok = ok && (s->base == 1 || s->base == 12 || s->base == 20 || s->base == 28) && s->block % s->base == 0 && is_pow2(s->block / s->base);
 		break;
 	case WHIT_ROT_HAAR_QR: ok = ok && s->dim <= DENSE_MAX && s->block == s->dim; break;
 	case WHIT_ROT_TQ3: ok = ok && is_pow2(s->block) && s->block <= 65536; break;
