@@ -8,9 +8,6 @@
 #include "formats/codebook.h"
 #include "host/ops.h"
 
-/* OpenBLAS exports this; Debian's cblas.h declares it only in some builds. */
-extern void openblas_set_num_threads(int n);
-
 static void fill_normal(float *x, int64_t n, uint64_t key) {
 	whit_rng r;
 	whit_rng_key(&r, 7, key, 0);

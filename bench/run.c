@@ -1,6 +1,7 @@
 /* run: the clock, the roofs, the table and the JSON. */
 #define _GNU_SOURCE
 #include "bench/run.h"
+#include <cblas.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -88,8 +89,9 @@ void bench_begin(bench_run *b, double seconds) {
 	b->llc = last_level_cache();
 	b->copy = roof(b->llc, seconds, 1);
 	b->read = roof(b->llc, seconds, 0);
-	printf("roofs: copy %.1f GB/s (read + written), read %.1f GB/s, %d threads, %s; LLC %zu MiB\n", b->copy / 1e9,
-	       b->read / 1e9, whit_threads(), whit_cpu_level_name(whit_cpu_level()), b->llc >> 20);
+	printf("roofs: copy %.1f GB/s (read + written), read %.1f GB/s, %d threads, %s; LLC %zu MiB; OpenBLAS kernels: %s\n",
+	       b->copy / 1e9, b->read / 1e9, whit_threads(), whit_cpu_level_name(whit_cpu_level()), b->llc >> 20,
+	       openblas_get_corename());
 	printf("%-44s %11s %9s %9s %10s %6s %6s\n", "case", "median", "GB/s", "GFLOP/s", "Mweights/s", "R", "C");
 }
 
@@ -157,9 +159,9 @@ int bench_end(bench_run *b, const char *path, whit_err *e) {
 	if (path) {
 		char cpu[128];
 		cpu_name(cpu);
-		json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:i, s:I, s:f, s:f, s:f, s:b, s:O}", "format_version", 1, "program",
+		json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:f, s:f, s:f, s:b, s:O}", "format_version", 1, "program",
 		                      WHIT_VERSION, "device", cpu, "vector_level", whit_cpu_level_name(whit_cpu_level()),
-		                      "compiler", __VERSION__, "threads", whit_threads(), "llc_bytes", (json_int_t)b->llc,
+		                      "openblas", openblas_get_config(), "compiler", __VERSION__, "threads", whit_threads(), "llc_bytes", (json_int_t)b->llc,
 		                      "copy_bytes_per_s", b->copy, "read_bytes_per_s", b->read, "copy_end_bytes_per_s",
 		                      b->copy_end, "drift", fabs(drift) > 0.03, "rows", rows);
 		rc = whit_json_write(j, path, e);

@@ -246,7 +246,7 @@ static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx,
 	for (int i = 0; i < 2; i++) {
 		const whit_model *x = i ? ref : m;
 		if (x && x->context > 0 && ctx > x->context)
-			return whit_fail(e, WHIT_EINPUT, "%s: context is %lld, need at most the model's %lld", x->ckpt.path,
+			return whit_fail(e, WHIT_EUSAGE, "%s: context is %lld, need at most the model's %lld", x->ckpt.path,
 			                 (long long)ctx, (long long)x->context);
 	}
 	return 0;
@@ -271,7 +271,7 @@ static int prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const w
 			return whit_fail(e, WHIT_EINPUT, "%s: token %lld is id %d, need one below the model's vocabulary %lld", name,
 			                 (long long)i, ids->id[i], (long long)r->vocab);
 	if ((rc = whit_windows_make(ws, r->mode, ids->n, r->ctx, r->stride, whit_tok_adds_bos(tok), e)))
-		return whit_fail_in(e, "%s", name);
+		return rc == WHIT_EUSAGE ? rc : whit_fail_in(e, "%s", name); /* a wrong option is not the text's fault */
 	if (ws->scored < WHIT_FEW_TOKENS)
 		return whit_fail(e, WHIT_EINPUT, "%s: gives %lld positions to score, need at least %d for statistics", name,
 		                 (long long)ws->scored, WHIT_FEW_TOKENS);

@@ -110,9 +110,7 @@ static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int 
 	uint8_t *code = whit_alloc((size_t)m->width);
 	for (int64_t g = 0, i = 0; g < c.groups; g++, i += c.group) {
 		int64_t n = WHIT_MIN(c.group, m->width - i);
-		float e = 0, s = 0;
-		for (int64_t j = i; j < i + n; j++)
-			if (fabsf(w[j]) > fabsf(e)) e = w[j];
+		float e = whit_nearest_peak(w + i, n), s = 0;
 		*zero_groups += e == 0;
 		if (e != 0) s = whit_scale_round(choose_step(w + i, imp ? imp + i : NULL, n, c.bits, e), m->scale_f32, &bad);
 		if (s != 0) whit_nearest_step(code + i, w + i, n, s, -top, top - 1);

@@ -6,6 +6,8 @@
 
 /* sum y[i]^2 */
 double whit_nearest_norm2(const float *y, int64_t n);
+/* The first of the values of largest magnitude; 0 where all are 0. */
+float whit_nearest_peak(const float *y, int64_t n);
 /* code[i] = number of the `count` ascending boundaries strictly below y[i]; count = (1 << bits) - 1 <= 255. */
 void whit_nearest_search(uint8_t *code, const float *y, int64_t n, const double *boundary, int bits);
 /* *yc = sum imp y c, *cc = sum imp c^2 with c = level[code]; imp NULL = 1. level holds 1 << bits. */

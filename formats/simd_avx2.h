@@ -30,7 +30,7 @@ INLINE float sum(vf v) {
 INLINE vf magnitude(vf v) { return _mm256_andnot_ps(set1(-0.0f), v); }
 INLINE vf larger(vf a, vf b) { return _mm256_max_ps(a, b); }
 INLINE vf smaller(vf a, vf b) { return _mm256_min_ps(a, b); }
-INLINE vf nearest(vf v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE vf rounded(vf v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 INLINE vf ld_f16(const void *p) { return _mm256_cvtph_ps(_mm_loadu_si128(p)); }
 INLINE vf ld_bf16(const void *p) {
 	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128(p)), 16));

@@ -26,7 +26,7 @@ INLINE float sum(vf v) { return _mm512_reduce_add_ps(v); }
 INLINE vf magnitude(vf v) { return _mm512_abs_ps(v); }
 INLINE vf larger(vf a, vf b) { return _mm512_max_ps(a, b); }
 INLINE vf smaller(vf a, vf b) { return _mm512_min_ps(a, b); }
-INLINE vf nearest(vf v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE vf rounded(vf v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 INLINE vf ld_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
 INLINE vf ld_bf16(const void *p) {
 	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256(p)), 16));

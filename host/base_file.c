@@ -14,10 +14,11 @@
 
 enum { BUFFER = 1 << 20 };
 
+/* A place that cannot be created is the user's choice of name; a file that cannot be read is input. */
 static int io_error(whit_err *e, const char *verb, const char *path) {
-	int no = errno, code = no == ENOSPC || no == EDQUOT || no == EFBIG || no == EIO || no == EMFILE || no == ENOMEM
-	                           ? WHIT_ERESOURCE
-	                           : WHIT_EINPUT;
+	int no = errno, code = WHIT_EINPUT;
+	if (no == ENOSPC || no == EDQUOT || no == EFBIG || no == EIO || no == EMFILE || no == ENOMEM) code = WHIT_ERESOURCE;
+	else if (!strcmp(verb, "create")) code = WHIT_EUSAGE;
 	return whit_fail(e, code, "%s: cannot %s: %s", path, verb, strerror(no));
 }
 

@@ -182,7 +182,8 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	whit_eval_result r = {0};
 	whit_report rep = {.command = command, .model = m, .ref = ref, .compute = a->compute, .text = a->text, .result = &r,
 	                   .prompt = p->line, .cosine = cosine, .n_prompt = p->n, .samples = samples};
-	int rc = ref ? check_tokenizers(tok, a, text, e) : 0;
+	/* unequal vocabularies are whit_eval_run's to refuse */
+	int rc = ref && ref->vocab == m->vocab ? check_tokenizers(tok, a, text, e) : 0;
 	if (!rc) rc = whit_eval_run(&r, m, ref, tok, (const char *)text->data, text->bytes, &o, e);
 	if (!rc && ref) rc = whit_eval_prompts(m, ref, tok, p->line, p->n, cosine, e);
 	if (!rc && samples) rc = samples_make(samples, m, ref, tok, p, a->samples, e);

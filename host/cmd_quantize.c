@@ -20,13 +20,20 @@ typedef struct options {
 	int embeddings, plan, force;
 } options;
 
+/* --help ends with what there is to choose from, read off the tables. */
+static void print_tables(void) {
+	printf("\nmethods:\n");
+	for (int i = 0; whit_methods[i]; i++) printf("  %-22s %s\n", whit_methods[i]->name, whit_methods[i]->help);
+	printf("\nformats:\n");
+	for (int i = 0; whit_formats[i]; i++) printf("  %-22s %s\n", whit_formats[i]->name, whit_formats[i]->help);
+}
+
 static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	*o = (options){.method = "turboquant", .seed = 42, .samples = 32};
 	const whit_opt table[] = {
 	    {"MODEL", 's', NULL, "Hugging Face directory of the model", &o->model, 1},
 	    {"OUT", 's', NULL, "directory to write; must not exist", &o->out, 1},
-	    {"--format", 's', "F", "number format of the linears of blocks: tq4, tq3g128, int8, ... (required without --recipe; "
-	                           "with one, of what its lines do not match)", &o->format, 0},
+	    {"--format", 's', "F", "number format of the linears of blocks (with --recipe: of what it does not match)", &o->format, 0},
 	    {"--method", 's', "M", "how codes are chosen: turboquant or nearest (default turboquant)", &o->method, 0},
 	    {"--recipe", 's', "FILE", "lines 'pattern format [key=value ...]', first match final", &o->recipe, 0},
 	    {"--rotation", 's', "K", "none, hadamard or haar_qr (default: the method's)", &o->rotation, 0},
@@ -44,6 +51,7 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	    {NULL, 0, NULL, NULL, NULL, 0},
 	};
 	int rc = whit_options("quantize", "quantize a checkpoint below 16 bits into an output directory", table, argc, argv, e);
+	if (rc == 1) print_tables();
 	if (rc) return rc;
 	if (!o->format && !o->recipe)
 		return whit_fail(e, WHIT_EUSAGE, "quantize: --format is missing, need it or --recipe\nsee whit quantize --help");

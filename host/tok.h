@@ -50,7 +50,7 @@ typedef struct tok_scan {
 	int any;
 } tok_scan;
 int whit_scan_next(tok_scan *s, const tok_find *f, tok_matcher *m, whit_err *e); /* 1 match, 0 none left, or error */
-int whit_scan_plain(tok_scan *s, const char *text, size_t n); /* the same for a plain string */
+int whit_scan_plain(tok_scan *s, const char *text, size_t n);                    /* the same for a plain string */
 
 /* ---- cutting ---- */
 typedef struct tok_piece {
@@ -88,10 +88,10 @@ typedef struct tok_merge {
 	int32_t id;
 } tok_merge;
 typedef struct tok_work {
-	tok_text a, b;    /* a step reads a, writes b, swaps */
-	tok_bytes kept;   /* a section's normalized text, while its parts are cut */
+	tok_text a, b;  /* a step reads a, writes b, swaps */
+	tok_bytes kept; /* a section's normalized text, while its parts are cut */
 	tok_matcher match;
-	int32_t *cp;      /* code points of a stretch in normalization */
+	int32_t *cp; /* code points of a stretch in normalization */
 	int64_t n_cp, room_cp;
 	tok_symbol *sym;
 	int64_t room_sym;
@@ -112,19 +112,19 @@ typedef struct tok_word {
 typedef struct tok_pair {
 	uint64_t key; /* left id << 32 | right id */
 	uint32_t rank;
-	int32_t id;   /* -1: the slot is free */
+	int32_t id; /* -1: the slot is free */
 } tok_pair;
 enum { TOK_SEAMS = 1 << 18 };
 enum { TOK_LOW = 0x180 }; /* GPT-2's alphabet and Latin lie below: their ids come from a table */
 typedef struct tok_bpe {
 	tok_word *word; /* [n_word] by id; texts in mem */
 	int64_t n_word;
-	int32_t *slot;  /* open hash of text to id, model tokens only; -1 free */
+	int32_t *slot; /* open hash of text to id, model tokens only; -1 free */
 	uint64_t slot_mask;
 	tok_pair *pair;
 	uint64_t pair_mask;
 	int32_t low[TOK_LOW];
-	int32_t byte[256]; /* ids of <0x00> ... with byte_fallback, else -1 */
+	int32_t byte[256];           /* ids of <0x00> ... with byte_fallback, else -1 */
 	uint8_t seam[TOK_SEAMS / 8]; /* hashed pairs of characters that stand side by side in some token */
 	int32_t unk;
 	int fuse_unk, ignore_merges;
@@ -135,7 +135,8 @@ int whit_bpe_read(tok_bpe *b, const json_t *model, int64_t room_id, const char *
 void whit_bpe_free(tok_bpe *b);
 int32_t whit_bpe_find(const tok_bpe *b, const char *p, size_t n); /* -1: no such model token */
 /* Appends the ids of one piece. */
-int whit_bpe_encode(const tok_bpe *b, tok_work *w, const char *p, size_t n, whit_ids *out, const char *name, whit_err *e);
+int whit_bpe_encode(const tok_bpe *b, tok_work *w, const char *p, size_t n, whit_ids *out, const char *name,
+                    whit_err *e);
 
 /* ---- decoding ---- */
 typedef struct tok_undo {
@@ -149,6 +150,7 @@ typedef struct tok_decoder {
 	int n, room;
 	int none; /* no decoder: tokens joined by spaces */
 } tok_decoder;
-int whit_tok_decoder_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e);
-char *whit_decoder_run(const tok_decoder *d, const tok_bpe *b, const int32_t *ids, int64_t n, int skip_special, size_t *len);
+int whit_undo_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e);
+char *whit_undo_run(const tok_decoder *d, const tok_bpe *b, const int32_t *ids, int64_t n, int skip_special,
+                    size_t *len);
 #endif

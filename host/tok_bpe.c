@@ -2,8 +2,8 @@
  * the fallbacks of Hugging Face's BPE model). Characters are the first symbols; the pair of lowest rank, the
  * leftmost of equals, merges next. A heap holds candidate pairs, so a piece of n characters costs n log n even
  * where a text is one piece (SentencePiece-style files without pre-tokenizer). Such a piece is cut first
- * between characters that no token holds side by side: no merge can cross, and short heaps stay in cache. Refuses dropout, subword
- * prefixes and suffixes, and models other than BPE. */
+ * between characters that no token holds side by side: no merge can cross, and short heaps stay in cache. Refuses
+ * dropout, subword prefixes and suffixes, and models other than BPE. */
 #include <stdio.h>
 #include "host/tok.h"
 
@@ -33,11 +33,13 @@ static int read_vocab(tok_bpe *b, const json_t *vocab, int64_t room_id, const ch
 	int64_t top = room_id, count = (int64_t)json_object_size(vocab), bytes = 0;
 	json_object_foreach((json_t *)vocab, key, v) {
 		if (!json_is_integer(v))
-			return whit_fail(e, WHIT_EINPUT, "%s: vocab: token \"%.100s\" is %s, need an integer", file, key, whit_json_kind(v));
+			return whit_fail(e, WHIT_EINPUT, "%s: vocab: token \"%.100s\" is %s, need an integer", file,
+			                 key, whit_json_kind(v));
 		int64_t id = json_integer_value(v);
 		if (id < 0 || id >= count * 8 + 4096) /* ids index tables, here and in the model */
-			return whit_fail(e, WHIT_EINPUT, "%s: vocab: token \"%.100s\" has id %lld, need 0 to %lld for %lld tokens", file, key,
-			                 (long long)id, (long long)(count * 8 + 4095), (long long)count);
+			return whit_fail(e, WHIT_EINPUT,
+			                 "%s: vocab: token \"%.100s\" has id %lld, need 0 to %lld for %lld tokens",
+			                 file, key, (long long)id, (long long)(count * 8 + 4095), (long long)count);
 		top = WHIT_MAX(top, id + 1);
 		bytes += (int64_t)strlen(key);
 	}
@@ -51,7 +53,8 @@ static int read_vocab(tok_bpe *b, const json_t *vocab, int64_t room_id, const ch
 		int32_t id = (int32_t)json_integer_value(v);
 		size_t n = strlen(key);
 		if (b->word[id].p)
-			return whit_fail(e, WHIT_EINPUT, "%s: vocab: id %d is both \"%.100s\" and \"%.100s\"", file, id, b->word[id].p, key);
+			return whit_fail(e, WHIT_EINPUT, "%s: vocab: id %d is both \"%.100s\" and \"%.100s\"", file, id,
+			                 b->word[id].p, key);
 		memcpy(text, key, n);
 		b->word[id] = (tok_word){.p = text, .n = n};
 		b->slot[find_slot(b, key, n)] = id;
@@ -100,8 +103,9 @@ static int read_merges(tok_bpe *b, const json_t *merges, const char *file, whit_
 		const char *l, *r;
 		size_t nl, nr;
 		if (!merge_sides(m, &l, &nl, &r, &nr)) {
-			rc = whit_fail(e, WHIT_EINPUT, "%s: merges: entry %zu is %s, need \"LEFT RIGHT\" or [\"LEFT\", \"RIGHT\"]", file, rank,
-			               json_is_string(m) ? json_string_value(m) : whit_json_kind(m));
+			rc = whit_fail(e, WHIT_EINPUT,
+			               "%s: merges: entry %zu is %s, need \"LEFT RIGHT\" or [\"LEFT\", \"RIGHT\"]",
+			               file, rank, json_is_string(m) ? json_string_value(m) : whit_json_kind(m));
 			break;
 		}
 		both.n = 0;
@@ -111,12 +115,14 @@ static int read_merges(tok_bpe *b, const json_t *merges, const char *file, whit_
 		if (a < 0 || c < 0 || id < 0) {
 			const char *what = a < 0 ? l : c < 0 ? r : both.p;
 			size_t len = a < 0 ? nl : c < 0 ? nr : both.n;
-			rc = whit_fail(e, WHIT_EINPUT, "%s: merges: entry %zu needs token \"%.*s\", the vocabulary has none", file, rank,
-			               (int)WHIT_MIN(len, 100), what ? what : "");
+			rc = whit_fail(e, WHIT_EINPUT,
+			               "%s: merges: entry %zu needs token \"%.*s\", the vocabulary has none", file,
+			               rank, (int)WHIT_MIN(len, 100), what ? what : "");
 			break;
 		}
 		uint64_t key = (uint64_t)a << 32 | (uint32_t)c;
-		*find_pair(b, key) = (tok_pair){key, (uint32_t)rank, id}; /* of a merge listed twice, the later rank counts */
+		*find_pair(b, key) =
+		        (tok_pair){key, (uint32_t)rank, id}; /* of a merge listed twice, the later rank counts */
 	}
 	whit_bytes_free(&both);
 	return rc;
@@ -164,7 +170,9 @@ static int read_unk(tok_bpe *b, const json_t *model, const char *file, whit_err 
 	b->unk = -1;
 	if (rc || !unk || !*unk) return rc;
 	b->unk = whit_bpe_find(b, unk, strlen(unk));
-	return b->unk >= 0 ? 0 : whit_fail(e, WHIT_EINPUT, "%s: unk_token is \"%s\", the vocabulary has none such", file, unk);
+	return b->unk >= 0
+	               ? 0
+	               : whit_fail(e, WHIT_EINPUT, "%s: unk_token is \"%s\", the vocabulary has none such", file, unk);
 }
 
 static void fill_tables(tok_bpe *b, int fallback) {
@@ -265,11 +273,13 @@ static int64_t first_symbols(const tok_bpe *b, tok_work *w, const char *p, size_
 		}
 		for (size_t j = 0; j < k; j++) bytes &= b->byte[(uint8_t)p[i + j]] >= 0;
 		if (bytes) {
-			for (size_t j = 0; j < k; j++) count = add_symbol(w, count, b->byte[(uint8_t)p[i + j]], NO_CHAR);
+			for (size_t j = 0; j < k; j++)
+				count = add_symbol(w, count, b->byte[(uint8_t)p[i + j]], NO_CHAR);
 			unknown = 0;
 		} else if (b->unk < 0) {
-			return whit_fail(e, WHIT_EINPUT, "%s: text has \"%.*s\" (first byte %02x), the vocabulary has no token for it", name,
-			                 valid ? (int)k : 0, p + i, (uint8_t)p[i]);
+			return whit_fail(e, WHIT_EINPUT,
+			                 "%s: text has \"%.*s\" (first byte %02x), the vocabulary has no token for it",
+			                 name, valid ? (int)k : 0, p + i, (uint8_t)p[i]);
 		} else if (!unknown || !b->fuse_unk) {
 			count = add_symbol(w, count, b->unk, NO_CHAR);
 			unknown = 1;
@@ -308,13 +318,15 @@ static int merge_run(const tok_bpe *b, tok_work *w, int32_t from, int32_t to, wh
 	return 0;
 }
 
-int whit_bpe_encode(const tok_bpe *b, tok_work *w, const char *p, size_t n, whit_ids *out, const char *name, whit_err *e) {
+int whit_bpe_encode(const tok_bpe *b, tok_work *w, const char *p, size_t n, whit_ids *out, const char *name,
+                    whit_err *e) {
 	int32_t whole = b->ignore_merges ? whit_bpe_find(b, p, n) : -1;
 	if (whole >= 0) {
 		whit_ids_push(out, whole);
 		return 0;
 	}
-	if (n >= INT32_MAX) return whit_fail(e, WHIT_EINPUT, "%s: a piece of text is %zu bytes, need below 2 GiB", name, n);
+	if (n >= INT32_MAX)
+		return whit_fail(e, WHIT_EINPUT, "%s: a piece of text is %zu bytes, need below 2 GiB", name, n);
 	if ((int64_t)n > w->room_sym) {
 		whit_free(w->sym);
 		w->room_sym = (int64_t)n + 64;

@@ -7,7 +7,8 @@
 
 enum { FORM, LOWER, PREPEND, PREFIX, REPLACE, SPLIT, BYTES };
 enum { REMOVED, ISOLATED, WITH_PREVIOUS, WITH_NEXT, CONTIGUOUS };
-static const char *const behavior_name[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+static const char *const behavior_name[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext",
+                                            "Contiguous"};
 enum { MOST_STEPS = 64 };
 
 /* GPT-2's own cut, which ByteLevel makes where use_regex says so. */
@@ -60,8 +61,8 @@ size_t whit_utf8_stretch(const char *p, size_t n, int *valid) {
 }
 
 int whit_is_space(uint32_t c) {
-	return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
-	       c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+	return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xa0 || c == 0x1680 ||
+	       (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
 /* Visible Latin-1 stands for itself; the other 68 bytes, in order, are U+0100 and up (GPT-2's encoder.py). */
@@ -116,8 +117,9 @@ static void add_cp(tok_work *w, uint32_t cp, int options) {
 	for (;;) { /* one code point decomposes into at most 18 */
 		int64_t left = w->room_cp - w->n_cp;
 		int bound = 0;
-		utf8proc_ssize_t k =
-			left ? utf8proc_decompose_char((int32_t)cp, w->cp + w->n_cp, left, (utf8proc_option_t)options, &bound) : 1;
+		utf8proc_ssize_t k = left ? utf8proc_decompose_char((int32_t)cp, w->cp + w->n_cp, left,
+		                                                    (utf8proc_option_t)options, &bound)
+		                          : 1;
 		if (k >= 0 && k <= left) {
 			w->n_cp += k;
 			return;
@@ -133,13 +135,15 @@ static void add_cp(tok_work *w, uint32_t cp, int options) {
 static void order_marks(int32_t *cp, int64_t n) {
 	int32_t *sorted = NULL;
 	for (int64_t i = 0; i < n;) {
-		int64_t from = i, start[257] = {0};
+		int64_t from = i;
 		while (i < n && utf8proc_get_property(cp[i])->combining_class) i++;
 		if (i - from > 1) {
+			int64_t start[257] = {0};
 			if (!sorted) sorted = whit_alloc((size_t)n * sizeof *sorted);
 			for (int64_t k = from; k < i; k++) start[utf8proc_get_property(cp[k])->combining_class + 1]++;
 			for (int c = 0; c < 256; c++) start[c + 1] += start[c];
-			for (int64_t k = from; k < i; k++) sorted[start[utf8proc_get_property(cp[k])->combining_class]++] = cp[k];
+			for (int64_t k = from; k < i; k++)
+				sorted[start[utf8proc_get_property(cp[k])->combining_class]++] = cp[k];
 			memcpy(cp + from, sorted, (size_t)(i - from) * sizeof *cp);
 		}
 		i += i == from;
@@ -212,8 +216,10 @@ static void add_span(const tok_step *s, tok_text *t, int64_t first, size_t at, s
 	if (s->behavior == WITH_PREVIOUS) join = match && !*before;
 	if (s->behavior == WITH_NEXT) join = !match && *before;
 	if (s->behavior == CONTIGUOUS) join = match == *before;
-	if (join && t->n > first) t->piece[t->n - 1].n += n;
-	else if (!(s->behavior == REMOVED && match)) add_piece(t, at, n);
+	if (join && t->n > first)
+		t->piece[t->n - 1].n += n;
+	else if (!(s->behavior == REMOVED && match))
+		add_piece(t, at, n);
 	*before = match;
 }
 
@@ -243,12 +249,21 @@ static void run_bytes(tok_work *w, const char *p, size_t n) {
 static int run_stretch(const tok_step *s, tok_work *w, size_t at, size_t n, whit_err *e) {
 	const char *p = w->a.b.p + at;
 	switch (s->kind) {
-	case FORM: run_form(s, w, p, n); break;
-	case LOWER: run_lower(w, p, n); break;
-	case REPLACE: return run_replace(s, w, p, n, e);
-	case SPLIT: return run_split(s, w, at, n, e);
-	case BYTES: run_bytes(w, p, n); break;
-	default: whit_bytes_add(&w->b.b, p, n);
+	case FORM:
+		run_form(s, w, p, n);
+		break;
+	case LOWER:
+		run_lower(w, p, n);
+		break;
+	case REPLACE:
+		return run_replace(s, w, p, n, e);
+	case SPLIT:
+		return run_split(s, w, at, n, e);
+	case BYTES:
+		run_bytes(w, p, n);
+		break;
+	default:
+		whit_bytes_add(&w->b.b, p, n);
 	}
 	return 0;
 }
@@ -262,9 +277,12 @@ static int run_piece(const tok_step *s, tok_work *w, tok_piece piece, int start,
 		whit_bytes_add(&w->b.b, s->text, s->n);
 	for (size_t i = 0, k; i < piece.n && !rc; i += k) {
 		k = needs_utf8 ? whit_utf8_stretch(p + i, piece.n - i, &valid) : piece.n;
-		if (valid) rc = run_stretch(s, w, piece.at + i, k, e);
-		else if (s->kind == SPLIT) add_piece(&w->b, piece.at + i, k);
-		else whit_bytes_add(&w->b.b, p + i, k);
+		if (valid)
+			rc = run_stretch(s, w, piece.at + i, k, e);
+		else if (s->kind == SPLIT)
+			add_piece(&w->b, piece.at + i, k);
+		else
+			whit_bytes_add(&w->b.b, p + i, k);
 	}
 	if (s->kind != SPLIT && w->b.b.n > from) add_piece(&w->b, from, w->b.b.n - from);
 	return rc;
@@ -334,8 +352,9 @@ int whit_find_read(tok_find *f, const json_t *j, const char *where, whit_arena *
 	if (!rc) rc = whit_json_text(p, where, "String", 0, &text, e);
 	if (!rc) rc = whit_json_text(p, where, "Regex", 0, &regex, e);
 	if (rc) return rc;
-	if (!text == !regex) return whit_fail(e, WHIT_EINPUT, "%s: pattern has %s, need one of String and Regex", where,
-	                                      text ? "both" : "neither");
+	if (!text == !regex)
+		return whit_fail(e, WHIT_EINPUT, "%s: pattern has %s, need one of String and Regex", where,
+		                 text ? "both" : "neither");
 	if (regex) return whit_regex_new(&f->re, regex, where, e);
 	if (!*text) return whit_fail(e, WHIT_EINPUT, "%s: pattern String is empty", where);
 	f->text = whit_take_text(mem, text);
@@ -349,8 +368,10 @@ static int read_behavior(const json_t *j, const char *where, int required, int *
 	if (rc || !name) return rc;
 	for (*out = 0; *out < WHIT_COUNT(behavior_name); ++*out)
 		if (!strcmp(name, behavior_name[*out])) return 0;
-	return whit_fail(e, WHIT_EINPUT, "%s: behavior is %s, need Removed, Isolated, MergedWithPrevious, MergedWithNext "
-	                 "or Contiguous", where, name);
+	return whit_fail(e, WHIT_EINPUT,
+	                 "%s: behavior is %s, need Removed, Isolated, MergedWithPrevious, MergedWithNext "
+	                 "or Contiguous",
+	                 where, name);
 }
 
 static int read_split(tok_steps *s, const json_t *j, const char *where, whit_arena *mem, whit_err *e) {
@@ -384,7 +405,8 @@ static int read_metaspace(tok_steps *s, const json_t *j, const char *where, whit
 		return whit_fail(e, WHIT_EINPUT, "%s: replacement is \"%s\", need one character", where, mark);
 	int first = !strcmp(scheme, "first"), never = !strcmp(scheme, "never") || !legacy;
 	if (!first && !never && strcmp(scheme, "always"))
-		return whit_fail(e, WHIT_EINPUT, "%s: prepend_scheme is %s, need always, first or never", where, scheme);
+		return whit_fail(e, WHIT_EINPUT, "%s: prepend_scheme is %s, need always, first or never", where,
+		                 scheme);
 	tok_step *t = add_step(s, REPLACE);
 	t->find = (tok_find){.text = " ", .n = 1};
 	set_text(t, mark, mem);
@@ -408,11 +430,14 @@ static int read_kind(const tok_steps *s, const json_t *j, const char *where, con
 }
 
 static int read_normalizer(tok_steps *s, const json_t *j, const char *where, whit_arena *mem, whit_err *e) {
-	static const struct { const char *name; int options; } forms[] = {
-		{"NFC", UTF8PROC_STABLE | UTF8PROC_COMPOSE},
-		{"NFD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE},
-		{"NFKC", UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT},
-		{"NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT},
+	static const struct {
+		const char *name;
+		int options;
+	} forms[] = {
+	        {"NFC", UTF8PROC_STABLE | UTF8PROC_COMPOSE},
+	        {"NFD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE},
+	        {"NFKC", UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT},
+	        {"NFKD", UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT},
 	};
 	const char *kind, *text;
 	const json_t *list, *item;
@@ -420,7 +445,7 @@ static int read_normalizer(tok_steps *s, const json_t *j, const char *where, whi
 	int rc = read_kind(s, j, where, "normalizers", &kind, &list, e);
 	if (rc) return WHIT_MIN(rc, 0);
 	json_array_foreach((json_t *)list, i, item) /* nothing if it is no Sequence */
-		if ((rc = read_normalizer(s, item, where, mem, e))) return rc;
+	        if ((rc = read_normalizer(s, item, where, mem, e))) return rc;
 	if (list) return 0;
 	for (i = 0; i < (size_t)WHIT_COUNT(forms); i++)
 		if (!strcmp(kind, forms[i].name)) {
@@ -441,8 +466,10 @@ static int read_normalizer(tok_steps *s, const json_t *j, const char *where, whi
 		set_text(t, text, mem);
 		return whit_find_read(&t->find, j, where, mem, e);
 	}
-	return whit_fail(e, WHIT_EINPUT, "%s: type is %s, known are NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace and "
-	                 "Sequence", where, kind);
+	return whit_fail(e, WHIT_EINPUT,
+	                 "%s: type is %s, known are NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace and "
+	                 "Sequence",
+	                 where, kind);
 }
 
 static int read_pretokenizer(tok_steps *s, const json_t *j, const char *where, whit_arena *mem, whit_err *e) {
@@ -451,8 +478,7 @@ static int read_pretokenizer(tok_steps *s, const json_t *j, const char *where, w
 	size_t i;
 	int rc = read_kind(s, j, where, "pretokenizers", &kind, &list, e);
 	if (rc) return WHIT_MIN(rc, 0);
-	json_array_foreach((json_t *)list, i, item)
-		if ((rc = read_pretokenizer(s, item, where, mem, e))) return rc;
+	json_array_foreach((json_t *)list, i, item) if ((rc = read_pretokenizer(s, item, where, mem, e))) return rc;
 	if (list) return 0;
 	if (!strcmp(kind, "Split")) return read_split(s, j, where, mem, e);
 	if (!strcmp(kind, "ByteLevel")) return read_byte_level(s, j, where, mem, e);
@@ -469,8 +495,10 @@ static int read_pretokenizer(tok_steps *s, const json_t *j, const char *where, w
 	}
 	if (!strcmp(kind, "Whitespace")) return add_split(s, "\\w+|[^\\w\\s]+", REMOVED, 1, where, e);
 	if (!strcmp(kind, "WhitespaceSplit")) return add_split(s, "\\s", REMOVED, 0, where, e);
-	return whit_fail(e, WHIT_EINPUT, "%s: type is %s, known are Split, ByteLevel, Metaspace, Digits, Punctuation, "
-	                 "Whitespace, WhitespaceSplit and Sequence", where, kind);
+	return whit_fail(e, WHIT_EINPUT,
+	                 "%s: type is %s, known are Split, ByteLevel, Metaspace, Digits, Punctuation, "
+	                 "Whitespace, WhitespaceSplit and Sequence",
+	                 where, kind);
 }
 
 static int read_steps(tok_steps *s, const json_t *j, const char *file, const char *key, whit_arena *mem, whit_err *e,

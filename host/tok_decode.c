@@ -63,8 +63,10 @@ static int named_byte(const char *p, size_t n) {
 }
 
 static void undo_strip(tok_bytes *out, const tok_undo *u, const char *p, size_t n) {
-	for (int64_t k = 0; k < u->left && n >= u->n_from && !memcmp(p, u->from, u->n_from); k++) p += u->n_from, n -= u->n_from;
-	for (int64_t k = 0; k < u->right && n >= u->n_from && !memcmp(p + n - u->n_from, u->from, u->n_from); k++) n -= u->n_from;
+	for (int64_t k = 0; k < u->left && n >= u->n_from && !memcmp(p, u->from, u->n_from); k++)
+		p += u->n_from, n -= u->n_from;
+	for (int64_t k = 0; k < u->right && n >= u->n_from && !memcmp(p + n - u->n_from, u->from, u->n_from); k++)
+		n -= u->n_from;
 	whit_bytes_add(out, p, n);
 }
 
@@ -84,7 +86,8 @@ static void undo_one(const tok_undo *u, const parts *a, int64_t i, parts *b) {
 	} else if (u->kind == STRIP) {
 		undo_strip(&b->b, u, p, t.n);
 	} else if (u->kind == METASPACE) {
-		tok_undo first = {.from = u->from, .n_from = u->n_from, .to = u->to, .n_to = i == 0 && u->left ? 0 : u->n_to};
+		tok_undo first = {
+		        .from = u->from, .n_from = u->n_from, .to = u->to, .n_to = i == 0 && u->left ? 0 : u->n_to};
 		undo_replace(&b->b, &first, p, t.n);
 	} else {
 		whit_bytes_add(&b->b, p, t.n);
@@ -92,7 +95,8 @@ static void undo_one(const tok_undo *u, const parts *a, int64_t i, parts *b) {
 	d->n = b->b.n - d->at;
 }
 
-char *whit_decoder_run(const tok_decoder *d, const tok_bpe *b, const int32_t *ids, int64_t n, int skip_special, size_t *len) {
+char *whit_undo_run(const tok_decoder *d, const tok_bpe *b, const int32_t *ids, int64_t n, int skip_special,
+                    size_t *len) {
 	parts x = {0}, y = {0};
 	for (int64_t i = 0; i < n; i++) {
 		if (ids[i] < 0 || ids[i] >= b->n_word || !b->word[ids[i]].p) continue;
@@ -146,7 +150,8 @@ static int read_replace(tok_undo *u, const json_t *j, const char *where, whit_ar
 		return whit_fail(e, WHIT_EINPUT, "%s: Replace has a Regex, need a String", where);
 	}
 	if (strlen(to) > f.n) /* no known file grows text here; so decoding is bounded by the tokens' length */
-		return whit_fail(e, WHIT_EINPUT, "%s: Replace puts \"%.40s\" for \"%.40s\", need no longer text", where, to, f.text);
+		return whit_fail(e, WHIT_EINPUT, "%s: Replace puts \"%.40s\" for \"%.40s\", need no longer text", where,
+		                 to, f.text);
 	u->from = f.text;
 	u->n_from = f.n;
 	u->to = whit_take_text(mem, to);
@@ -188,22 +193,27 @@ static int read_decoder(tok_decoder *d, const json_t *j, const char *where, whit
 	if (d->n >= 64) return whit_fail(e, WHIT_EINPUT, "%s: has more than 64 steps", where);
 	if (!strcmp(kind, "Sequence")) {
 		if ((rc = whit_json_member(j, where, "decoders", 1, JSON_ARRAY, &list, e))) return rc;
-		json_array_foreach((json_t *)list, i, item)
-			if ((rc = read_decoder(d, item, where, mem, e))) return rc;
+		json_array_foreach((json_t *)list, i, item) if ((rc = read_decoder(d, item, where, mem, e))) return rc;
 		return 0;
 	}
 	if (!strcmp(kind, "Replace")) return read_replace(add_undo(d, REPLACE), j, where, mem, e);
 	if (!strcmp(kind, "Strip")) return read_strip(add_undo(d, STRIP), j, where, mem, e);
 	if (!strcmp(kind, "Metaspace")) return read_metaspace(add_undo(d, METASPACE), j, where, mem, e);
-	if (!strcmp(kind, "ByteLevel")) add_undo(d, BYTE_LEVEL);
-	else if (!strcmp(kind, "ByteFallback")) add_undo(d, FALLBACK);
-	else if (!strcmp(kind, "Fuse")) add_undo(d, FUSE);
-	else return whit_fail(e, WHIT_EINPUT, "%s: type is %s, known are ByteLevel, ByteFallback, Fuse, Metaspace, Replace, "
-	                      "Strip and Sequence", where, kind);
+	if (!strcmp(kind, "ByteLevel"))
+		add_undo(d, BYTE_LEVEL);
+	else if (!strcmp(kind, "ByteFallback"))
+		add_undo(d, FALLBACK);
+	else if (!strcmp(kind, "Fuse"))
+		add_undo(d, FUSE);
+	else
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: type is %s, known are ByteLevel, ByteFallback, Fuse, Metaspace, Replace, "
+		                 "Strip and Sequence",
+		                 where, kind);
 	return 0;
 }
 
-int whit_tok_decoder_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e) {
+int whit_undo_read(tok_decoder *d, const json_t *j, const char *file, whit_arena *mem, whit_err *e) {
 	d->none = !j || json_is_null(j);
 	if (d->none) return 0;
 	char *where = whit_format_text("%s: decoder", file);

@@ -30,27 +30,38 @@ struct tok_regex {
 };
 
 #define SPACE "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{3000}"
-#define NOT_SPACE "\\x00-\\x08\\x0e-\\x1f\\x21-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}" \
+#define NOT_SPACE                                                                                                      \
+	"\\x00-\\x08\\x0e-\\x1f\\x21-\\x{84}\\x{86}-\\x{9f}\\x{a1}-\\x{167f}\\x{1681}-\\x{1fff}"                       \
 	"\\x{200b}-\\x{2027}\\x{202a}-\\x{202e}\\x{2030}-\\x{205e}\\x{2060}-\\x{2fff}\\x{3001}-\\x{10ffff}"
 #define WORD_IN "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
 #define WORD WORD_IN "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}" /* outside classes Oniguruma's Latin-1 table adds these */
 #define HEX "0-9a-fA-F"
 
 /* Escapes that need other words: outside a class, inside one (NULL: refused there). */
-static const struct { char c; const char *outside, *inside; } escape[] = {
-	{'s', "[" SPACE "]", SPACE},
-	{'S', "[^" SPACE "]", NOT_SPACE},
-	{'w', "[" WORD "]", WORD_IN},
-	{'W', "[^" WORD "]", NULL},
-	{'h', "[" HEX "]", HEX},
-	{'H', "[^" HEX "]", NULL},
-	{'v', "\\x0b", "\\x0b"},
-	{'b', "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))", "\\x08"},
-	{'B', "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))", NULL},
-	{'A', "\\A", NULL}, {'Z', "\\Z", NULL}, {'z', "\\z", NULL},
-	{'d', "\\d", "\\d"}, {'D', "\\D", "\\D"},
-	{'n', "\\n", "\\n"}, {'r', "\\r", "\\r"}, {'t', "\\t", "\\t"},
-	{'f', "\\f", "\\f"}, {'a', "\\a", "\\a"}, {'e', "\\e", "\\e"},
+static const struct {
+	char c;
+	const char *outside, *inside;
+} escape[] = {
+        {'s', "[" SPACE "]", SPACE},
+        {'S', "[^" SPACE "]", NOT_SPACE},
+        {'w', "[" WORD "]", WORD_IN},
+        {'W', "[^" WORD "]", NULL},
+        {'h', "[" HEX "]", HEX},
+        {'H', "[^" HEX "]", NULL},
+        {'v', "\\x0b", "\\x0b"},
+        {'b', "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))", "\\x08"},
+        {'B', "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))", NULL},
+        {'A', "\\A", NULL},
+        {'Z', "\\Z", NULL},
+        {'z', "\\z", NULL},
+        {'d', "\\d", "\\d"},
+        {'D', "\\D", "\\D"},
+        {'n', "\\n", "\\n"},
+        {'r', "\\r", "\\r"},
+        {'t', "\\t", "\\t"},
+        {'f', "\\f", "\\f"},
+        {'a', "\\a", "\\a"},
+        {'e', "\\e", "\\e"},
 };
 
 typedef struct rewrite {
@@ -59,7 +70,7 @@ typedef struct rewrite {
 	const char *why; /* set when refused */
 	size_t *open;    /* where each open group began in out */
 	int depth, room;
-	size_t atom;     /* where the last thing that a quantifier can follow began; NONE: nothing */
+	size_t atom; /* where the last thing that a quantifier can follow began; NONE: nothing */
 } rewrite;
 #define NONE SIZE_MAX
 
@@ -88,7 +99,8 @@ static void rewrite_property(rewrite *w, char letter) {
 	int negated = *name == '^';
 	if (negated) name++, n--;
 	char t[64];
-	snprintf(t, sizeof t, "\\%c{%s%s%.*s}", letter, negated ? "^" : "", n > 2 && is_script(name, n) ? "sc:" : "", (int)n, name);
+	snprintf(t, sizeof t, "\\%c{%s%s%.*s}", letter, negated ? "^" : "", n > 2 && is_script(name, n) ? "sc:" : "",
+	         (int)n, name);
 	put(w, t);
 	w->p = end + 1;
 }
@@ -101,11 +113,15 @@ static void rewrite_code(rewrite *w, char letter) {
 	if (braced) w->p++, most = 8;
 	while (n < most && isxdigit((unsigned char)*w->p)) digits[n++] = *w->p++;
 	unsigned long cp = strtoul(digits, NULL, 16);
-	if (braced ? *w->p++ != '}' || n == 0 : n != most) w->why = "a malformed \\x or \\u";
-	else if (cp > 0x10ffff || (cp >= 0xd800 && cp < 0xe000)) w->why = "a \\x or \\u that is no character";
-	else if (letter == 'x' && !braced && cp >= 0x80) w->why = "\\xHH above 7f (a raw byte)";
+	if (braced ? *w->p != '}' || n == 0 : n != most)
+		w->why = "a malformed \\x or \\u";
+	else if (cp > 0x10ffff || (cp >= 0xd800 && cp < 0xe000))
+		w->why = "a \\x or \\u that is no character";
+	else if (letter == 'x' && !braced && cp >= 0x80)
+		w->why = "\\xHH above 7f (a raw byte)";
 	snprintf(t, sizeof t, "\\x{%lx}", cp);
 	put(w, t);
+	if (braced && !w->why) w->p++;
 }
 
 /* One escape; p is behind the backslash. */
@@ -115,14 +131,20 @@ static void rewrite_escape(rewrite *w, int inside) {
 	for (int64_t i = 0; i < WHIT_COUNT(escape); i++) {
 		const char *t = inside ? escape[i].inside : escape[i].outside;
 		if (escape[i].c != c) continue;
-		if (t) put(w, t);
-		else w->why = "\\W, \\H, \\B, \\A, \\Z or \\z inside a class";
+		if (t)
+			put(w, t);
+		else
+			w->why = "\\W, \\H, \\B, \\A, \\Z or \\z inside a class";
 		return;
 	}
-	if (c == 'p' || c == 'P') rewrite_property(w, c);
-	else if (c == 'x' || c == 'u') rewrite_code(w, c);
-	else if (ispunct((unsigned char)c) || c == ' ') whit_bytes_add(&w->out, w->p - 2, 2);
-	else w->why = c ? "an escape that is not known here" : "a \\ at its end";
+	if (c == 'p' || c == 'P')
+		rewrite_property(w, c);
+	else if (c == 'x' || c == 'u')
+		rewrite_code(w, c);
+	else if (ispunct((unsigned char)c) || c == ' ')
+		whit_bytes_add(&w->out, w->p - 2, 2);
+	else
+		w->why = c ? "an escape that is not known here" : "a \\ at its end";
 }
 
 /* A class; p is behind its [. */
@@ -132,10 +154,14 @@ static void rewrite_class(rewrite *w) {
 	if (*w->p == ']') put(w, "\\]"), w->p++;
 	while (*w->p && *w->p != ']' && !w->why) {
 		char c = *w->p++;
-		if (c == '\\') rewrite_escape(w, 1);
-		else if (c == '[') w->why = "a class inside a class";
-		else if (c == '&' && *w->p == '&') w->why = "&& inside a class";
-		else whit_bytes_add(&w->out, &c, 1);
+		if (c == '\\')
+			rewrite_escape(w, 1);
+		else if (c == '[')
+			w->why = "a class inside a class";
+		else if (c == '&' && *w->p == '&')
+			w->why = "&& inside a class";
+		else
+			whit_bytes_add(&w->out, &c, 1);
 	}
 	if (!w->why && !*w->p) w->why = "a class without its ]";
 	if (!w->why) put(w, "]"), w->p++;
@@ -145,9 +171,12 @@ static void rewrite_class(rewrite *w) {
 static void rewrite_options(rewrite *w, int first) {
 	put(w, "(?");
 	for (; *w->p && !strchr(":)", *w->p); w->p++) {
-		if (*w->p == 'm') put(w, "s");
-		else if (*w->p == 'i' || *w->p == '-') whit_bytes_add(&w->out, w->p, 1);
-		else w->why = "a group or option that is not known here";
+		if (*w->p == 'm')
+			put(w, "s");
+		else if (*w->p == 'i' || *w->p == '-')
+			whit_bytes_add(&w->out, w->p, 1);
+		else
+			w->why = "a group or option that is not known here";
 		if (w->why) return;
 	}
 	/* Oniguruma ends such an option at the group's end and takes later alternatives into it. */
@@ -237,22 +266,29 @@ static void rewrite_pattern(rewrite *w) {
 		char c = *w->p;
 		size_t at = w->out.n;
 		if (strchr("*+?", c)) {
-			if (w->atom == NONE) w->why = "a repeat of nothing or of a repeat";
-			else rewrite_repeat(w);
+			if (w->atom == NONE)
+				w->why = "a repeat of nothing or of a repeat";
+			else
+				rewrite_repeat(w);
 			continue;
 		}
 		w->p++;
 		if (c == '{' && rewrite_interval(w)) continue;
-		if (c == '\\') rewrite_escape(w, 0);
-		else if (c == '[') rewrite_class(w);
+		if (c == '\\')
+			rewrite_escape(w, 0);
+		else if (c == '[')
+			rewrite_class(w);
 		else if (c == '(') {
 			rewrite_open(w);
 			continue;
 		} else if (c == ')') {
-			if (w->depth == 0) w->why = "a ) without its (";
-			else at = w->open[--w->depth];
+			if (w->depth == 0)
+				w->why = "a ) without its (";
+			else
+				at = w->open[--w->depth];
 			put(w, ")");
-		} else if (c == '{') put(w, "\\{");
+		} else if (c == '{')
+			put(w, "\\{");
 		else {
 			size_t n = 1;
 			while ((w->p[n - 1] & 0xc0) == 0x80) n++; /* the rest of a character */
@@ -280,7 +316,8 @@ int whit_regex_new(tok_regex **r, const char *pattern, const char *where, whit_e
 		pcre2_set_newline(c, PCRE2_NEWLINE_LF);
 		pcre2_set_max_pattern_length(c, 1 << 16);
 	}
-	pcre2_code *code = pcre2_compile((PCRE2_SPTR)w.out.p, w.out.n, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &at, c);
+	pcre2_code *code =
+	        pcre2_compile((PCRE2_SPTR)w.out.p, w.out.n, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &at, c);
 	pcre2_compile_context_free(c);
 	if (!code) {
 		char text[160] = "";
@@ -343,7 +380,8 @@ int whit_scan_next(tok_scan *s, const tok_find *f, tok_matcher *m, whit_err *e) 
 		if (rc < 0) {
 			char text[160] = "";
 			pcre2_get_error_message(rc, (PCRE2_UCHAR *)text, sizeof text);
-			return whit_fail(e, WHIT_EINPUT, "%s: regular expression on %zu bytes of text: %s", f->re->where, s->n, text);
+			return whit_fail(e, WHIT_EINPUT, "%s: regular expression on %zu bytes of text: %s",
+			                 f->re->where, s->n, text);
 		}
 		const PCRE2_SIZE *o = pcre2_get_ovector_pointer(m->data);
 		int again = o[0] == o[1] && s->any && s->end == o[1];

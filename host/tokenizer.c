@@ -58,13 +58,17 @@ static const added *longest(const added_set *s, const char *p, size_t n) {
 		uint8_t c = (uint8_t)p[d];
 		for (int64_t top = hi; lo < top;) { /* first whose byte d is not below c */
 			int64_t m = lo + (top - lo) / 2;
-			if ((uint8_t)s->v[m].p[d] < c) lo = m + 1;
-			else top = m;
+			if ((uint8_t)s->v[m].p[d] < c)
+				lo = m + 1;
+			else
+				top = m;
 		}
 		for (int64_t low = lo; low < hi;) { /* first whose byte d is above c */
 			int64_t m = low + (hi - low) / 2;
-			if ((uint8_t)s->v[m].p[d] <= c) low = m + 1;
-			else hi = m;
+			if ((uint8_t)s->v[m].p[d] <= c)
+				low = m + 1;
+			else
+				hi = m;
 		}
 	}
 }
@@ -81,7 +85,8 @@ static int is_word(const whit_tok *t, tok_work *w, const char *p, size_t n, whit
 }
 
 /* Whether [at, end) stands alone in text[n]: no word character beside it. Negative: error. */
-static int stands_alone(const whit_tok *t, tok_work *w, const char *text, size_t n, size_t at, size_t end, whit_err *e) {
+static int stands_alone(const whit_tok *t, tok_work *w, const char *text, size_t n, size_t at, size_t end,
+                        whit_err *e) {
 	uint32_t cp;
 	size_t before = last_char(text, at, &cp);
 	int rc = is_word(t, w, text + at - before, before, e);
@@ -105,9 +110,11 @@ static int next_added(const whit_tok *t, const added_set *s, tok_work *w, const 
 			i = *cursor - 1;
 			continue;
 		}
-		for (size_t k; a->lstrip && *at > done && (k = last_char(text, *at, &cp)) && whit_is_space(cp);) *at -= k;
+		for (size_t k; a->lstrip && *at > done && (k = last_char(text, *at, &cp)) && whit_is_space(cp);)
+			*at -= k;
 		*at = WHIT_MAX(*at, done);
-		for (size_t k; a->rstrip && (k = whit_utf8_char(text + *end, n - *end, &cp)) && whit_is_space(cp);) *end += k;
+		for (size_t k; a->rstrip && (k = whit_utf8_char(text + *end, n - *end, &cp)) && whit_is_space(cp);)
+			*end += k;
 		*end = WHIT_MAX(*end, done);
 		*hit = a;
 		return 1;
@@ -118,7 +125,8 @@ static int next_added(const whit_tok *t, const added_set *s, tok_work *w, const 
 /* ---- encoding ---- */
 
 /* Text without added tokens: w->a from text, cut and encoded. */
-static int encode_part(const whit_tok *t, tok_work *w, const char *text, size_t n, int start, whit_ids *out, whit_err *e) {
+static int encode_part(const whit_tok *t, tok_work *w, const char *text, size_t n, int start, whit_ids *out,
+                       whit_err *e) {
 	whit_cut_begin(w, text, n);
 	int rc = whit_cut(&t->pre, w, start, e);
 	for (int64_t i = 0; i < w->a.n && !rc; i++) {
@@ -166,7 +174,8 @@ static int encode_section(const whit_tok *t, tok_work *w, const char *text, size
 int whit_tok_encode(const whit_tok *t, const char *text, size_t n, unsigned flags, whit_ids *out, whit_err *e) {
 	tok_work w = {0};
 	int64_t before = out->n;
-	if (n > MOST_TEXT) return whit_fail(e, WHIT_EINPUT, "%s: text is %zu bytes, need at most %d", t->name, n, MOST_TEXT);
+	if (n > MOST_TEXT)
+		return whit_fail(e, WHIT_EINPUT, "%s: text is %zu bytes, need at most %d", t->name, n, MOST_TEXT);
 	for (int64_t i = 0; i < t->front.n && flags & WHIT_TOK_SPECIAL; i++) whit_ids_push(out, t->front.id[i]);
 	int rc = encode_around(t, &t->raw, &w, text, n, 1, flags, encode_section, out, e);
 	for (int64_t i = 0; i < t->back.n && flags & WHIT_TOK_SPECIAL; i++) whit_ids_push(out, t->back.id[i]);
@@ -176,7 +185,7 @@ int whit_tok_encode(const whit_tok *t, const char *text, size_t n, unsigned flag
 }
 
 char *whit_tok_decode(const whit_tok *t, const int32_t *ids, int64_t n, int skip_special, size_t *len) {
-	return whit_decoder_run(&t->decoder, &t->bpe, ids, n, skip_special, len);
+	return whit_undo_run(&t->decoder, &t->bpe, ids, n, skip_special, len);
 }
 
 int64_t whit_tok_vocab(const whit_tok *t) { return t->bpe.n_word; }
@@ -212,9 +221,11 @@ static int enter_added(whit_tok *t, added *a, whit_err *e) {
 	tok_word *w = &t->bpe.word[a->id];
 	int32_t known = whit_bpe_find(&t->bpe, a->p, a->n);
 	if (known >= 0 && known != a->id)
-		return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.100s\" has id %d, the vocabulary says %d", t->name, a->p, a->id, known);
+		return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.100s\" has id %d, the vocabulary says %d",
+		                 t->name, a->p, a->id, known);
 	if (w->p && (w->added || known < 0))
-		return whit_fail(e, WHIT_EINPUT, "%s: id %d is both \"%.100s\" and \"%.100s\"", t->name, a->id, w->p, a->p);
+		return whit_fail(e, WHIT_EINPUT, "%s: id %d is both \"%.100s\" and \"%.100s\"", t->name, a->id, w->p,
+		                 a->p);
 	if (!w->p) w->p = whit_take_text(&t->bpe.mem, a->p);
 	w->n = a->n;
 	w->added = 1;
@@ -251,7 +262,8 @@ static int normalize_added(whit_tok *t, added *a, tok_work *w, whit_err *e) {
 static int check_unique(const whit_tok *t, const added *v, int64_t n, whit_err *e) {
 	for (int64_t i = 1; i < n; i++)
 		if (v[i].n == v[i - 1].n && !memcmp(v[i].p, v[i - 1].p, v[i].n))
-			return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.100s\" has ids %d and %d", t->name, v[i].p, v[i - 1].id, v[i].id);
+			return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.100s\" has ids %d and %d", t->name,
+			                 v[i].p, v[i - 1].id, v[i].id);
 	return 0;
 }
 
@@ -266,7 +278,8 @@ static int read_added_sets(whit_tok *t, added *v, int64_t n, whit_err *e) {
 	for (int64_t i = 0; i < n && !rc; i++) {
 		added a = v[i];
 		if (a.single_word && !t->word.re)
-			rc = whit_regex_new(&t->word.re, "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d]", t->name, e);
+			rc = whit_regex_new(&t->word.re, "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d]", t->name,
+			                    e);
 		if (a.n && a.normalized && !rc) rc = normalize_added(t, &a, &w, e);
 		added_set *s = a.normalized ? &t->normalized : &t->raw;
 		if (a.n) s->v[s->n++] = a; /* an empty token has an id and is never found */
@@ -297,8 +310,9 @@ static int push_special(whit_tok *t, whit_ids *to, const json_t *table, const ch
 	json_array_foreach((json_t *)ids, i, v) {
 		int64_t id = json_is_integer(v) ? json_integer_value(v) : -1;
 		if (id < 0 || id >= t->bpe.n_word || !t->bpe.word[id].p)
-			return whit_fail(e, WHIT_EINPUT, "%s: post_processor: special token %s has id %lld, need one of a token", t->name, name,
-			                 (long long)id);
+			return whit_fail(e, WHIT_EINPUT,
+			                 "%s: post_processor: special token %s has id %lld, need one of a token",
+			                 t->name, name, (long long)id);
 		whit_ids_push(to, (int32_t)id);
 	}
 	return 0;
@@ -314,11 +328,15 @@ static int read_template(whit_tok *t, const json_t *j, whit_err *e) {
 	if (rc) return rc;
 	json_array_foreach((json_t *)single, i, item) {
 		int special = json_object_get(item, "SpecialToken") != NULL;
-		if ((rc = whit_json_member(item, t->name, special ? "SpecialToken" : "Sequence", 1, JSON_OBJECT, &what, e))) return rc;
+		if ((rc = whit_json_member(item, t->name, special ? "SpecialToken" : "Sequence", 1, JSON_OBJECT, &what,
+		                           e)))
+			return rc;
 		if ((rc = whit_json_text(what, t->name, "id", 1, &name, e))) return rc;
-		if (special) rc = push_special(t, seen ? &t->back : &t->front, table, name, e);
+		if (special)
+			rc = push_special(t, seen ? &t->back : &t->front, table, name, e);
 		else if (seen++ || strcmp(name, "A"))
-			rc = whit_fail(e, WHIT_EINPUT, "%s: post_processor: single has sequence %s, need A once", t->name, name);
+			rc = whit_fail(e, WHIT_EINPUT, "%s: post_processor: single has sequence %s, need A once",
+			               t->name, name);
 		if (rc) return rc;
 	}
 	return seen ? 0 : whit_fail(e, WHIT_EINPUT, "%s: post_processor: single has no sequence A", t->name);
@@ -334,27 +352,32 @@ static int read_processor(whit_tok *t, const json_t *j, whit_err *e) {
 	if (!strcmp(kind, "ByteLevel")) return 0; /* offsets only */
 	if (!strcmp(kind, "Sequence")) {
 		if ((rc = whit_json_member(j, t->name, "processors", 1, JSON_ARRAY, &list, e))) return rc;
-		json_array_foreach((json_t *)list, i, item)
-			if ((rc = read_processor(t, item, e))) return rc;
+		json_array_foreach((json_t *)list, i, item) if ((rc = read_processor(t, item, e))) return rc;
 		return 0;
 	}
 	if (strcmp(kind, "TemplateProcessing"))
-		return whit_fail(e, WHIT_EINPUT, "%s: post_processor: type is %s, known are TemplateProcessing, ByteLevel and Sequence",
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: post_processor: type is %s, known are TemplateProcessing, ByteLevel and Sequence",
 		                 t->name, kind);
-	if (t->front.n || t->back.n) return whit_fail(e, WHIT_EINPUT, "%s: post_processor: has two templates, need one", t->name);
+	if (t->front.n || t->back.n)
+		return whit_fail(e, WHIT_EINPUT, "%s: post_processor: has two templates, need one", t->name);
 	return read_template(t, j, e);
 }
 
 /* ---- reading: tokenizer_config.json ---- */
 
 /* The id of config's bos_token or eos_token: a text, or an object with "content"; else *id stays. */
-static int read_named(const whit_tok *t, const json_t *config, const char *name, const char *key, int32_t *id, whit_err *e) {
+static int read_named(const whit_tok *t, const json_t *config, const char *name, const char *key, int32_t *id,
+                      whit_err *e) {
 	const json_t *j = json_object_get(config, key);
 	const char *text = NULL;
-	int rc = json_is_object(j) ? whit_json_text(j, name, "content", 1, &text, e) : whit_json_text(config, name, key, 0, &text, e);
+	int rc = json_is_object(j) ? whit_json_text(j, name, "content", 1, &text, e)
+	                           : whit_json_text(config, name, key, 0, &text, e);
 	if (rc || !text) return rc;
 	*id = token_id(t, text);
-	return *id >= 0 ? 0 : whit_fail(e, WHIT_EINPUT, "%s: %s is \"%.100s\", %s has no such token", name, key, text, t->name);
+	return *id >= 0 ? 0
+	                : whit_fail(e, WHIT_EINPUT, "%s: %s is \"%.100s\", %s has no such token", name, key, text,
+	                            t->name);
 }
 
 /* add_bos_token or add_eos_token replaces the file's post-processor, as in transformers: an absent one of the
@@ -388,7 +411,8 @@ static int read_tokens(whit_tok *t, const json_t *root, whit_err *e) {
 		if ((rc = read_added(t, item, &v[i], e))) break;
 		top = WHIT_MAX(top, v[i].id + 1);
 		if (v[i].id < most) continue;
-		rc = whit_fail(e, WHIT_EINPUT, "%s: added token \"%.100s\" has id %d, need below %lld", t->name, v[i].p, v[i].id, (long long)most);
+		rc = whit_fail(e, WHIT_EINPUT, "%s: added token \"%.100s\" has id %d, need below %lld", t->name, v[i].p,
+		               v[i].id, (long long)most);
 		break;
 	}
 	if (!rc) rc = whit_bpe_read(&t->bpe, model, top, t->name, e);
@@ -398,10 +422,11 @@ static int read_tokens(whit_tok *t, const json_t *root, whit_err *e) {
 }
 
 static int read_all(whit_tok *t, const json_t *root, const json_t *config, whit_err *e) {
-	if (!json_is_object(root)) return whit_fail(e, WHIT_EINPUT, "%s: is %s, need an object", t->name, whit_json_kind(root));
+	if (!json_is_object(root))
+		return whit_fail(e, WHIT_EINPUT, "%s: is %s, need an object", t->name, whit_json_kind(root));
 	int rc = whit_normalizer_read(&t->normalizer, json_object_get(root, "normalizer"), t->name, &t->bpe.mem, e);
 	if (!rc) rc = whit_pretokenizer_read(&t->pre, json_object_get(root, "pre_tokenizer"), t->name, &t->bpe.mem, e);
-	if (!rc) rc = whit_tok_decoder_read(&t->decoder, json_object_get(root, "decoder"), t->name, &t->bpe.mem, e);
+	if (!rc) rc = whit_undo_read(&t->decoder, json_object_get(root, "decoder"), t->name, &t->bpe.mem, e);
 	if (!rc) rc = read_tokens(t, root, e);
 	if (!rc) rc = read_processor(t, json_object_get(root, "post_processor"), e);
 	if (!rc && t->front.n) t->bos = t->front.id[0];
@@ -425,7 +450,8 @@ static int tok_new(whit_tok **out, const json_t *root, const json_t *config, con
 	return rc;
 }
 
-int whit_tok_parse(whit_tok **t, const char *json, size_t n, const char *config, size_t n_config, const char *name, whit_err *e) {
+int whit_tok_parse(whit_tok **t, const char *json, size_t n, const char *config, size_t n_config, const char *name,
+                   whit_err *e) {
 	json_t *root = NULL, *more = NULL;
 	*t = NULL;
 	int rc = whit_json_parse(&root, json, n, name, e);
@@ -437,7 +463,8 @@ int whit_tok_parse(whit_tok **t, const char *json, size_t n, const char *config,
 }
 
 int whit_tok_open(whit_tok **t, const char *dir, whit_err *e) {
-	char *path = whit_format_text("%s/tokenizer.json", dir), *side = whit_format_text("%s/tokenizer_config.json", dir);
+	char *path = whit_format_text("%s/tokenizer.json", dir),
+	     *side = whit_format_text("%s/tokenizer_config.json", dir);
 	json_t *root = NULL, *more = NULL;
 	*t = NULL;
 	int rc = whit_json_load(&root, path, e);

@@ -1,5 +1,9 @@
 /* tokenizer: text to token ids and back, as Hugging Face's tokenizer.json says: byte-level BPE (GPT-2,
- * Qwen2/3, Llama 3 and kin) and SentencePiece-style BPE with byte fallback. */
+ * Qwen2/3, Llama 3 and kin) and SentencePiece-style BPE with byte fallback. Gives the ids of the tokenizers
+ * library (0.23) but for: bytes that are not UTF-8, which it cannot take; characters assigned after Unicode 14,
+ * which PCRE2 10.42 does not know as letters or digits; normalization of characters newer than its Unicode.
+ * truncation, padding and clean_up_tokenization_spaces are not applied. What a file asks for and whit does not
+ * know is an error that names it. A whit_tok does not change: threads may share it. */
 #ifndef WHIT_TOKENIZER_H
 #define WHIT_TOKENIZER_H
 #include "host/base.h"
@@ -16,16 +20,24 @@ enum {
 	WHIT_TOK_SPECIAL = 1, /* add what the post-processor adds (BOS) */
 	WHIT_TOK_PARSE = 2,   /* special tokens written in the text become their ids */
 };
-/* Reads DIR/tokenizer.json (required) and, where present, tokenizer_config.json. */
+/* Reads DIR/tokenizer.json (required) and, where present, tokenizer_config.json: bos_token and eos_token are
+ * its words; add_bos_token or add_eos_token replaces the post-processor (one absent is false), as in
+ * transformers 5. Errors are WHIT_EINPUT, and *t is NULL. */
 int whit_tok_open(whit_tok **t, const char *dir, whit_err *e);
 /* The same from JSON text; config may be NULL. */
-int whit_tok_parse(whit_tok **t, const char *json, size_t n, const char *config, size_t n_config,
-                   const char *name, whit_err *e);
+int whit_tok_parse(whit_tok **t, const char *json, size_t n, const char *config, size_t n_config, const char *name,
+                   whit_err *e);
 void whit_tok_close(whit_tok *t);
-/* Appends the ids of text[n] to out. Bytes that are not UTF-8 are encoded as bytes (both kinds of
- * tokenizer), never lost; normalizers apply to valid stretches only. */
+/* Appends the ids of text[n] (at most 1 GiB, any bytes) to out, which stays as it was on error. Bytes that are
+ * not UTF-8 are encoded as bytes (both kinds of tokenizer), never lost; normalizers apply to valid stretches
+ * only. So text decodes to itself, but for what a normalizer changed (NFC: characters with another composed
+ * form, as e U+0301), blanks that an added token with lstrip or rstrip took, and U+2581 in SentencePiece's
+ * kind, which stands for a space. Errors: a character without any token, a regular expression that passes its
+ * match limit, a normalizer that grows text without end, an interrupt. */
 int whit_tok_encode(const whit_tok *t, const char *text, size_t n, unsigned flags, whit_ids *out, whit_err *e);
-/* Bytes of ids[n]; whit_free it. *len excludes the terminating NUL. skip_special drops special tokens. */
+/* Bytes of ids[n]; whit_free it. *len excludes the terminating NUL. skip_special drops special tokens; ids of
+ * no token give nothing. The bytes of the first ids begin the bytes of all of them, so a stream shows what the
+ * longer text has more; its end may be part of a character. */
 char *whit_tok_decode(const whit_tok *t, const int32_t *ids, int64_t n, int skip_special, size_t *len);
 int64_t whit_tok_vocab(const whit_tok *t); /* largest id + 1 */
 int32_t whit_tok_bos(const whit_tok *t);   /* -1 = none */

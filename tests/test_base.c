@@ -159,7 +159,7 @@ static void files(void) {
 	whit_free(text);
 	CHECK_FAILS(whit_map_open(&m, WHIT_SCRATCH, &e), WHIT_EINPUT, e, "directory");
 	CHECK_FAILS(whit_map_open(&m, "/dev/null", &e), WHIT_EINPUT, e, "need a regular file");
-	CHECK_FAILS(whit_write_file("/nonexistent/x", "", 0, &e), WHIT_EINPUT, e, "/nonexistent/x");
+	CHECK_FAILS(whit_write_file("/nonexistent/x", "", 0, &e), WHIT_EUSAGE, e, "/nonexistent/x");
 	if (whit_file_exists("/dev/full")) {
 		int rc = whit_out_open(&o, path, &e);
 		CHECK_RC(rc, e);

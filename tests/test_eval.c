@@ -298,7 +298,7 @@ static void run_bad_input(void) {
 	            "x.txt: text is 1 tokens, need at least 2");
 	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "a b c", 5, &o, &e), WHIT_EINPUT, e, "need at least 100");
 	o.ctx = 513;
-	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "a b c", 5, &o, &e), WHIT_EINPUT, e,
+	CHECK_FAILS(whit_eval_run(&r, &s.m, NULL, s.tok, "a b c", 5, &o, &e), WHIT_EUSAGE, e,
 	            "context is 513, need at most the model's 512");
 	o.ctx = 64;
 	o.stride = 65;

@@ -82,13 +82,16 @@ static void check_cases(const whit_tok *t, const char *name, const json_t *cases
 	json_array_foreach((json_t *)cases, i, c) {
 		size_t n, n_back, len;
 		char *text = unhex(json_string_value(json_array_get(c, 1)), &n);
-		char *back = unhex(json_string_value(json_array_get(c, 3)), &n_back);
+		const char *hex = json_string_value(json_array_get(c, 3)); /* NULL: the library decodes it otherwise */
+		char *back = hex ? unhex(hex, &n_back) : NULL;
 		whit_ids ids = {0};
 		unsigned flags = json_is_true(json_array_get(c, 0)) ? WHIT_TOK_PARSE : 0;
 		CHECK_RC(whit_tok_encode(t, text, n, flags, &ids, &e), e);
 		CHECK_MSG(same_ids(&ids, json_array_get(c, 2)), "%s: case %zu: ids of %s", name, i, text);
 		char *got = whit_tok_decode(t, ids.id, ids.n, 0, &len);
-		CHECK_MSG(len == n_back && !memcmp(got, back, len), "%s: case %zu: decoded to %s, need %s", name, i, got, back);
+		if (back)
+			CHECK_MSG(len == n_back && !memcmp(got, back, len), "%s: case %zu: decoded to %s, need %s",
+			          name, i, got, back);
 		whit_free(got);
 		whit_free(text);
 		whit_free(back);
@@ -135,7 +138,9 @@ static void test_golden_kinds(void) {
 		json_t *own = json_copy(base);
 		json_object_update(own, json_object_get(entry, "keys"));
 		whit_tok *t = parse_json(own);
-		if (t) check_cases(t, json_string_value(json_object_get(entry, "name")), json_object_get(entry, "cases"));
+		if (t)
+			check_cases(t, json_string_value(json_object_get(entry, "name")),
+			            json_object_get(entry, "cases"));
 		whit_tok_close(t);
 	}
 	json_decref(base);
@@ -170,21 +175,28 @@ static void test_wiki(void) {
 /* ---- llama.cpp's vectors, with tokenizer.json put together from older forms ---- */
 
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
-#define QWEN2 CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define QWEN35 CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" \
-	"\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define LLAMA3 CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" \
-	"\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define QWEN2                                                                                                          \
+	CONTRACTIONS                                                                                                   \
+	"[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define QWEN35                                                                                                         \
+	CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|"              \
+	             "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+#define LLAMA3                                                                                                         \
+	CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"                       \
+	             "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
 
 /* A byte-level tokenizer.json of these parts (stolen); regex NULL: GPT-2's, inside ByteLevel. */
 static json_t *byte_level(json_t *vocab, json_t *merges, const char *regex, const char *normalizer, int ignore_merges) {
-	json_t *bytes = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0, "use_regex", !regex);
-	json_t *pre = regex ? json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, O]}", "type", "Sequence", "pretokenizers", "type", "Split",
-	                                "pattern", "Regex", regex, "behavior", "Isolated", "invert", 0, bytes)
-	                    : json_incref(bytes);
+	json_t *bytes = json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "trim_offsets", 0,
+	                          "use_regex", !regex);
+	json_t *pre =
+	        regex ? json_pack("{s:s, s:[{s:s, s:{s:s}, s:s, s:b}, O]}", "type", "Sequence", "pretokenizers", "type",
+	                          "Split", "pattern", "Regex", regex, "behavior", "Isolated", "invert", 0, bytes)
+	              : json_incref(bytes);
 	json_t *norm = normalizer ? json_pack("{s:s}", "type", normalizer) : json_null();
-	return json_pack("{s:o, s:o, s:o, s:{s:s, s:b, s:o, s:o}}", "normalizer", norm, "pre_tokenizer", pre, "decoder", bytes, "model",
-	                 "type", "BPE", "ignore_merges", ignore_merges, "vocab", vocab, "merges", merges);
+	return json_pack("{s:o, s:o, s:o, s:{s:s, s:b, s:o, s:o}}", "normalizer", norm, "pre_tokenizer", pre, "decoder",
+	                 bytes, "model", "type", "BPE", "ignore_merges", ignore_merges, "vocab", vocab, "merges",
+	                 merges);
 }
 
 /* The lines "left right" of a merges file, without its "#version" line; NULL if absent. */
@@ -276,7 +288,8 @@ static void add_merge(json_t *merges, int k) {
 		parts--;
 	}
 	if (parts == 2)
-		json_array_append_new(merges, json_pack("[oo]", alphabet(p, cut[1]), alphabet(p + cut[1], ranks[k].n - cut[1])));
+		json_array_append_new(
+		        merges, json_pack("[oo]", alphabet(p, cut[1]), alphabet(p + cut[1], ranks[k].n - cut[1])));
 }
 
 static json_t *tiktoken(const char *relative, const char *regex, const char *normalizer) {
@@ -317,7 +330,8 @@ static void check_vectors(whit_tok *t, const char *name, int want_cases) {
 	if (t && in && out) {
 		char *text = test_read(in, &n), *ids = test_read(out, &n_out), *from = text, *want = ids;
 		int cases = 0, good = 0;
-		for (char *end; (end = strstr(from, line)) || *want; cases++) {
+		for (char *end = text; end; cases++) { /* the last case, behind the last separator, is the empty text */
+			end = strstr(from, line);
 			size_t len = end ? (size_t)(end - from) : strlen(from), n_want = strcspn(want, "\n");
 			char *got = ids_text(t, from, len, 0);
 			while (*want == ' ') want++, n_want--;
@@ -342,17 +356,21 @@ static void check_vectors(whit_tok *t, const char *name, int want_cases) {
 static void check_byte_vectors(const char *name, const char *vocab_file, const char *merges_file, const char *regex,
                                const char *normalizer, int ignore_merges, int cases) {
 	json_t *vocab = read_vocab(vocab_file), *merges = vocab ? read_merges(merges_file, ignore_merges) : NULL;
-	if (merges) check_vectors(parse_json(byte_level(vocab, merges, regex, normalizer, ignore_merges)), name, cases);
-	else json_decref(vocab);
+	if (merges)
+		check_vectors(parse_json(byte_level(vocab, merges, regex, normalizer, ignore_merges)), name, cases);
+	else
+		json_decref(vocab);
 }
 
 static void test_vectors(void) {
-	check_byte_vectors("gpt-2", "tokenizers/gpt2/vocab.json", "tokenizers/gpt2/merges.txt", NULL, NULL, 0, 46);
-	check_byte_vectors("qwen2", "tokenizers/qwen/vocab.json", "tokenizers/qwen/merges.txt", QWEN2, "NFC", 0, 46);
-	check_byte_vectors("qwen35", "tokenizers/qwen/vocab.json", "tokenizers/qwen/merges.txt", QWEN35, "NFC", 0, 50);
-	check_byte_vectors("llama-bpe", "tokenizers/llama3/encoder.json", "tokenizers/llama3/vocab.bpe", LLAMA3, NULL, 1, 46);
+	check_byte_vectors("gpt-2", "tokenizers/gpt2/vocab.json", "tokenizers/gpt2/merges.txt", NULL, NULL, 0, 47);
+	check_byte_vectors("qwen2", "tokenizers/qwen/vocab.json", "tokenizers/qwen/merges.txt", QWEN2, "NFC", 0, 47);
+	/* llama.cpp does not normalize; two of these cases are decomposed letters, which NFC would join */
+	check_byte_vectors("qwen35", "tokenizers/qwen/vocab.json", "tokenizers/qwen/merges.txt", QWEN35, NULL, 0, 51);
+	check_byte_vectors("llama-bpe", "tokenizers/llama3/encoder.json", "tokenizers/llama3/vocab.bpe", LLAMA3, NULL,
+	                   1, 47);
 	json_t *qwen = tiktoken("tokenizers/qwen/qwen.tiktoken", QWEN2, "NFC");
-	if (qwen) check_vectors(parse_json(qwen), "qwen2", 46);
+	if (qwen) check_vectors(parse_json(qwen), "qwen2", 47);
 }
 
 /* This copy of Llama 2's file has spaces where NO-BREAK SPACE stood; whit refuses it, so they are put back. */
@@ -368,19 +386,24 @@ static void test_vectors_spm(void) {
 				if (*p == ' ') *o++ = (char)0xc2;
 				*o++ = *p == ' ' ? (char)0xa0 : *p;
 			}
-			json_object_set_new(vocab, json_string_value(json_sprintf("%.*s", (int)(o - text), text)), json_incref(v));
+			*o = 0;
+			json_object_set(vocab, text, v);
 		}
 		json_array_foreach(json_object_get(model, "merges"), i, v) {
 			const char *s = json_string_value(v), *space = strchr(s, ' ');
-			const char *wide[][3] = {{"   ", "\u00a0", "\u00a0"}, {"     ", "\u00a0\u00a0", "\u00a0\u00a0"}, {"\u2581  ", "\u2581", "\u00a0"}};
+			const char *wide[][3] = {{"   ", "\u00a0", "\u00a0"},
+			                         {"     ", "\u00a0\u00a0", "\u00a0\u00a0"},
+			                         {"\u2581  ", "\u2581", "\u00a0"}};
 			int w = 0;
 			while (w < 3 && strcmp(s, wide[w][0])) w++;
-			if (w < 3) json_array_append_new(merges, json_pack("[ss]", wide[w][1], wide[w][2]));
-			else json_array_append_new(merges, json_pack("[s%s]", s, (int)(space - s), space + 1));
+			if (w < 3)
+				json_array_append_new(merges, json_pack("[ss]", wide[w][1], wide[w][2]));
+			else
+				json_array_append_new(merges, json_pack("[s%s]", s, (int)(space - s), space + 1));
 		}
 		json_object_set(model, "vocab", vocab);
 		json_object_set(model, "merges", merges);
-		check_vectors(parse_json(j), "llama-spm", 46);
+		check_vectors(parse_json(j), "llama-spm", 47);
 	}
 	json_decref(vocab);
 	json_decref(merges);
@@ -401,7 +424,8 @@ static int plain_bpe(char tok[][64], int merge[][2], int n_merges, const char *t
 		if (at < 0) return n;
 		char both[128];
 		snprintf(both, sizeof both, "%s%s", tok[id[at]], tok[id[at + 1]]);
-		for (id[at] = 0; strcmp(tok[id[at]], both); id[at]++) {}
+		for (id[at] = 0; strcmp(tok[id[at]], both); id[at]++) {
+		}
 		n--;
 		for (int i = at + 1; i < n; i++) id[i] = id[i + 1];
 	}
@@ -417,7 +441,8 @@ static void test_merging(void) {
 		json_t *vocab = json_object(), *merges = json_array();
 		whit_rng_key(&r, 7, (uint64_t)round, 0);
 		for (int k = 0; k < MERGES; k++) {
-			int a = (int)whit_rng_below(&r, (uint64_t)n_tok), b = (int)whit_rng_below(&r, (uint64_t)n_tok), known = 0, again = 0;
+			int a = (int)whit_rng_below(&r, (uint64_t)n_tok), b = (int)whit_rng_below(&r, (uint64_t)n_tok),
+			    known = 0, again = 0;
 			if (strlen(tok[a]) + strlen(tok[b]) > 8) continue;
 			for (int m = 0; m < n_merges; m++) again |= merge[m][0] == a && merge[m][1] == b;
 			if (again) continue;
@@ -460,13 +485,18 @@ static json_t *bytes_only(const char *regex, const char *normalizer) {
 }
 
 static const char spm[] =
-	"{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\u2581\"},"
-	"{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},"
-	"\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":0}},"
-	"{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[256],\"tokens\":[\"<s>\"]}}},"
-	"\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\u2581\"},\"content\":\" \"},"
-	"{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" \",\"start\":1,\"stop\":0}]},"
-	"\"added_tokens\":[{\"id\":256,\"content\":\"<s>\",\"special\":true},{\"id\":257,\"content\":\"</s>\",\"special\":true}]}";
+        "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Prepend\",\"prepend\":\"\u2581\"},"
+        "{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\u2581\"}]},"
+        "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\",\"type_id\":"
+        "0}},"
+        "{\"Sequence\":{\"id\":\"A\",\"type_id\":0}}],\"special_tokens\":{\"<s>\":{\"id\":\"<s>\",\"ids\":[256],"
+        "\"tokens\":[\"<s>\"]}}},"
+        "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":\"\u2581\"},"
+        "\"content\":\" \"},"
+        "{\"type\":\"ByteFallback\"},{\"type\":\"Fuse\"},{\"type\":\"Strip\",\"content\":\" "
+        "\",\"start\":1,\"stop\":0}]},"
+        "\"added_tokens\":[{\"id\":256,\"content\":\"<s>\",\"special\":true},{\"id\":257,\"content\":\"</"
+        "s>\",\"special\":true}]}";
 
 static whit_tok *spm_tok(const char *config) {
 	json_t *j = NULL, *vocab = json_object();
@@ -478,8 +508,9 @@ static whit_tok *spm_tok(const char *config) {
 	}
 	const char *const more[] = {"\u2581", "a", "b", "ab", "\u2581ab"};
 	for (int i = 0; i < 5; i++) json_object_set_new(vocab, more[i], json_integer(258 + i));
-	json_object_set_new(j, "model", json_pack("{s:s, s:b, s:o, s:[ss]}", "type", "BPE", "byte_fallback", 1, "vocab", vocab, "merges",
-	                                          "a b", "\u2581 ab"));
+	json_object_set_new(j, "model",
+	                    json_pack("{s:s, s:b, s:o, s:[ss]}", "type", "BPE", "byte_fallback", 1, "vocab", vocab,
+	                              "merges", "a b", "\u2581 ab"));
 	char *text = json_dumps(j, 0);
 	whit_tok *t = parse(text, config);
 	free(text);
@@ -489,18 +520,22 @@ static whit_tok *spm_tok(const char *config) {
 
 /* Random bytes, sometimes with words, broken characters and specials among them. */
 static size_t noise(whit_rng *r, char *p, size_t room) {
-	static const char *const some[] = {" ", "\u00e9", "e\u0301", "\u2581", "ab", "\n", "\xe2\x82", "\xed\xa0\x80", "\xc0\xaf", "12", "'s", "<s>"};
+	static const char *const some[] = {" ",        "\u00e9",       "e\u0301",  "\u2581", "ab", "\n",
+	                                   "\xe2\x82", "\xed\xa0\x80", "\xc0\xaf", "12",     "'s", "<s>"};
 	size_t n = 0;
 	while (n < room - 8 && whit_rng_below(r, 64)) {
-		if (whit_rng_below(r, 2)) p[n++] = (char)whit_rng_next(r);
-		else n += (size_t)snprintf(p + n, 8, "%s", some[whit_rng_below(r, (uint64_t)WHIT_COUNT(some))]);
+		if (whit_rng_below(r, 2))
+			p[n++] = (char)whit_rng_next(r);
+		else
+			n += (size_t)snprintf(p + n, 8, "%s", some[whit_rng_below(r, (uint64_t)WHIT_COUNT(some))]);
 	}
 	return n;
 }
 
 static void test_round_trip(void) {
-	whit_tok *t[] = {parse_json(bytes_only(NULL, NULL)), parse_json(bytes_only(QWEN2, NULL)), parse_json(bytes_only(QWEN35, NULL)),
-	                 parse_json(bytes_only(LLAMA3, NULL)), parse_json(bytes_only("\\s+", NULL)), spm_tok(NULL)};
+	whit_tok *t[] = {parse_json(bytes_only(NULL, NULL)),   parse_json(bytes_only(QWEN2, NULL)),
+	                 parse_json(bytes_only(QWEN35, NULL)), parse_json(bytes_only(LLAMA3, NULL)),
+	                 parse_json(bytes_only("\\s+", NULL)), spm_tok(NULL)};
 	whit_rng r;
 	char p[512], all[256];
 	for (int b = 0; b < 256; b++) all[b] = (char)b;
@@ -519,7 +554,10 @@ static void test_round_trip(void) {
 	for (int k = 0; k < WHIT_COUNT(t); k++) whit_tok_close(t[k]);
 	/* NFC changes what has another composed form, and nothing else: broken bytes stay. */
 	whit_tok *nfc = parse_json(bytes_only(QWEN2, "NFC"));
-	check_ids(nfc, "\xff" "e\u0301\xff", 0, "255 195 169 255");
+	check_ids(nfc,
+	          "\xff"
+	          "e\u0301\xff",
+	          0, "255 195 169 255");
 	CHECK(round_trip(nfc, "\xe2\x82 \xed\xa0\x80\xff\xfe\u00e9\xc3", 12, 0));
 	whit_tok_close(nfc);
 }
@@ -584,58 +622,105 @@ static void test_specials(void) {
 #define MODEL(body) "{\"model\":{" body "}}"
 #define SMALL "\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},\"merges\":[\"a b\"]"
 #define WITH(key, value) "{\"" key "\":" value ",\"model\":{" SMALL "}}"
-#define REGEX(r) WITH("pre_tokenizer", "{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"" r "\"}}")
+#define REGEX(r)                                                                                                       \
+	WITH("pre_tokenizer", "{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"" r "\"}}")
 
 static void test_refusals(void) {
 	static const char *const bad[][2] = {
-		{"", "JSON"}, {"[]", "object"}, {"{}", "model"}, {"{\"model\":[]}", "object"}, {MODEL("\"vocab\":{}"), "merges"},
-		{MODEL("\"merges\":[]"), "vocab"}, {MODEL("\"type\":\"Unigram\"," SMALL), "Unigram"},
-		{MODEL("\"dropout\":0.1," SMALL), "dropout"}, {MODEL("\"end_of_word_suffix\":\"</w>\"," SMALL), "</w>"},
-		{MODEL("\"unk_token\":\"u\"," SMALL), "unk_token"}, {MODEL("\"vocab\":{\"a\":\"0\"},\"merges\":[]"), "integer"},
-		{MODEL("\"vocab\":{\"a\":-1},\"merges\":[]"), "-1"}, {MODEL("\"vocab\":{\"a\":2147483647},\"merges\":[]"), "2147483647"},
-		{MODEL("\"vocab\":{\"a\":1,\"b\":1},\"merges\":[]"), "both"}, {MODEL("\"vocab\":{\"a\":1,\"a\":2},\"merges\":[]"), "duplicate"},
-		{MODEL("\"vocab\":{\"a\":1.5},\"merges\":[]"), "real"}, {MODEL("\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]"), "\"ab\""},
-		{MODEL("\"vocab\":{\"a\":0},\"merges\":[\"a c\"]"), "\"c\""}, {MODEL("\"vocab\":{\"a\":0},\"merges\":[\"ab\"]"), "entry 0"},
-		{MODEL("\"vocab\":{\"a\":0},\"merges\":[\"a b c\"]"), "entry 0"}, {MODEL("\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]"), "entry 0"},
-		{MODEL("\"vocab\":{\"a\":0},\"merges\":[1]"), "entry 0"}, {MODEL("\"vocab\":{\"a\":0},\"merges\":{}"), "array"},
-		{WITH("added_tokens", "{}"), "array"}, {WITH("added_tokens", "[{\"id\":3}]"), "content"},
-		{WITH("added_tokens", "[{\"content\":\"x\"}]"), "id"}, {WITH("added_tokens", "[{\"id\":1,\"content\":\"x\"}]"), "both"},
-		{WITH("added_tokens", "[{\"id\":9,\"content\":\"a\"}]"), "says 0"},
-		{WITH("added_tokens", "[{\"id\":3,\"content\":\"x\"},{\"id\":4,\"content\":\"x\"}]"), "ids 3 and 4"},
-		{WITH("added_tokens", "[{\"id\":3,\"content\":\"x\"},{\"id\":3,\"content\":\"y\"}]"), "both"},
-		{WITH("added_tokens", "[{\"id\":2000000000,\"content\":\"x\"}]"), "2000000000"},
-		{WITH("normalizer", "{\"type\":\"Precompiled\"}"), "NFKC"}, {WITH("normalizer", "{}"), "type"}, {WITH("normalizer", "3"), "integer"},
-		{WITH("normalizer", "{\"type\":\"Sequence\"}"), "normalizers"}, {WITH("normalizer", "{\"type\":\"Prepend\"}"), "prepend"},
-		{WITH("normalizer", "{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{}}"), "neither"},
-		{WITH("normalizer", "{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{\"String\":\"\"}}"), "empty"},
-		{WITH("pre_tokenizer", "{\"type\":\"UnicodeScripts\"}"), "Metaspace"},
-		{WITH("pre_tokenizer", "{\"type\":\"Split\",\"behavior\":\"Odd\",\"pattern\":{\"String\":\"x\"}}"), "Odd"},
-		{WITH("pre_tokenizer", "{\"type\":\"Metaspace\",\"replacement\":\"ab\"}"), "one character"},
-		{WITH("pre_tokenizer", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"odd\"}"), "odd"},
-		{WITH("decoder", "{\"type\":\"CTC\"}"), "ByteFallback"}, {WITH("decoder", "{\"type\":\"Strip\",\"content\":\" \"}"), "start"},
-		{WITH("decoder", "{\"type\":\"Replace\",\"content\":\"xx\",\"pattern\":{\"String\":\"x\"}}"), "longer"},
-		{WITH("decoder", "{\"type\":\"Replace\",\"content\":\"x\",\"pattern\":{\"Regex\":\"x\"}}"), "Regex"},
-		{WITH("post_processor", "{\"type\":\"BertProcessing\"}"), "TemplateProcessing"},
-		{WITH("post_processor", "{\"type\":\"TemplateProcessing\",\"single\":[]}"), "no sequence"},
-		{WITH("post_processor", "{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"B\"}}]}"), "need A"},
-		{WITH("post_processor", "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"a\"}}],"
-		      "\"special_tokens\":{\"a\":{\"ids\":[7]}}}"), "id 7"},
-		{REGEX("("), "without its )"}, {REGEX(")"), "without its ("}, {REGEX("[a"), "without its ]"}, {REGEX("[a[b]]"), "class inside"},
-		{REGEX("[a&&b]"), "&&"}, {REGEX("a**"), "repeat"}, {REGEX("a{2}{3}"), "repeat"}, {REGEX("*"), "repeat"}, {REGEX("a{2}?"), "{n}?"},
-		{REGEX("\\\\k<a>"), "escape"}, {REGEX("(a)\\\\1"), "escape"}, {REGEX("(?x: a)"), "option"}, {REGEX("a(?i)b"), "begin its group"},
-		{REGEX("\\\\p{Klingon}"), "Klingon"}, {REGEX("\\\\pL"), "property"}, {REGEX("\\\\x{110000}"), "no character"}, {REGEX("\\\\"), "end"},
-		{REGEX("(?<=a*)b"), "lookbehind"}, {REGEX("[b-a]"), "range"}, {REGEX("((a{999}){999}){999}"), "too large"},
+	        {"", "JSON"},
+	        {"[]", "object"},
+	        {"{}", "model"},
+	        {"{\"model\":[]}", "object"},
+	        {MODEL("\"vocab\":{}"), "merges"},
+	        {MODEL("\"merges\":[]"), "vocab"},
+	        {MODEL("\"type\":\"Unigram\"," SMALL), "Unigram"},
+	        {MODEL("\"dropout\":0.1," SMALL), "dropout"},
+	        {MODEL("\"end_of_word_suffix\":\"</w>\"," SMALL), "</w>"},
+	        {MODEL("\"unk_token\":\"u\"," SMALL), "unk_token"},
+	        {MODEL("\"vocab\":{\"a\":\"0\"},\"merges\":[]"), "integer"},
+	        {MODEL("\"vocab\":{\"a\":-1},\"merges\":[]"), "-1"},
+	        {MODEL("\"vocab\":{\"a\":2147483647},\"merges\":[]"), "2147483647"},
+	        {MODEL("\"vocab\":{\"a\":1,\"b\":1},\"merges\":[]"), "both"},
+	        {MODEL("\"vocab\":{\"a\":1,\"a\":2},\"merges\":[]"), "duplicate"},
+	        {MODEL("\"vocab\":{\"a\":1.5},\"merges\":[]"), "real"},
+	        {MODEL("\"vocab\":{\"a\":0,\"b\":1},\"merges\":[\"a b\"]"), "\"ab\""},
+	        {MODEL("\"vocab\":{\"a\":0},\"merges\":[\"a c\"]"), "\"c\""},
+	        {MODEL("\"vocab\":{\"a\":0},\"merges\":[\"ab\"]"), "entry 0"},
+	        {MODEL("\"vocab\":{\"a\":0},\"merges\":[\"a b c\"]"), "entry 0"},
+	        {MODEL("\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]"), "entry 0"},
+	        {MODEL("\"vocab\":{\"a\":0},\"merges\":[1]"), "entry 0"},
+	        {MODEL("\"vocab\":{\"a\":0},\"merges\":{}"), "array"},
+	        {WITH("added_tokens", "{}"), "array"},
+	        {WITH("added_tokens", "[{\"id\":3}]"), "content"},
+	        {WITH("added_tokens", "[{\"content\":\"x\"}]"), "id"},
+	        {WITH("added_tokens", "[{\"id\":1,\"content\":\"x\"}]"), "both"},
+	        {WITH("added_tokens", "[{\"id\":9,\"content\":\"a\"}]"), "says 0"},
+	        {WITH("added_tokens", "[{\"id\":3,\"content\":\"x\"},{\"id\":4,\"content\":\"x\"}]"), "ids 3 and 4"},
+	        {WITH("added_tokens", "[{\"id\":3,\"content\":\"x\"},{\"id\":3,\"content\":\"y\"}]"), "both"},
+	        {WITH("added_tokens", "[{\"id\":2000000000,\"content\":\"x\"}]"), "2000000000"},
+	        {WITH("normalizer", "{\"type\":\"Precompiled\"}"), "NFKC"},
+	        {WITH("normalizer", "{}"), "type"},
+	        {WITH("normalizer", "3"), "integer"},
+	        {WITH("normalizer", "{\"type\":\"Sequence\"}"), "normalizers"},
+	        {WITH("normalizer", "{\"type\":\"Prepend\"}"), "prepend"},
+	        {WITH("normalizer", "{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{}}"), "neither"},
+	        {WITH("normalizer", "{\"type\":\"Replace\",\"content\":\"\",\"pattern\":{\"String\":\"\"}}"), "empty"},
+	        {WITH("pre_tokenizer", "{\"type\":\"UnicodeScripts\"}"), "Metaspace"},
+	        {WITH("pre_tokenizer", "{\"type\":\"Split\",\"behavior\":\"Odd\",\"pattern\":{\"String\":\"x\"}}"),
+	         "Odd"},
+	        {WITH("pre_tokenizer", "{\"type\":\"Metaspace\",\"replacement\":\"ab\"}"), "one character"},
+	        {WITH("pre_tokenizer", "{\"type\":\"Metaspace\",\"replacement\":\"_\",\"prepend_scheme\":\"odd\"}"),
+	         "odd"},
+	        {WITH("decoder", "{\"type\":\"CTC\"}"), "ByteFallback"},
+	        {WITH("decoder", "{\"type\":\"Strip\",\"content\":\" \"}"), "start"},
+	        {WITH("decoder", "{\"type\":\"Replace\",\"content\":\"xx\",\"pattern\":{\"String\":\"x\"}}"), "longer"},
+	        {WITH("decoder", "{\"type\":\"Replace\",\"content\":\"x\",\"pattern\":{\"Regex\":\"x\"}}"), "Regex"},
+	        {WITH("post_processor", "{\"type\":\"BertProcessing\"}"), "TemplateProcessing"},
+	        {WITH("post_processor", "{\"type\":\"TemplateProcessing\",\"single\":[]}"), "no sequence"},
+	        {WITH("post_processor", "{\"type\":\"TemplateProcessing\",\"single\":[{\"Sequence\":{\"id\":\"B\"}}]}"),
+	         "need A"},
+	        {WITH("post_processor",
+	              "{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"a\"}}],"
+	              "\"special_tokens\":{\"a\":{\"ids\":[7]}}}"),
+	         "id 7"},
+	        {REGEX("("), "without its )"},
+	        {REGEX(")"), "without its ("},
+	        {REGEX("[a"), "without its ]"},
+	        {REGEX("[a[b]]"), "class inside"},
+	        {REGEX("[a&&b]"), "&&"},
+	        {REGEX("a**"), "repeat"},
+	        {REGEX("a{2}{3}"), "repeat"},
+	        {REGEX("*"), "repeat"},
+	        {REGEX("a{2}?"), "{n}?"},
+	        {REGEX("\\\\k<a>"), "escape"},
+	        {REGEX("(a)\\\\1"), "escape"},
+	        {REGEX("(?x: a)"), "option"},
+	        {REGEX("a(?i)b"), "begin its group"},
+	        {REGEX("\\\\p{Klingon}"), "Klingon"},
+	        {REGEX("\\\\pL"), "property"},
+	        {REGEX("\\\\x{110000}"), "no character"},
+	        {REGEX("\\\\x{41"), "malformed"},
+	        {REGEX("\\\\"), "end"},
+	        {REGEX("(?<=a*)b"), "lookbehind"},
+	        {REGEX("[b-a]"), "range"},
+	        {REGEX("((a{999}){999}){999}"), "too large"},
 	};
 	whit_tok *t;
 	for (int i = 0; i < WHIT_COUNT(bad); i++) {
-		CHECK_FAILS(whit_tok_parse(&t, bad[i][0], strlen(bad[i][0]), NULL, 0, "bad.json", &e), WHIT_EINPUT, e, bad[i][1]);
+		CHECK_FAILS(whit_tok_parse(&t, bad[i][0], strlen(bad[i][0]), NULL, 0, "bad.json", &e), WHIT_EINPUT, e,
+		            bad[i][1]);
 		CHECK(t == NULL);
 		whit_tok_close(t);
 	}
-	static const char *const config[][2] = {{"[]", "object"}, {"{\"bos_token\":\"<x>\"}", "<x>"}, {"{\"eos_token\":7}", "integer"},
-	                                        {"{\"eos_token\":{}}", "content"}, {"{\"add_bos_token\":\"yes\"}", "string"}, {"{", "JSON"}};
+	static const char *const config[][2] = {{"[]", "object"},
+	                                        {"{\"bos_token\":\"<x>\"}", "<x>"},
+	                                        {"{\"eos_token\":7}", "integer"},
+	                                        {"{\"eos_token\":{}}", "content"},
+	                                        {"{\"add_bos_token\":\"yes\"}", "string"},
+	                                        {"{", "JSON"}};
 	for (int i = 0; i < WHIT_COUNT(config); i++)
-		CHECK_FAILS(whit_tok_parse(&t, MODEL(SMALL), strlen(MODEL(SMALL)), config[i][0], strlen(config[i][0]), "good.json", &e),
+		CHECK_FAILS(whit_tok_parse(&t, MODEL(SMALL), strlen(MODEL(SMALL)), config[i][0], strlen(config[i][0]),
+		                           "good.json", &e),
 		            WHIT_EINPUT, e, config[i][1]);
 	CHECK_FAILS(whit_tok_open(&t, WHIT_SCRATCH "/no/such/dir", &e), WHIT_EINPUT, e, "tokenizer.json");
 }
@@ -648,15 +733,17 @@ static void test_limits(void) {
 	CHECK_FAILS(whit_tok_encode(t, "ab\u00e9", 4, 0, &ids, &e), WHIT_EINPUT, e, "c3");
 	CHECK_INT(ids.n, 1);
 	whit_tok_close(t);
-	t = parse(REGEX("(?:a|a|ab?)+c"), NULL);
+	t = parse(REGEX("(?:a|a|ab?)+[cd]"), NULL);
 	char text[4096];
 	memset(text, 'a', sizeof text);
 	double t0 = whit_now();
 	CHECK_FAILS(whit_tok_encode(t, text, sizeof text, 0, &ids, &e), WHIT_EINPUT, e, "limit");
 	printf("runaway pattern stopped after %.2f s\n", whit_now() - t0);
 	whit_tok_close(t);
-	t = parse(WITH("normalizer", "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":"
-	               "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}"), NULL);
+	t = parse(WITH("normalizer",
+	               "{\"type\":\"Replace\",\"pattern\":{\"String\":\"a\"},\"content\":"
+	               "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}"),
+	          NULL);
 	CHECK_FAILS(whit_tok_encode(t, text, sizeof text, 0, &ids, &e), WHIT_EINPUT, e, "grows");
 	whit_tok_close(t);
 	whit_ids_free(&ids);
@@ -706,12 +793,13 @@ static void test_threads(void) {
 	shared = parse_json(bytes_only(QWEN35, "NFC"));
 	whit_parallel(32, encode_item, text);
 	for (int i = 0; i < 32; i++) {
-		CHECK(per_item[i].n == per_item[0].n && !memcmp(per_item[i].id, per_item[0].id, (size_t)per_item[0].n * sizeof(int32_t)));
+		CHECK(per_item[i].n == per_item[0].n &&
+		      !memcmp(per_item[i].id, per_item[0].id, (size_t)per_item[0].n * sizeof(int32_t)));
 		if (i) whit_ids_free(&per_item[i]);
 	}
 	whit_ids_free(&per_item[0]);
 	whit_tok_close(shared);
 }
 
-TEST_MAIN(test_golden_model, test_golden_kinds, test_wiki, test_vectors, test_vectors_spm, test_merging, test_round_trip, test_stream,
-          test_specials, test_refusals, test_limits, test_long, test_threads)
+TEST_MAIN(test_golden_model, test_golden_kinds, test_wiki, test_vectors, test_vectors_spm, test_merging,
+          test_round_trip, test_stream, test_specials, test_refusals, test_limits, test_long, test_threads)

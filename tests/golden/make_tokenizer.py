@@ -4,7 +4,7 @@ tokenizers library (0.23.3) gives for them. Run from the repository root: python
 tokenizer_model.json: cases for tests/models/wiki12M-qwen3 as it is.
 tokenizer_kinds.json: the same file with some of its keys replaced, one entry for each kind of normalizer,
 pre-tokenizer, decoder and added token; and a small SentencePiece-style model trained here.
-A case is [parse specials, text in hex, ids, decoded text in hex]. Characters are those of Unicode 3.2, so that
+A case is [parse specials, text in hex, ids, decoded text in hex or null]. Characters are those of Unicode 3.2, so that
 the Unicode versions of the two sides do not matter."""
 import json
 import os
@@ -41,6 +41,7 @@ def texts(rng, extra, n):
 def cases(tokenizer, n, seed):
     t = Tokenizer.from_str(json.dumps(tokenizer))
     extra = [a["content"] for a in tokenizer["added_tokens"]] or ["x"]
+    content = {a["id"]: a["content"] for a in tokenizer["added_tokens"]}
     out = []
     for i, text in enumerate(texts(random.Random(seed), extra, n)):
         parse = i % 4 != 3
@@ -48,7 +49,9 @@ def cases(tokenizer, n, seed):
         ids = t.encode(text, add_special_tokens=False).ids
         back = t.decode(ids, skip_special_tokens=False)
         assert "\ufffd" not in back, text
-        out.append([parse, text.encode().hex(), ids, back.encode().hex()])
+        # The library decodes a normalized added token to its normalized text, whit to its own.
+        same = all(content.get(i, t.id_to_token(i)) == t.id_to_token(i) for i in ids)
+        out.append([parse, text.encode().hex(), ids, back.encode().hex() if same else None])
     return out
 
 
@@ -119,7 +122,7 @@ def kinds():
                                         {"type": "Punctuation", "behavior": "Contiguous"}, byte_level())
     yield "digits behind bytes", pre(byte_level(), {"type": "Digits", "individual_digits": False}, split("l", "MergedWithPrevious"))
     yield "previous", pre(split(r"~\s", "MergedWithPrevious"), byte_level())
-    yield "next", pre(split(r"~[\W_]", "Isolated", True), split("o", "MergedWithNext"), byte_level())
+    yield "next", pre(split(r"~[^\w]|_", "Isolated", True), split("o", "MergedWithNext"), byte_level())
     yield "contiguous", pre(split(r"~[aeiou]", "Contiguous", True), byte_level())
     yield "removed", pre(split(r"~\w+|[^\w\s]+", "Removed", True), byte_level())
     yield "whitespace", pre({"type": "Whitespace"}, byte_level())
