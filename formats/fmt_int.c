@@ -84,8 +84,8 @@ static void try_step(trial *best, const float *w, const float *imp, int64_t n, i
 /* The scale rule: with e the weight of largest magnitude, trial steps are +-e/z, and the best one's
  * least-squares step is stored. 2 to 4 bits: z = top * 2^(i/4), i = -2..8, from unclipped with room to spare
  * to clipping at a quarter of e (rows with outliers), then six finer ones about the best. 8 bits: clipping never
- * pays more than a few steps (one clipped outlier costs more than n * step^2 / 12 saves), so z is near top.
- * z = top - 1 and top being there, the codes of an unclipped group encode to themselves. */
+ * pays more than a few steps (one clipped outlier costs more than n * step^2 / 12 saves), so z is near top. The
+ * grid is fine enough that decoded values meet a trial step that reproduces them, and its least squares is exact. */
 static double choose_step(const float *w, const float *imp, int64_t n, int bits, float e) {
 	static const double near8[] = { 128, 127, 127.5, 129, 130, 132 };
 	int top = 1 << (bits - 1);

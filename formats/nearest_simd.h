@@ -76,15 +76,23 @@ TARGET float LEVEL(whit_nearest_peak)(const float *y, int64_t n) {
 	return top;
 }
 
-/* y > boundary in double is y > b in float, with b the largest float not above the boundary. 15 boundaries sit in
+/* The largest float not above d. */
+INLINE float float_below(double d) {
+	float f = (float)d;
+	int32_t b;
+	memcpy(&b, &f, 4);
+	int32_t down = b > 0 ? b - 1 : b < 0 && b != INT32_MIN ? b + 1 : INT32_MIN + 1;
+	b = f > d ? down : b;
+	memcpy(&f, &b, 4);
+	return f;
+}
+
+/* y > boundary in double is y > float_below(boundary) in float. 15 boundaries sit in
  * a lookup table; of more, every 16th does, and the 15 between two of those are gathered. */
 TARGET void LEVEL(whit_nearest_search)(uint8_t *code, const float *y, int64_t n, const double *boundary, int bits) {
 	int count = (1 << bits) - 1, wide = bits > 4;
 	float b[256], coarse[16];
-	for (int k = 0; k < count; k++) {
-		b[k] = (float)boundary[k];
-		if (b[k] > boundary[k]) b[k] = nextafterf(b[k], -INFINITY);
-	}
+	for (int k = 0; k < count; k++) b[k] = float_below(boundary[k]);
 	for (int k = count; k < 256; k++) b[k] = INFINITY;
 	for (int k = 0; k < 16; k++) coarse[k] = wide ? b[16 * k + 15] : b[k];
 	lut t = lut_of(coarse);
