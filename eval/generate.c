@@ -37,10 +37,11 @@ static int ends(const whit_model *m, int32_t id) {
 }
 
 /* Feeds T tokens of the only sequence from position past. */
-static int feed(whit_model *m, whit_state *s, const int32_t *tokens, int64_t T, int64_t past, float *logits, whit_err *e) {
-	int64_t start[2] = { 0, T }, pos[CHUNK];
+static int feed(whit_model *m, whit_state *s, const int32_t *tokens, int64_t T, int64_t past, float *logits,
+                whit_err *e) {
+	int64_t start[2] = {0, T}, pos[CHUNK];
 	for (int64_t i = 0; i < T; i++) pos[i] = past + i;
-	whit_batch b = { .T = T, .n_seq = 1, .start = start, .past = &past, .pos = pos, .tokens = tokens };
+	whit_batch b = {.T = T, .n_seq = 1, .start = start, .past = &past, .pos = pos, .tokens = tokens};
 	int rc = whit_interrupted(e);
 	return rc ? rc : whit_model_step(m, &b, s, logits, e);
 }
@@ -49,9 +50,12 @@ int whit_generate(whit_model *m, const int32_t *prompt, int64_t n_prompt, int64_
                   whit_ids *out, void (*on_token)(void *ctx, int32_t id), void *ctx, whit_err *e) {
 	if (n_prompt < 1) return whit_fail(e, WHIT_EUSAGE, "generate: the prompt has no tokens, need at least 1");
 	if (n_prompt + n > m->context)
-		return whit_fail(e, WHIT_EUSAGE, "generate: a prompt of %lld tokens and %lld new ones make %lld, the model's context is %lld",
-		                 (long long)n_prompt, (long long)n, (long long)(n_prompt + n), (long long)m->context);
-	if (!(temp >= 0 && temp <= 1e6)) return whit_fail(e, WHIT_EUSAGE, "generate: temperature is %g, need 0 to 1e6", temp);
+		return whit_fail(
+		        e, WHIT_EUSAGE,
+		        "generate: a prompt of %lld tokens and %lld new ones make %lld, the model's context is %lld",
+		        (long long)n_prompt, (long long)n, (long long)(n_prompt + n), (long long)m->context);
+	if (!(temp >= 0 && temp <= 1e6))
+		return whit_fail(e, WHIT_EUSAGE, "generate: temperature is %g, need 0 to 1e6", temp);
 	whit_state *s = whit_state_new(m, 1, n_prompt + n);
 	float *logits = whit_alloc((size_t)m->vocab * sizeof *logits);
 	int rc = 0;

@@ -4,8 +4,6 @@
 #include "formats/format.h"
 #include "formats/tensor.h"
 
-int whit_floats_parse(const char *name, const char *want, const whit_format *fmt, whit_spec *spec);
-int whit_floats_planes(int dtype, int64_t width, whit_plane_desc out[WHIT_PLANES]);
 void whit_floats_decode(const whit_mat *m, int dtype, int64_t r0, int64_t r1, float *out);
 int whit_floats_encode(whit_mat *m, int dtype, int64_t r, const float *w, int64_t *zero_groups);
 /* Plain: double sums; the other: the fastest this CPU has, within the bound of whit_codes_gemv. */

@@ -10,13 +10,13 @@ const whit_arch *const whit_archs[] = {
 #define ARCH(name) &whit_arch_##name,
 #include "host/archs.def"
 #undef ARCH
-	NULL
-};
+        NULL};
 
 static const double PI = 3.14159265358979323846;
 
 /* ---- keys ---- */
 
+/* clang-format off */
 /* Keys that change nothing about the function from tokens to logits, or that the checkpoint reader judges. */
 static const char *const harmless[] = {
 	"model_type", "architectures", "torch_dtype", "dtype", "transformers_version", "use_cache", "initializer_range",
@@ -37,6 +37,7 @@ static const struct fixed {
 	{ "hidden_act", "\"silu\"" },       { "rope_interleaved", "false" },     { "partial_rotary_factor", "1" },
 	{ "is_encoder_decoder", "false" },  { "add_cross_attention", "false" },  { "tie_encoder_decoder", "false" },
 };
+/* clang-format on */
 
 static int listed(const char *const *list, const char *key) {
 	while (*list && strcmp(*list, key)) list++;
@@ -45,7 +46,8 @@ static int listed(const char *const *list, const char *key) {
 
 static int equals(const json_t *have, const char *text) {
 	json_t *want = json_loads(text, JSON_DECODE_ANY, NULL);
-	int same = json_is_number(have) && json_is_number(want) ? json_number_value(have) == json_number_value(want) : json_equal(have, want);
+	int same = json_is_number(have) && json_is_number(want) ? json_number_value(have) == json_number_value(want)
+	                                                        : json_equal(have, want);
 	json_decref(want);
 	return same;
 }
@@ -56,7 +58,8 @@ static int check_fixed(const char *file, const char *key, const json_t *value, w
 		if (strcmp(fixed[i].key, key)) continue;
 		if (equals(value, fixed[i].value)) return 1;
 		char *is = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-		int rc = whit_fail(e, WHIT_EINPUT, "%s: key %s: is %.100s, need %s: nothing else is implemented", file, key, is, fixed[i].value);
+		int rc = whit_fail(e, WHIT_EINPUT, "%s: key %s: is %.100s, need %s: nothing else is implemented", file,
+		                   key, is, fixed[i].value);
 		free(is);
 		return rc;
 	}
@@ -72,14 +75,17 @@ int whit_config_check(const whit_model *m, const char *const *read, whit_err *e)
 		if (rc < 0) return rc;
 		if (rc) continue;
 		char known[700] = "";
-		for (int i = 0; read[i]; i++) snprintf(known + strlen(known), sizeof known - strlen(known), " %s", read[i]);
-		return whit_fail(e, WHIT_EINPUT, "%s: key %.100s is unknown to architecture %s, which implements:%s", file, key, m->arch->name, known);
+		for (int i = 0; read[i]; i++)
+			snprintf(known + strlen(known), sizeof known - strlen(known), " %s", read[i]);
+		return whit_fail(e, WHIT_EINPUT, "%s: key %.100s is unknown to architecture %s, which implements:%s",
+		                 file, key, m->arch->name, known);
 	}
 	return 0;
 }
 
 /* ---- rotary frequencies ---- */
 
+/* clang-format off */
 /* What a rope dictionary may hold, by type. */
 static const char *const rope_default[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", NULL };
 static const char *const rope_linear[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", NULL };
@@ -87,6 +93,7 @@ static const char *const rope_llama3[] = { "type", "rope_type", "rope_theta", "p
 	"low_freq_factor", "high_freq_factor", "original_max_position_embeddings", NULL };
 static const char *const rope_yarn[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor",
 	"original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", NULL };
+/* clang-format on */
 
 /* 1 / theta^(2i/dim), every step rounded to float: the models' own code does, and the low bits of a fast
  * frequency are visible at position 10^4. */
@@ -102,7 +109,9 @@ static int scale_llama3(float *f, int64_t dim, const json_t *j, const char *file
 	if (!rc) rc = whit_json_real(j, file, "low_freq_factor", 1, 1e-6, 1e6, &low, e);
 	if (!rc) rc = whit_json_real(j, file, "high_freq_factor", 1, 1e-6, 1e6, &high, e);
 	if (!rc) rc = whit_json_int(j, file, "original_max_position_embeddings", 0, 1, INT32_MAX, &original, e);
-	if (!rc && high <= low) rc = whit_fail(e, WHIT_EINPUT, "%s: key high_freq_factor: is %g, need more than low_freq_factor, %g", file, high, low);
+	if (!rc && high <= low)
+		rc = whit_fail(e, WHIT_EINPUT, "%s: key high_freq_factor: is %g, need more than low_freq_factor, %g",
+		               file, high, low);
 	for (int64_t i = 0; i < dim / 2 && !rc; i++) {
 		float wave = (float)(2 * PI) / f[i], c = (float)original;
 		float smooth = (c / wave - (float)low) / (float)(high - low);
@@ -115,7 +124,8 @@ static int scale_llama3(float *f, int64_t dim, const json_t *j, const char *file
 }
 
 /* Peng et al. 2023 (YaRN), with the attention factor folded into cos and sin. */
-static int scale_yarn(float *f, int64_t dim, double theta, const json_t *j, const char *file, int64_t context, double *mscale, whit_err *e) {
+static int scale_yarn(float *f, int64_t dim, double theta, const json_t *j, const char *file, int64_t context,
+                      double *mscale, whit_err *e) {
 	double factor = 0, fast = 32, slow = 1, ms = 0, ms_all = 0, attention = 0;
 	int64_t original = context;
 	int truncate = 1;
@@ -150,7 +160,8 @@ static int scale_yarn(float *f, int64_t dim, double theta, const json_t *j, cons
 
 static int read_rope(whit_model *m, whit_decoder *d, whit_err *e) {
 	const char *file = m->ckpt.config_path, *type = "default", *key;
-	json_t *scaling = json_object_get(m->ckpt.config, "rope_scaling"), *params = json_object_get(m->ckpt.config, "rope_parameters");
+	json_t *scaling = json_object_get(m->ckpt.config, "rope_scaling"),
+	       *params = json_object_get(m->ckpt.config, "rope_parameters");
 	json_t *none = json_object(), *value;
 	if (!json_is_object(scaling)) scaling = NULL;
 	if (!json_is_object(params)) params = NULL;
@@ -159,18 +170,27 @@ static int read_rope(whit_model *m, whit_decoder *d, whit_err *e) {
 	float *f = whit_alloc((size_t)d->dim * sizeof *f);
 	int rc = 0;
 	if (scaling && params && !json_equal(scaling, params))
-		rc = whit_fail(e, WHIT_EINPUT, "%s: keys rope_scaling and rope_parameters say different things, need one", file);
+		rc = whit_fail(e, WHIT_EINPUT,
+		               "%s: keys rope_scaling and rope_parameters say different things, need one", file);
 	if (!rc) rc = whit_json_real(m->ckpt.config, file, "rope_theta", 0, 1, 1e12, &theta, e);
 	if (!rc) rc = whit_json_real(j, file, "rope_theta", 0, 1, 1e12, &theta, e);
 	if (!rc) rc = whit_json_real(j, file, "partial_rotary_factor", 0, 0, 1, &partial, e);
-	if (!rc && partial != 1) rc = whit_fail(e, WHIT_EINPUT, "%s: key partial_rotary_factor: is %g, need 1: nothing else is implemented", file, partial);
+	if (!rc && partial != 1)
+		rc = whit_fail(e, WHIT_EINPUT,
+		               "%s: key partial_rotary_factor: is %g, need 1: nothing else is implemented", file,
+		               partial);
 	if (!rc) rc = whit_json_text(j, file, "type", 0, &type, e);
 	if (!rc) rc = whit_json_text(j, file, "rope_type", 0, &type, e);
 	if (rc) goto out;
-	const char *const *known = !strcmp(type, "default") ? rope_default : !strcmp(type, "linear") ? rope_linear :
-		!strcmp(type, "llama3") ? rope_llama3 : !strcmp(type, "yarn") ? rope_yarn : NULL;
+	const char *const *known = !strcmp(type, "default")  ? rope_default
+	                           : !strcmp(type, "linear") ? rope_linear
+	                           : !strcmp(type, "llama3") ? rope_llama3
+	                           : !strcmp(type, "yarn")   ? rope_yarn
+	                                                     : NULL;
 	if (!known) {
-		rc = whit_fail(e, WHIT_EINPUT, "%s: key rope_type: is \"%.60s\", need one of: default, linear, llama3, yarn", file, type);
+		rc = whit_fail(e, WHIT_EINPUT,
+		               "%s: key rope_type: is \"%.60s\", need one of: default, linear, llama3, yarn", file,
+		               type);
 		goto out;
 	}
 	json_object_foreach(j, key, value) {
@@ -205,11 +225,13 @@ static int read_eos(whit_model *m, const json_t *config, const char *file, whit_
 		const json_t *id = json_is_array(v) ? json_array_get(v, i) : v;
 		int known = 0;
 		if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= m->vocab)
-			return whit_fail(e, WHIT_EINPUT, "%s: key eos_token_id: need ids in [0, vocab_size), %lld", file, (long long)m->vocab);
+			return whit_fail(e, WHIT_EINPUT, "%s: key eos_token_id: need ids in [0, vocab_size), %lld",
+			                 file, (long long)m->vocab);
 		for (int k = 0; k < m->n_eos; k++) known |= m->eos[k] == json_integer_value(id);
 		if (known) continue;
 		if (m->n_eos == WHIT_COUNT(m->eos))
-			return whit_fail(e, WHIT_EINPUT, "%s: key eos_token_id: is more than %d ids, need at most that", file, m->n_eos);
+			return whit_fail(e, WHIT_EINPUT, "%s: key eos_token_id: is more than %d ids, need at most that",
+			                 file, m->n_eos);
 		m->eos[m->n_eos++] = (int32_t)json_integer_value(id);
 	}
 	return 0;
@@ -253,10 +275,13 @@ int whit_decoder_read(whit_model *m, whit_decoder *d, int head_dim_required, whi
 	m->bos = (int32_t)bos;
 	d->eps = (float)eps;
 	if (d->heads % d->kv_heads)
-		return whit_fail(e, WHIT_EINPUT, "%s: key num_attention_heads: is %lld, need a multiple of num_key_value_heads, %lld", file,
-		                 (long long)d->heads, (long long)d->kv_heads);
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: key num_attention_heads: is %lld, need a multiple of num_key_value_heads, %lld",
+		                 file, (long long)d->heads, (long long)d->kv_heads);
 	if (d->dim < 2 || d->dim % 2)
-		return whit_fail(e, WHIT_EINPUT, "%s: head_dim (or hidden_size / num_attention_heads): is %lld, need an even number", file, (long long)d->dim);
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: head_dim (or hidden_size / num_attention_heads): is %lld, need an even number",
+		                 file, (long long)d->dim);
 	return read_rope(m, d, e);
 }
 
@@ -273,12 +298,15 @@ int whit_decoder_read_window(const whit_model *m, whit_decoder *d, whit_err *e) 
 	d->window_from = WHIT_MIN(from, m->layers);
 	if (!types || json_is_null(types)) return 0;
 	if (!json_is_array(types) || (int64_t)json_array_size(types) != m->layers)
-		return whit_fail(e, WHIT_EINPUT, "%s: key layer_types: need a list of num_hidden_layers, %lld, names", file, (long long)m->layers);
+		return whit_fail(e, WHIT_EINPUT, "%s: key layer_types: need a list of num_hidden_layers, %lld, names",
+		                 file, (long long)m->layers);
 	for (int64_t l = 0; l < m->layers; l++) {
 		const char *is = json_string_value(json_array_get(types, (size_t)l));
 		const char *need = d->window && l >= d->window_from ? "sliding_attention" : "full_attention";
 		if (!is || strcmp(is, need))
-			return whit_fail(e, WHIT_EINPUT, "%s: key layer_types: layer %lld is \"%.60s\", need \"%s\" as use_sliding_window and max_window_layers say",
+			return whit_fail(e, WHIT_EINPUT,
+			                 "%s: key layer_types: layer %lld is \"%.60s\", need \"%s\" as "
+			                 "use_sliding_window and max_window_layers say",
 			                 file, (long long)l, is ? is : "", need);
 	}
 	return 0;
@@ -297,14 +325,15 @@ static int norm(build b, const char *role, int x, int64_t heads, int64_t dim, fl
 	n->in[0] = x;
 	n->w[0] = w;
 	n->out[0] = y;
-	n->a = (whit_attr){ .eps = eps, .heads = heads, .dim = dim };
+	n->a = (whit_attr){.eps = eps, .heads = heads, .dim = dim};
 	return y;
 }
 
 /* part: where the weight lives, "self_attn." or "mlp.". */
 static int linear(build b, const char *part, const char *role, int x, int64_t rows, int64_t cols, int bias) {
 	int w = whit_program_slot(b.p, role, whit_format_text("%s%s%s.weight", b.prefix, part, role), rows, cols);
-	int c = bias ? whit_program_slot(b.p, role, whit_format_text("%s%s%s.bias", b.prefix, part, role), 0, rows) : -1;
+	int c = bias ? whit_program_slot(b.p, role, whit_format_text("%s%s%s.bias", b.prefix, part, role), 0, rows)
+	             : -1;
 	int y = whit_program_value(b.p, rows);
 	whit_node *n = whit_program_node(b.p, "linear", role);
 	n->in[0] = x;
@@ -319,7 +348,7 @@ static int rope(build b, const whit_decoder *d, const char *role, int x, int64_t
 	whit_node *n = whit_program_node(b.p, "rope", role);
 	n->in[0] = x;
 	n->out[0] = y;
-	n->a = (whit_attr){ .heads = heads, .dim = d->dim, .rot = d->dim, .inv_freq = d->inv_freq, .mscale = d->mscale };
+	n->a = (whit_attr){.heads = heads, .dim = d->dim, .rot = d->dim, .inv_freq = d->inv_freq, .mscale = d->mscale};
 	return y;
 }
 
@@ -334,7 +363,7 @@ static int join(build b, const char *op, const char *role, int x, int z) {
 
 static void build_layer(whit_model *m, const whit_decoder *d, int64_t l, const char *prefix) {
 	char *inner = whit_format_text("%sself_attn.", prefix);
-	build b = { &m->layer[l], prefix }, attn = { &m->layer[l], inner };
+	build b = {&m->layer[l], prefix}, attn = {&m->layer[l], inner};
 	int64_t H = m->hidden, qw = d->heads * d->dim, kw = d->kv_heads * d->dim;
 	whit_program_init(b.p, H);
 	int x = norm(b, "input_layernorm", 0, 1, H, d->eps);
@@ -353,8 +382,11 @@ static void build_layer(whit_model *m, const whit_decoder *d, int64_t l, const c
 	n->in[1] = k;
 	n->in[2] = v;
 	n->out[0] = a;
-	n->a = (whit_attr){ .heads = d->heads, .kv_heads = d->kv_heads, .dim = d->dim, .scale = (float)(1 / sqrt((double)d->dim)),
-	                    .window = l >= d->window_from ? d->window : 0 };
+	n->a = (whit_attr){.heads = d->heads,
+	                   .kv_heads = d->kv_heads,
+	                   .dim = d->dim,
+	                   .scale = (float)(1 / sqrt((double)d->dim)),
+	                   .window = l >= d->window_from ? d->window : 0};
 	int h = join(b, "add", "attn_residual", 0, linear(b, "self_attn.", "o_proj", a, H, qw, d->o_bias));
 	x = norm(b, "post_attention_layernorm", h, 1, H, d->eps);
 	int gate = linear(b, "mlp.", "gate_proj", x, d->inner, H, d->mlp_bias);
@@ -368,11 +400,14 @@ static void build_layer(whit_model *m, const whit_decoder *d, int64_t l, const c
 static int check_tied_head(const whit_model *m, const char *embed, whit_err *e) {
 	const whit_weight *head = whit_ckpt_find(&m->ckpt, "lm_head.weight"), *w = whit_ckpt_find(&m->ckpt, embed);
 	if (!head || !w || head == w) return 0;
-	int same = head->mat.spec.fmt == w->mat.spec.fmt && head->mat.rows == w->mat.rows && head->mat.cols == w->mat.cols;
+	int same =
+	        head->mat.spec.fmt == w->mat.spec.fmt && head->mat.rows == w->mat.rows && head->mat.cols == w->mat.cols;
 	for (int64_t r = 0; same && r < w->mat.rows; r++)
-		same = !memcmp(head->mat.plane[0] + r * (int64_t)head->mat.row_bytes[0], w->mat.plane[0] + r * (int64_t)w->mat.row_bytes[0], w->mat.row_bytes[0]);
+		same = !memcmp(head->mat.plane[0] + r * (int64_t)head->mat.row_bytes[0],
+		               w->mat.plane[0] + r * (int64_t)w->mat.row_bytes[0], w->mat.row_bytes[0]);
 	if (same) return 0;
-	return whit_fail(e, WHIT_EINPUT, "%s: tensor lm_head.weight differs from %s, yet tie_word_embeddings is true", head->file, embed);
+	return whit_fail(e, WHIT_EINPUT, "%s: tensor lm_head.weight differs from %s, yet tie_word_embeddings is true",
+	                 head->file, embed);
 }
 
 int whit_decoder_build(whit_model *m, const whit_decoder *d, whit_err *e) {
@@ -392,7 +427,7 @@ int whit_decoder_build(whit_model *m, const whit_decoder *d, whit_err *e) {
 		whit_free(prefix);
 	}
 	whit_program_init(&m->head, m->hidden);
-	int x = norm((build){ &m->head, root }, "norm", 0, 1, m->hidden, d->eps);
+	int x = norm((build){&m->head, root}, "norm", 0, 1, m->hidden, d->eps);
 	if (d->tied) {
 		w = whit_program_slot(&m->head, "embed_tokens", whit_strdup(embed), m->vocab, m->hidden);
 		y = whit_program_value(&m->head, m->vocab);
@@ -401,7 +436,7 @@ int whit_decoder_build(whit_model *m, const whit_decoder *d, whit_err *e) {
 		n->w[0] = w;
 		n->out[0] = y;
 	} else {
-		linear((build){ &m->head, "" }, "", "lm_head", x, m->vocab, m->hidden, 0);
+		linear((build){&m->head, ""}, "", "lm_head", x, m->vocab, m->hidden, 0);
 	}
 	whit_free(embed);
 	return rc;

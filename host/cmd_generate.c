@@ -43,15 +43,17 @@ static void on_token(void *ctx, int32_t id) {
 	print_new(s, 0);
 }
 
-static int run(whit_model *m, const whit_tok *tok, const char *prompt, int64_t n, double temp, int64_t seed, int64_t ctx, whit_err *e) {
-	stream s = { .tok = tok };
-	whit_ids out = { 0 };
+static int run(whit_model *m, const whit_tok *tok, const char *prompt, int64_t n, double temp, int64_t seed,
+               int64_t ctx, whit_err *e) {
+	stream s = {.tok = tok};
+	whit_ids out = {0};
 	int rc = whit_tok_encode(tok, prompt, strlen(prompt), WHIT_TOK_SPECIAL | WHIT_TOK_PARSE, &s.ids, e);
 	if (!rc && s.ids.n == 0 && m->bos >= 0) whit_ids_push(&s.ids, m->bos);
 	int64_t n_prompt = s.done = s.ids.n;
 	if (!rc && n_prompt + n > ctx)
-		rc = whit_fail(e, WHIT_EUSAGE, "generate: a prompt of %lld tokens and %lld new ones make %lld, the context is %lld", (long long)n_prompt,
-		               (long long)n, (long long)(n_prompt + n), (long long)ctx);
+		rc = whit_fail(e, WHIT_EUSAGE,
+		               "generate: a prompt of %lld tokens and %lld new ones make %lld, the context is %lld",
+		               (long long)n_prompt, (long long)n, (long long)(n_prompt + n), (long long)ctx);
 	if (!rc) {
 		int32_t *ids = whit_alloc((size_t)(n_prompt + 1) * sizeof *ids); /* s.ids moves as it grows */
 		memcpy(ids, s.ids.id, (size_t)n_prompt * sizeof *ids);
@@ -63,12 +65,14 @@ static int run(whit_model *m, const whit_tok *tok, const char *prompt, int64_t n
 		whit_free(ids);
 		double took = whit_now() - begin;
 		if (!rc)
-			whit_say("%lld tokens after a prompt of %lld%s, %.2f s, %.1f tokens/s in all", (long long)out.n, (long long)n_prompt,
-			         out.n < n ? " (the model ended the text)" : "", took, (double)(n_prompt + out.n) / took);
+			whit_say("%lld tokens after a prompt of %lld%s, %.2f s, %.1f tokens/s in all", (long long)out.n,
+			         (long long)n_prompt, out.n < n ? " (the model ended the text)" : "", took,
+			         (double)(n_prompt + out.n) / took);
 	}
 	whit_ids_free(&s.ids);
 	whit_ids_free(&out);
-	if (!rc && (fflush(stdout) || ferror(stdout))) rc = whit_fail(e, WHIT_ERESOURCE, "generate: writing to stdout failed");
+	if (!rc && (fflush(stdout) || ferror(stdout)))
+		rc = whit_fail(e, WHIT_ERESOURCE, "generate: writing to stdout failed");
 	return rc;
 }
 
@@ -77,30 +81,35 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	int64_t n = 64, seed = 0, ctx = 0;
 	double temp = 0;
 	const whit_opt opt[] = {
-		{ "MODEL", 's', "DIR", "a Hugging Face directory or one that whit wrote", &path, 1 },
-		{ "--prompt", 's', "TEXT", "what to continue; special tokens written in it count as such", &prompt, 1 },
-		{ "-n", 'i', "N", "new tokens at most (default 64)", &n, 0 },
-		{ "--temp", 'd', "T", "temperature of sampling; 0 takes the likeliest token (default 0)", &temp, 0 },
-		{ "--seed", 'i', "N", "of the draws: the same seed, the same text (default 0)", &seed, 0 },
-		{ "--ctx", 'i', "N", "tokens of prompt and text together (default: the model's context)", &ctx, 0 },
-		{ "--compute", 's', "HOW", "packed (from the codes) or float (decoded at load) (default packed)", &compute, 0 },
-		{ 0 }
-	};
+	        {"MODEL", 's', "DIR", "a Hugging Face directory or one that whit wrote", &path, 1},
+	        {"--prompt", 's', "TEXT", "what to continue; special tokens written in it count as such", &prompt, 1},
+	        {"-n", 'i', "N", "new tokens at most (default 64)", &n, 0},
+	        {"--temp", 'd', "T", "temperature of sampling; 0 takes the likeliest token (default 0)", &temp, 0},
+	        {"--seed", 'i', "N", "of the draws: the same seed, the same text (default 0)", &seed, 0},
+	        {"--ctx", 'i', "N", "tokens of prompt and text together (default: the model's context)", &ctx, 0},
+	        {"--compute", 's', "HOW", "packed (from the codes) or float (decoded at load) (default packed)",
+	         &compute, 0},
+	        {0}};
 	int rc = whit_options("generate", "continue a prompt", opt, argc, argv, e);
 	if (rc) return rc < 0 ? rc : 0;
 	int packed = !strcmp(compute, "packed");
-	if (!packed && strcmp(compute, "float")) return whit_fail(e, WHIT_EUSAGE, "generate: --compute is %s, need packed or float", compute);
-	if (n < 1 || ctx < 0) return whit_fail(e, WHIT_EUSAGE, "generate: -n is %lld and --ctx %lld, need positive ones", (long long)n, (long long)ctx);
+	if (!packed && strcmp(compute, "float"))
+		return whit_fail(e, WHIT_EUSAGE, "generate: --compute is %s, need packed or float", compute);
+	if (n < 1 || ctx < 0)
+		return whit_fail(e, WHIT_EUSAGE, "generate: -n is %lld and --ctx %lld, need positive ones",
+		                 (long long)n, (long long)ctx);
 	whit_model m;
 	whit_tok *tok = NULL;
 	rc = whit_model_open(&m, path, packed ? 0 : WHIT_OPEN_DECODE, e);
 	if (rc) return rc;
 	if (ctx > m.context)
-		rc = whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, the model's context is %lld", (long long)ctx, (long long)m.context);
+		rc = whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, the model's context is %lld", (long long)ctx,
+		               (long long)m.context);
 	if (!rc) rc = whit_tok_open(&tok, path, e);
 	if (!rc && whit_tok_vocab(tok) > m.vocab)
-		rc = whit_fail(e, WHIT_EINPUT, "%s: the tokenizer has ids up to %lld, need less than the %lld rows of the embedding", path,
-		               (long long)whit_tok_vocab(tok) - 1, (long long)m.vocab);
+		rc = whit_fail(e, WHIT_EINPUT,
+		               "%s: the tokenizer has ids up to %lld, need less than the %lld rows of the embedding",
+		               path, (long long)whit_tok_vocab(tok) - 1, (long long)m.vocab);
 	if (!rc) rc = run(&m, tok, prompt, n, temp, seed, ctx ? ctx : m.context, e);
 	if (tok) whit_tok_close(tok);
 	whit_model_close(&m);

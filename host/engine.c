@@ -23,14 +23,14 @@ int whit_program_value(whit_program *p, int64_t width) {
 
 int whit_program_slot(whit_program *p, const char *role, char *name, int64_t rows, int64_t cols) {
 	p->slot = grow(p->slot, p->n_slot, sizeof *p->slot);
-	p->slot[p->n_slot] = (whit_slot){ .role = role, .name = name, .rows = rows, .cols = cols };
+	p->slot[p->n_slot] = (whit_slot){.role = role, .name = name, .rows = rows, .cols = cols};
 	return p->n_slot++;
 }
 
 whit_node *whit_program_node(whit_program *p, const char *op, const char *role) {
 	p->node = grow(p->node, p->n_node, sizeof *p->node);
 	whit_node *n = &p->node[p->n_node++];
-	*n = (whit_node){ .op = whit_op_find(op), .role = role, .state = -1 };
+	*n = (whit_node){.op = whit_op_find(op), .role = role, .state = -1};
 	for (int i = 0; i < WHIT_NODE_IN; i++) n->in[i] = -1;
 	for (int i = 0; i < WHIT_NODE_OUT; i++) n->out[i] = -1;
 	for (int i = 0; i < WHIT_NODE_W; i++) n->w[i] = -1;
@@ -111,24 +111,26 @@ static void decode_item(void *ctx, int64_t i, int worker) {
 
 static int bind_slot(const whit_model *m, whit_slot *s, unsigned flags, whit_err *e) {
 	const whit_weight *w = s->weight = whit_ckpt_find(&m->ckpt, s->name);
-	int64_t need[2] = { s->rows ? s->rows : s->cols, s->cols };
+	int64_t need[2] = {s->rows ? s->rows : s->cols, s->cols};
 	int ndim = s->rows ? 2 : 1;
 	char is[96], want[96];
 	if (!w) return whit_fail(e, WHIT_EINPUT, "%s: tensor %s is missing", m->ckpt.path, s->name);
 	if (w->ndim != ndim || memcmp(w->shape, need, (size_t)ndim * sizeof *need)) {
 		whit_shape_text(w->shape, w->ndim, is);
 		whit_shape_text(need, ndim, want);
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, need %s as config.json says", w->file, s->name, is, want);
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, need %s as config.json says", w->file, s->name,
+		                 is, want);
 	}
 	if (!w->mat.spec.fmt)
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, need a type of weights", w->file, s->name, whit_dtype_name(w->dtype));
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, need a type of weights", w->file, s->name,
+		                 whit_dtype_name(w->dtype));
 	if (!s->rows) {
 		s->vec = whit_alloc((size_t)s->cols * sizeof *s->vec);
 		whit_mat_decode(&w->mat, 0, 1, s->vec);
 		int64_t bad = whit_first_nonfinite(s->vec, s->cols);
 		if (bad >= 0)
-			return whit_fail(e, WHIT_ENONFINITE, "%s: tensor %s: value %lld is %g, need a finite one", w->file, s->name,
-			                 (long long)bad, s->vec[bad]);
+			return whit_fail(e, WHIT_ENONFINITE, "%s: tensor %s: value %lld is %g, need a finite one",
+			                 w->file, s->name, (long long)bad, s->vec[bad]);
 	} else if ((flags & WHIT_OPEN_DECODE) && !is_plain(&w->mat)) {
 		int rc = whit_spec_parse("f32", &s->dense.spec, e);
 		s->dense.rows = s->rows;
@@ -166,11 +168,13 @@ static int bind(whit_model *m, unsigned flags, whit_err *e) {
 	}
 	for (int64_t i = 0; i < m->ckpt.n && !rc; i++) {
 		const whit_weight *w = &m->ckpt.w[i];
-		int known = used[i] || (w->alias && whit_ckpt_find(&m->ckpt, w->alias) && used[whit_ckpt_find(&m->ckpt, w->alias) - m->ckpt.w]);
+		int known = used[i] || (w->alias && whit_ckpt_find(&m->ckpt, w->alias) &&
+		                        used[whit_ckpt_find(&m->ckpt, w->alias) - m->ckpt.w]);
 		for (int k = 0; m->arch->ignored[k] && !known; k++) known = glob(m->arch->ignored[k], w->name);
 		if (!known)
-			rc = whit_fail(e, WHIT_EINPUT, "%s: tensor %s is not used by architecture %s with this config.json", w->file, w->name,
-			               m->arch->name);
+			rc = whit_fail(e, WHIT_EINPUT,
+			               "%s: tensor %s is not used by architecture %s with this config.json", w->file,
+			               w->name, m->arch->name);
 	}
 	whit_free(used);
 	return rc;
@@ -179,14 +183,16 @@ static int bind(whit_model *m, unsigned flags, whit_err *e) {
 static int find_arch(whit_model *m, whit_err *e) {
 	char known[512] = "";
 	json_t *type = json_object_get(m->ckpt.config, "model_type");
-	if (!json_is_string(type)) return whit_fail(e, WHIT_EINPUT, "%s: key model_type is missing or not text", m->ckpt.config_path);
+	if (!json_is_string(type))
+		return whit_fail(e, WHIT_EINPUT, "%s: key model_type is missing or not text", m->ckpt.config_path);
 	for (int i = 0; whit_archs[i]; i++) {
 		if (!strcmp(whit_archs[i]->name, json_string_value(type))) m->arch = whit_archs[i];
 		size_t n = strlen(known);
 		snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", whit_archs[i]->name);
 	}
 	if (m->arch) return 0;
-	return whit_fail(e, WHIT_EINPUT, "%s: model_type is \"%.100s\", need one of: %s", m->ckpt.config_path, json_string_value(type), known);
+	return whit_fail(e, WHIT_EINPUT, "%s: model_type is \"%.100s\", need one of: %s", m->ckpt.config_path,
+	                 json_string_value(type), known);
 }
 
 int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e) {
@@ -225,7 +231,8 @@ int whit_model_role(const whit_model *m, const char *name, const char **role, in
 			*layer = in_layer ? i - 1 : -1;
 			if (!p->slot[k].rows) return 0;
 			for (int n = 0; n < p->n_node; n++)
-				if (p->node[n].w[0] == k && (p->node[n].op == whit_op_find("linear") || !in_layer)) return in_layer ? 1 : 2;
+				if (p->node[n].w[0] == k && (p->node[n].op == whit_op_find("linear") || !in_layer))
+					return in_layer ? 1 : 2;
 			return 0;
 		}
 	}
@@ -301,7 +308,7 @@ static int run(whit_model *m, const whit_program *p, const whit_batch *b, void *
 	value[p->n_val - 1] = out;
 	for (int i = 0; i < p->n_node; i++) {
 		const whit_node *n = &p->node[i];
-		whit_call c = { .node = n, .batch = b, .cap = cap, .scratch = &m->scratch, .plain = m->plain };
+		whit_call c = {.node = n, .batch = b, .cap = cap, .scratch = &m->scratch, .plain = m->plain};
 		for (int k = 0; k < WHIT_NODE_IN; k++) {
 			if (n->in[k] < 0) continue;
 			c.in[k] = n->in[k] ? value[n->in[k]] : in;
@@ -329,8 +336,9 @@ static int run(whit_model *m, const whit_program *p, const whit_batch *b, void *
 int whit_model_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e) {
 	for (int64_t t = 0; t < b->T; t++)
 		if (b->tokens[t] < 0 || b->tokens[t] >= m->vocab)
-			return whit_fail(e, WHIT_EINPUT, "%s: token %lld is %d, need an id below the %lld rows of the embedding", m->ckpt.path,
-			                 (long long)t, b->tokens[t], (long long)m->vocab);
+			return whit_fail(e, WHIT_EINPUT,
+			                 "%s: token %lld is %d, need an id below the %lld rows of the embedding",
+			                 m->ckpt.path, (long long)t, b->tokens[t], (long long)m->vocab);
 	return run(m, &m->embed, b, NULL, 0, NULL, h, e);
 }
 
@@ -338,8 +346,9 @@ int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *
 	for (int i = 0; i < b->n_seq; i++) {
 		int64_t need = b->past[i] + b->start[i + 1] - b->start[i];
 		if (s ? i >= s->n_seq || need > s->cap : b->past[i] != 0)
-			return whit_fail(e, WHIT_EINTERNAL, "sequence %d reaches token %lld, state holds %d sequences of %lld", i, (long long)need,
-			                 s ? s->n_seq : 0, s ? (long long)s->cap : 0);
+			return whit_fail(e, WHIT_EINTERNAL,
+			                 "sequence %d reaches token %lld, state holds %d sequences of %lld", i,
+			                 (long long)need, s ? s->n_seq : 0, s ? (long long)s->cap : 0);
 	}
 	whit_arena_reset(&m->out);
 	float *out = whit_take(&m->out, b->T * m->hidden);
@@ -347,24 +356,27 @@ int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *
 	if (rc) return whit_fail_in(e, "layer %lld", (long long)l);
 	int64_t bad = whit_first_nonfinite(out, b->T * m->hidden);
 	if (bad >= 0)
-		return whit_fail(e, WHIT_ENONFINITE, "%s: output of layer %lld: row %lld, column %lld is %g, need a finite value", m->ckpt.path,
-		                 (long long)l, (long long)(bad / m->hidden), (long long)(bad % m->hidden), out[bad]);
+		return whit_fail(e, WHIT_ENONFINITE,
+		                 "%s: output of layer %lld: row %lld, column %lld is %g, need a finite value",
+		                 m->ckpt.path, (long long)l, (long long)(bad / m->hidden), (long long)(bad % m->hidden),
+		                 out[bad]);
 	memcpy(h, out, (size_t)(b->T * m->hidden) * sizeof *h);
 	return 0;
 }
 
 int whit_model_head(whit_model *m, const float *h, int64_t n, float *logits, whit_err *e) {
-	whit_batch b = { .T = n };
+	whit_batch b = {.T = n};
 	int rc = run(m, &m->head, &b, NULL, 0, h, logits, e);
 	int64_t bad = rc ? -1 : whit_first_nonfinite(logits, n * m->vocab);
 	if (bad >= 0)
-		return whit_fail(e, WHIT_ENONFINITE, "%s: logits: row %lld, token %lld is %g, need a finite value", m->ckpt.path,
-		                 (long long)(bad / m->vocab), (long long)(bad % m->vocab), logits[bad]);
+		return whit_fail(e, WHIT_ENONFINITE, "%s: logits: row %lld, token %lld is %g, need a finite value",
+		                 m->ckpt.path, (long long)(bad / m->vocab), (long long)(bad % m->vocab), logits[bad]);
 	return rc;
 }
 
 int whit_model_step(whit_model *m, const whit_batch *b, whit_state *s, float *logits, whit_err *e) {
-	float *h = whit_alloc((size_t)(b->T * m->hidden) * sizeof *h), *last = whit_alloc((size_t)(b->n_seq * m->hidden) * sizeof *h);
+	float *h = whit_alloc((size_t)(b->T * m->hidden) * sizeof *h),
+	      *last = whit_alloc((size_t)(b->n_seq * m->hidden) * sizeof *h);
 	int rc = whit_model_embed(m, b, h, e);
 	for (int64_t l = 0; l < m->layers && !rc; l++) rc = whit_model_layer(m, l, b, s, h, e);
 	for (int i = 0; i < b->n_seq && !rc; i++)

@@ -21,9 +21,9 @@ typedef struct whit_attr {
 typedef struct whit_batch {
 	int64_t T;
 	int n_seq;
-	const int64_t *start; /* n_seq + 1 */
-	const int64_t *past;  /* n_seq */
-	const int64_t *pos;   /* T: position of each row in its sequence */
+	const int64_t *start;  /* n_seq + 1 */
+	const int64_t *past;   /* n_seq */
+	const int64_t *pos;    /* T: position of each row in its sequence */
 	const int32_t *tokens; /* T */
 } whit_batch;
 
@@ -33,7 +33,7 @@ typedef struct whit_node {
 	int in[WHIT_NODE_IN], out[WHIT_NODE_OUT]; /* value numbers, -1 = none */
 	int w[WHIT_NODE_W];                       /* slots of the program's weight table, -1 = none */
 	whit_attr a;
-	int state;      /* number of this node among the program's nodes with state, -1 = none */
+	int state;        /* number of this node among the program's nodes with state, -1 = none */
 	const char *role; /* "q_proj", "down_proj", "attn": for messages, recipes and statistics */
 } whit_node;
 
@@ -65,11 +65,11 @@ const whit_op *whit_op_find(const char *name);
 
 typedef struct whit_slot { /* one weight of a program */
 	const char *role;
-	char *name;               /* checkpoint name; owned */
-	int64_t rows, cols;       /* the shape it must have; rows 0 = a vector (cols) */
+	char *name;         /* checkpoint name; owned */
+	int64_t rows, cols; /* the shape it must have; rows 0 = a vector (cols) */
 	const whit_weight *weight;
-	float *vec;               /* decoded, when it is one row; owned */
-	whit_mat dense;           /* decoded, when the model was opened so; owned */
+	float *vec;     /* decoded, when it is one row; owned */
+	whit_mat dense; /* decoded, when the model was opened so; owned */
 } whit_slot;
 
 typedef struct whit_program {

@@ -22,8 +22,8 @@ static int linear_forward(whit_call *c, whit_err *e) {
 static int rmsnorm_forward(whit_call *c, whit_err *e) {
 	const whit_attr *a = &c->node->a;
 	(void)e;
-	(c->plain ? whit_rmsnorm_cpu : whit_rmsnorm_fast_cpu)(c->out[0], c->in[0], c->vec[0], c->batch->T, a->heads, a->dim,
-	                                                       a->eps, a->shift);
+	(c->plain ? whit_rmsnorm_cpu : whit_rmsnorm_fast_cpu)(c->out[0], c->in[0], c->vec[0], c->batch->T, a->heads,
+	                                                      a->dim, a->eps, a->shift);
 	return 0;
 }
 
@@ -31,14 +31,15 @@ static int rmsnorm_forward(whit_call *c, whit_err *e) {
 static int rope_forward(whit_call *c, whit_err *e) {
 	const whit_attr *a = &c->node->a;
 	(void)e;
-	(c->plain ? whit_rope_cpu : whit_rope_fast_cpu)(c->out[0], c->in[0], c->batch->pos, c->batch->T, a->heads, a->dim,
-	                                                 a->rot, a->inv_freq, a->mscale);
+	(c->plain ? whit_rope_cpu : whit_rope_fast_cpu)(c->out[0], c->in[0], c->batch->pos, c->batch->T, a->heads,
+	                                                a->dim, a->rot, a->inv_freq, a->mscale);
 	return 0;
 }
 
 static int swiglu_forward(whit_call *c, whit_err *e) {
 	(void)e;
-	(c->plain ? whit_swiglu_cpu : whit_swiglu_fast_cpu)(c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
+	(c->plain ? whit_swiglu_cpu : whit_swiglu_fast_cpu)(c->out[0], c->in[0], c->in[1],
+	                                                    c->batch->T * c->in_width[0]);
 	return 0;
 }
 
@@ -65,10 +66,11 @@ static int attention_forward(whit_call *c, whit_err *e) {
 			v = values;
 		}
 		if (c->plain)
-			whit_attention_cpu(c->out[0] + at, c->in[0] + at, k, v, T, past, a->heads, a->kv_heads, a->dim, a->scale, a->window);
+			whit_attention_cpu(c->out[0] + at, c->in[0] + at, k, v, T, past, a->heads, a->kv_heads, a->dim,
+			                   a->scale, a->window);
 		else
-			whit_attention_fast_cpu(c->out[0] + at, c->in[0] + at, k, v, T, past, a->heads, a->kv_heads, a->dim, a->scale,
-			                        a->window, c->scratch);
+			whit_attention_fast_cpu(c->out[0] + at, c->in[0] + at, k, v, T, past, a->heads, a->kv_heads,
+			                        a->dim, a->scale, a->window, c->scratch);
 		whit_arena_reset(c->scratch);
 	}
 	return 0;
@@ -78,14 +80,14 @@ static size_t attention_state(const whit_node *n, int64_t cap) {
 	return (size_t)(2 * cap * n->a.kv_heads * n->a.dim) * sizeof(float);
 }
 
-static const whit_op embed = { "embed", embed_forward, NULL, NULL };
-static const whit_op linear = { "linear", linear_forward, NULL, NULL };
-static const whit_op rmsnorm = { "rmsnorm", rmsnorm_forward, NULL, NULL };
-static const whit_op rope = { "rope", rope_forward, NULL, NULL };
-static const whit_op swiglu = { "swiglu", swiglu_forward, NULL, NULL };
-static const whit_op add = { "add", add_forward, NULL, NULL };
-static const whit_op attention = { "attention", attention_forward, NULL, attention_state };
-const whit_op *const whit_ops[] = { &embed, &linear, &rmsnorm, &rope, &swiglu, &add, &attention, NULL };
+static const whit_op embed = {"embed", embed_forward, NULL, NULL};
+static const whit_op linear = {"linear", linear_forward, NULL, NULL};
+static const whit_op rmsnorm = {"rmsnorm", rmsnorm_forward, NULL, NULL};
+static const whit_op rope = {"rope", rope_forward, NULL, NULL};
+static const whit_op swiglu = {"swiglu", swiglu_forward, NULL, NULL};
+static const whit_op add = {"add", add_forward, NULL, NULL};
+static const whit_op attention = {"attention", attention_forward, NULL, attention_state};
+const whit_op *const whit_ops[] = {&embed, &linear, &rmsnorm, &rope, &swiglu, &add, &attention, NULL};
 
 const whit_op *whit_op_find(const char *name) {
 	for (int i = 0; whit_ops[i]; i++)

@@ -19,6 +19,6 @@ static void add_item(void *ctx, int64_t i, int worker) {
 }
 
 void whit_add_cpu(float *y, const float *a, const float *b, int64_t n) {
-	add_job j = { y, a, b, n, whit_vec_get() };
+	add_job j = {y, a, b, n, whit_vec_get()};
 	whit_items((n + BLOCK - 1) / BLOCK, BLOCK, add_item, &j);
 }

@@ -71,7 +71,8 @@ static void attn_block(void *ctx, int64_t item, int worker) {
 /* One query of all heads that share a kv head. */
 static void attn_query(void *ctx, int64_t item, int worker) {
 	const attn_job *j = ctx;
-	int64_t g = item % j->kv_heads, t = item / j->kv_heads, group = j->heads / j->kv_heads, ld = j->kv_heads * j->dim;
+	int64_t g = item % j->kv_heads, t = item / j->kv_heads, group = j->heads / j->kv_heads,
+	        ld = j->kv_heads * j->dim;
 	int64_t end = j->past + t + 1, begin = j->window && end > j->window ? end - j->window : 0;
 	float *s = j->tile + worker * j->tile_size;
 	for (int64_t h = g * group; h < (g + 1) * group; h++) {
@@ -86,7 +87,7 @@ void whit_attention_fast_cpu(float *y, const float *q, const float *k, const flo
                              int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window,
                              whit_arena *scratch) {
 	int many = T >= MANY;
-	attn_job j = { y, q, k, v, T, past, heads, kv_heads, dim, window, scale, NULL, 0, whit_vec_get() };
+	attn_job j = {y, q, k, v, T, past, heads, kv_heads, dim, window, scale, NULL, 0, whit_vec_get()};
 	j.tile_size = many ? (past + T + dim) * BLOCK : past + T;
 	j.tile = whit_take(scratch, j.tile_size * whit_threads());
 	if (many)

@@ -19,6 +19,6 @@ static void embed_item(void *ctx, int64_t t, int worker) {
 }
 
 void whit_embed_fast_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w) {
-	embed_job j = { y, tokens, w };
+	embed_job j = {y, tokens, w};
 	whit_items(T, w->cols * 2, embed_item, &j);
 }

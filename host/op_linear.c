@@ -21,13 +21,13 @@ void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, con
  * Not OpenBLAS: on a processor younger than itself it falls back to SSE3 and a third of this speed, and it
  * would pack x again for every tile. */
 enum {
-	DEPTH = 512,   /* columns of a block: sums of blocks also round less than one long sum */
-	TOKENS = 576,  /* tokens of an item: a multiple of every level's panel (2, 24, 32) */
-	ROWS = 96,     /* rows of W in an item at most: a multiple of 12, one register tile */
+	DEPTH = 512,      /* columns of a block: sums of blocks also round less than one long sum */
+	TOKENS = 576,     /* tokens of an item: a multiple of every level's panel (2, 24, 32) */
+	ROWS = 96,        /* rows of W in an item at most: a multiple of 12, one register tile */
 	TILE = 640 << 10, /* bytes of W in an item at most */
-	PAD = 16,      /* between rows of a tile: rows 4096 bytes apart would share one cache set */
-	STEP = 64,     /* columns packed at a time */
-	ROTATE = 8     /* rows of x rotated by an item */
+	PAD = 16,         /* between rows of a tile: rows 4096 bytes apart would share one cache set */
+	STEP = 64,        /* columns packed at a time */
+	ROTATE = 8        /* rows of x rotated by an item */
 };
 
 typedef struct linear_job {
@@ -81,7 +81,8 @@ static void pack_item(void *ctx, int64_t i, int worker) {
 		int64_t depth = WHIT_MIN(DEPTH, width - k0);
 		for (int64_t kk = 0; kk < depth; kk += STEP) /* so that the lines written stay in L1 */
 			for (int64_t t = 0; t < n; t++)
-				for (int64_t k = kk; k < WHIT_MIN(kk + STEP, depth); k++) p[k * P + t] = j->x[(t0 + t) * width + k0 + k];
+				for (int64_t k = kk; k < WHIT_MIN(kk + STEP, depth); k++)
+					p[k * P + t] = j->x[(t0 + t) * width + k0 + k];
 	}
 }
 
@@ -95,16 +96,18 @@ static void gemm_item(void *ctx, int64_t item, int worker) {
 	for (int64_t i = 0; i < n; i++) w->spec.fmt->decode(w, r0 + i, r0 + i + 1, tile + i * ld);
 	for (int64_t k = 0; k < w->width; k += DEPTH)
 		for (int64_t t = t0; t < t1; t += P)
-			j->v->gemm(n, WHIT_MIN(P, t1 - t), WHIT_MIN(DEPTH, w->width - k), tile + k, ld, 1, j->packed + panel_at(j, k, t), P,
-			           c + t - t0, TOKENS, k > 0);
+			j->v->gemm(n, WHIT_MIN(P, t1 - t), WHIT_MIN(DEPTH, w->width - k), tile + k, ld, 1,
+			           j->packed + panel_at(j, k, t), P, c + t - t0, TOKENS, k > 0);
 	for (int64_t t = t0; t < t1; t++)
-		for (int64_t i = 0; i < n; i++) j->y[t * w->rows + r0 + i] = c[i * TOKENS + t - t0] + (j->bias ? j->bias[r0 + i] : 0);
+		for (int64_t i = 0; i < n; i++)
+			j->y[t * w->rows + r0 + i] = c[i * TOKENS + t - t0] + (j->bias ? j->bias[r0 + i] : 0);
 }
 
-void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias, whit_arena *scratch) {
-	linear_job j = { .y = y, .x = x, .T = T, .w = w, .bias = bias, .v = whit_vec_get() };
+void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias,
+                          whit_arena *scratch) {
+	linear_job j = {.y = y, .x = x, .T = T, .w = w, .bias = bias, .v = whit_vec_get()};
 	if (w->rot) {
-		rotate_job r = { whit_take(scratch, T * w->width), x, T, w };
+		rotate_job r = {whit_take(scratch, T * w->width), x, T, w};
 		whit_items((T + ROTATE - 1) / ROTATE, ROTATE * w->width * 16, rotate_item, &r);
 		j.x = r.y;
 	}

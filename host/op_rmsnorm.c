@@ -3,7 +3,8 @@
 #include "host/op_vec.h"
 #include "host/ops.h"
 
-void whit_rmsnorm_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps, float shift) {
+void whit_rmsnorm_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps,
+                      float shift) {
 	for (int64_t r = 0; r < T * n; r++, x += dim, y += dim) {
 		double sum = 0;
 		for (int64_t i = 0; i < dim; i++) sum += (double)x[i] * x[i];
@@ -30,7 +31,8 @@ static void norm_item(void *ctx, int64_t t, int worker) {
 	}
 }
 
-void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps, float shift) {
-	norm_job j = { y, x, w, n, dim, eps, shift, whit_vec_get() };
+void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps,
+                           float shift) {
+	norm_job j = {y, x, w, n, dim, eps, shift, whit_vec_get()};
 	whit_items(T, n * dim, norm_item, &j);
 }

@@ -54,11 +54,12 @@ static void rope_item(void *ctx, int64_t t, int worker) {
 		}
 	}
 	for (int64_t h = t * j->heads; j->y != j->x && h < (t + 1) * j->heads; h++)
-		memcpy(j->y + h * j->dim + j->rot, j->x + h * j->dim + j->rot, (size_t)(j->dim - j->rot) * sizeof(float));
+		memcpy(j->y + h * j->dim + j->rot, j->x + h * j->dim + j->rot,
+		       (size_t)(j->dim - j->rot) * sizeof(float));
 }
 
-void whit_rope_fast_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim, int64_t rot,
-                        const double *inv_freq, double mscale) {
-	rope_job j = { y, x, pos, heads, dim, rot, inv_freq, mscale, whit_vec_get() };
+void whit_rope_fast_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
+                        int64_t rot, const double *inv_freq, double mscale) {
+	rope_job j = {y, x, pos, heads, dim, rot, inv_freq, mscale, whit_vec_get()};
 	whit_items(T, 2 * heads * dim + 4 * rot, rope_item, &j);
 }

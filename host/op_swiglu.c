@@ -24,6 +24,6 @@ static void swiglu_item(void *ctx, int64_t i, int worker) {
 }
 
 void whit_swiglu_fast_cpu(float *y, const float *gate, const float *up, int64_t n) {
-	swiglu_job j = { y, gate, up, n, whit_vec_get() };
+	swiglu_job j = {y, gate, up, n, whit_vec_get()};
 	whit_items((n + BLOCK - 1) / BLOCK, BLOCK * 4, swiglu_item, &j);
 }

@@ -28,10 +28,11 @@
 #define VMIN(a, b) min_c(a, b)
 #define VROUND(a) nearbyintf(a)
 #define VFLOOR(a) floorf(a)
-#define VSCALEF(p, n) ldexpf(p, (int)(n))
+#define VSCALEF(p, n) ldexp_c(p, n)
 #define VSUM(a) (a)
 #define VTOP(a) (a)
 static inline float max_c(float a, float b) { return a > b ? a : b; } /* NaN in b stays, as maxps */
+static inline float ldexp_c(float p, float n) { return n == n ? ldexpf(p, (int)n) : n; }
 static inline float min_c(float a, float b) { return a < b ? a : b; }
 #include "host/op_vecbody.h"
 
@@ -60,11 +61,14 @@ static inline float min_c(float a, float b) { return a < b ? a : b; }
 #define VMIN(a, b) _mm256_min_ps(a, b)
 #define VROUND(a) _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
 #define VFLOOR(a) _mm256_floor_ps(a)
-#define VSCALEF(p, n) _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23)))
+#define VSCALEF(p, n) _mm256_mul_ps(p, power_avx2(n))
 #define VSUM(a) sum_avx2(a)
 #define VTOP(a) top_avx2(a)
 VATTR static inline __m256i mask_avx2(int64_t n) {
 	return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+VATTR static inline __m256 power_avx2(__m256 n) { /* 2^n by its exponent bits */
+	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
 VATTR static inline float sum_avx2(__m256 a) {
 	__m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));

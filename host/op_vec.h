@@ -26,8 +26,8 @@ typedef struct whit_vec {
 	void (*pv)(float *y, const float *p, const float *v, int64_t ld, int64_t n, int64_t dim);
 	/* C[i*ldc + j] (+)= sum_k A[i*ai + k*ak] * B[k*ldb + j], i < M, j < n, k < K: serial, from memory in cache.
 	 * An element's sum runs over k in order, whatever M and n are. */
-	void (*gemm)(int64_t M, int64_t n, int64_t K, const float *A, int64_t ai, int64_t ak, const float *B, int64_t ldb,
-	             float *C, int64_t ldc, int accumulate);
+	void (*gemm)(int64_t M, int64_t n, int64_t K, const float *A, int64_t ai, int64_t ak, const float *B,
+	             int64_t ldb, float *C, int64_t ldc, int accumulate);
 } whit_vec;
 
 /* The set for whit_cpu_level(). */

@@ -167,9 +167,9 @@ VATTR static void N(pv)(float *y, const float *p, const float *v, int64_t ld, in
 
 /* VM rows of C by up to VN vectors of columns, all in registers: each step over k loads nv vectors of B and
  * spreads VM values of A over them. Rows beyond m repeat the last one and are not stored. */
-VATTR static inline __attribute__((always_inline)) void N(tile)(int64_t m, int nv, int64_t last, int64_t K, const float *A,
-                                                                 int64_t ai, int64_t ak, const float *B, int64_t ldb, float *C,
-                                                                 int64_t ldc, int accumulate) {
+VATTR static inline __attribute__((always_inline)) void
+N(tile)(int64_t m, int nv, int64_t last, int64_t K, const float *A, int64_t ai, int64_t ak, const float *B, int64_t ldb,
+        float *C, int64_t ldc, int accumulate) {
 	VF acc[VM][VN];
 	const float *a[VM];
 	WHIT_UNROLL for (int i = 0; i < VM; i++) {
@@ -195,8 +195,8 @@ VATTR static inline __attribute__((always_inline)) void N(tile)(int64_t m, int n
 	}
 }
 
-VATTR static void N(gemm)(int64_t M, int64_t n, int64_t K, const float *A, int64_t ai, int64_t ak, const float *B, int64_t ldb,
-                          float *C, int64_t ldc, int accumulate) {
+VATTR static void N(gemm)(int64_t M, int64_t n, int64_t K, const float *A, int64_t ai, int64_t ak, const float *B,
+                          int64_t ldb, float *C, int64_t ldc, int accumulate) {
 	for (int64_t c = 0; c < n; c += VN * VW) {
 		int64_t cols = WHIT_MIN(VN * VW, n - c), nv = (cols + VW - 1) / VW, last = cols - (nv - 1) * VW;
 		for (int64_t r = 0; r < M; r += VM) {
@@ -215,7 +215,8 @@ VATTR static void N(gemm)(int64_t M, int64_t n, int64_t K, const float *A, int64
 	}
 }
 
-static const whit_vec N(set) = { VN * VW, N(sumsq), N(scale), N(add), N(swiglu), N(softmax), N(softmax_columns), N(sincos), N(rotate), N(qk), N(pv), N(gemm) };
+static const whit_vec N(set) = {VN * VW,   N(sumsq),  N(scale), N(add), N(swiglu), N(softmax), N(softmax_columns),
+                                N(sincos), N(rotate), N(qk),    N(pv),  N(gemm)};
 
 #undef N
 #undef VATTR

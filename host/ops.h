@@ -15,8 +15,10 @@ void whit_embed_fast_cpu(float *y, const int32_t *tokens, int64_t T, const whit_
 /* y (T, n*dim): each of the n runs of dim values of a row is x / sqrt(mean(x^2) + eps) * (w + shift).
  * Zhang & Sennrich 2019, eq. 4; n > 1 is per-head QK-norm (w shared by heads); shift 1 for zero-centred.
  * y == x allowed. */
-void whit_rmsnorm_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps, float shift);
-void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps, float shift);
+void whit_rmsnorm_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps,
+                      float shift);
+void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps,
+                           float shift);
 
 /* Rotary embedding of the first rot (even) of each head's dim values, pairing i with i + rot/2
  * (rotate_half), the rest copied: angle = pos[t] * inv_freq[i], both cos and sin scaled by mscale. Su et al.
@@ -24,8 +26,8 @@ void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, 
  * 8192 that rounding is 2.4e-4 of a turn's radian, so it is part of the function. y == x allowed. */
 void whit_rope_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim, int64_t rot,
                    const double *inv_freq, double mscale);
-void whit_rope_fast_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim, int64_t rot,
-                        const double *inv_freq, double mscale);
+void whit_rope_fast_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
+                        int64_t rot, const double *inv_freq, double mscale);
 
 /* y = silu(gate) * up, n values; silu(g) = g / (1 + exp(-g)). y == gate or up allowed. */
 void whit_swiglu_cpu(float *y, const float *gate, const float *up, int64_t n);
@@ -48,5 +50,6 @@ void whit_attention_fast_cpu(float *y, const float *q, const float *k, const flo
 void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
 /* Rotates x where the matrix is rotated, then gemv from packed bytes for few tokens, tiles of decoded rows
  * and packed x above (op_linear.c). */
-void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias, whit_arena *scratch);
+void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias,
+                          whit_arena *scratch);
 #endif

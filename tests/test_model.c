@@ -44,13 +44,14 @@ static whit_batch *one_set(one *o, const int32_t *tokens, int64_t T, int64_t pas
 	o->start[0] = 0;
 	o->start[1] = T;
 	o->past[0] = past;
-	o->b = (whit_batch){ .T = T, .n_seq = 1, .start = o->start, .past = o->past, .pos = o->pos, .tokens = tokens };
+	o->b = (whit_batch){.T = T, .n_seq = 1, .start = o->start, .past = o->past, .pos = o->pos, .tokens = tokens};
 	return &o->b;
 }
 
 /* Logits of every row of a batch; whit_free them. NULL and a failed check on error. */
 static float *all_logits(whit_model *m, const whit_batch *b, whit_state *s, whit_err *e) {
-	float *h = whit_alloc((size_t)(b->T * m->hidden) * sizeof *h), *y = whit_alloc((size_t)(b->T * m->vocab) * sizeof *y);
+	float *h = whit_alloc((size_t)(b->T * m->hidden) * sizeof *h),
+	      *y = whit_alloc((size_t)(b->T * m->vocab) * sizeof *y);
 	int rc = whit_model_embed(m, b, h, e);
 	for (int64_t l = 0; l < m->layers && !rc; l++) rc = whit_model_layer(m, l, b, s, h, e);
 	if (!rc) rc = whit_model_head(m, h, b->T, y, e);
@@ -72,8 +73,10 @@ static void against_golden(whit_model *m, const golden *g, const char *name, whi
 		float *y = sequence_logits(m, g->tokens, g->T, e);
 		double worst = y ? 0 : INFINITY;
 		for (int64_t i = 0; y && i < g->n; i++)
-			worst = fmax(worst, whit_rel_err(y + g->rows[i] * g->vocab, g->logits + i * g->vocab, g->vocab));
-		CHECK_MSG(worst <= TOL, "%s %s: relative error of a row %.3g", name, m->plain ? "plain" : "fast", worst);
+			worst = fmax(worst,
+			             whit_rel_err(y + g->rows[i] * g->vocab, g->logits + i * g->vocab, g->vocab));
+		CHECK_MSG(worst <= TOL, "%s %s: relative error of a row %.3g", name, m->plain ? "plain" : "fast",
+		          worst);
 		whit_free(y);
 	}
 	m->plain = 0;
@@ -81,7 +84,7 @@ static void against_golden(whit_model *m, const golden *g, const char *name, whi
 
 /* The cache holds what a full pass computes: first a few tokens at once, then one by one, then some at once. */
 static void by_steps(whit_model *m, const golden *g, const char *name, whit_err *e) {
-	static const int64_t sizes[] = { 3, 1, 1, 20, 1, 9, 1 };
+	static const int64_t sizes[] = {3, 1, 1, 20, 1, 9, 1};
 	float *full = sequence_logits(m, g->tokens, g->T, e);
 	for (int plain = 0; full && plain < 2; plain++) {
 		whit_state *s = whit_state_new(m, 1, g->T);
@@ -96,7 +99,8 @@ static void by_steps(whit_model *m, const golden *g, const char *name, whit_err 
 			whit_free(o.pos);
 			at += n;
 		}
-		CHECK_MSG(worst <= TOL, "%s %s: steps against one pass: relative error %.3g", name, plain ? "plain" : "fast", worst);
+		CHECK_MSG(worst <= TOL, "%s %s: steps against one pass: relative error %.3g", name,
+		          plain ? "plain" : "fast", worst);
 		whit_state_free(s);
 	}
 	m->plain = 0;
@@ -106,21 +110,26 @@ static void by_steps(whit_model *m, const golden *g, const char *name, whit_err 
 /* Three sequences of unlike lengths and pasts in one batch equal each alone, bit for bit in the plain path
  * (nothing there depends on the batch) and within the sums' tolerance in the fast one. */
 static void batched(whit_model *m, const golden *g, const char *name, whit_err *e) {
-	static const int64_t head[] = { 0, 5, 2 }, len[] = { 17, 1, 30 };
+	static const int64_t head[] = {0, 5, 2}, len[] = {17, 1, 30};
 	for (int plain = 0; plain < 2; plain++) {
 		m->plain = plain;
 		whit_state *together = whit_state_new(m, 3, 40);
-		int64_t start[4] = { 0 }, pos[64], T = 0;
+		int64_t start[4] = {0}, pos[64], T = 0;
 		int32_t tokens[64];
-		float *alone[3] = { 0 };
+		float *alone[3] = {0};
 		for (int i = 0; i < 3; i++) {
 			whit_state *s = whit_state_new(m, 1, 40);
 			one o;
 			for (int64_t k = 0; k < head[i]; k++) { /* the past: fed to both, one token at a time */
-				int64_t st[4], ps[3] = { 0 };
+				int64_t st[4], ps[3] = {0};
 				for (int q = 0; q < 4; q++) st[q] = q > i;
 				ps[i] = k;
-				whit_batch b = { .T = 1, .n_seq = 3, .start = st, .past = ps, .pos = &k, .tokens = g->tokens + i + k };
+				whit_batch b = {.T = 1,
+				                .n_seq = 3,
+				                .start = st,
+				                .past = ps,
+				                .pos = &k,
+				                .tokens = g->tokens + i + k};
 				whit_free(all_logits(m, &b, together, e));
 				whit_free(all_logits(m, one_set(&o, g->tokens + i + k, 1, k), s, e));
 				whit_free(o.pos);
@@ -134,14 +143,15 @@ static void batched(whit_model *m, const golden *g, const char *name, whit_err *
 			whit_free(o.pos);
 			whit_state_free(s);
 		}
-		whit_batch b = { .T = T, .n_seq = 3, .start = start, .past = head, .pos = pos, .tokens = tokens };
+		whit_batch b = {.T = T, .n_seq = 3, .start = start, .past = head, .pos = pos, .tokens = tokens};
 		float *y = all_logits(m, &b, together, e);
 		for (int i = 0; i < 3 && y; i++) {
 			const float *part = y + start[i] * m->vocab;
 			int64_t n = len[i] * m->vocab;
 			double err = alone[i] ? whit_rel_err(part, alone[i], n) : INFINITY;
 			CHECK_MSG(plain ? alone[i] && !memcmp(part, alone[i], (size_t)n * sizeof *y) : err <= TOL,
-			          "%s %s: sequence %d of a batch against alone: relative error %.3g", name, plain ? "plain" : "fast", i, err);
+			          "%s %s: sequence %d of a batch against alone: relative error %.3g", name,
+			          plain ? "plain" : "fast", i, err);
 			whit_free(alone[i]);
 		}
 		whit_free(y);
@@ -156,9 +166,11 @@ static void any_threads(whit_model *m, const golden *g, const char *name, whit_e
 	for (int n = 1; n <= 3; n++) {
 		whit_threads_set(n);
 		float *y = sequence_logits(m, g->tokens, g->T, e);
-		if (n == 1) want = y;
+		if (n == 1)
+			want = y;
 		else {
-			CHECK_MSG(y && want && !memcmp(y, want, (size_t)(g->T * m->vocab) * sizeof *y), "%s: %d threads give other bytes than 1", name, n);
+			CHECK_MSG(y && want && !memcmp(y, want, (size_t)(g->T * m->vocab) * sizeof *y),
+			          "%s: %d threads give other bytes than 1", name, n);
 			whit_free(y);
 		}
 	}
@@ -166,12 +178,13 @@ static void any_threads(whit_model *m, const golden *g, const char *name, whit_e
 	whit_threads_set(0);
 }
 
-static const char *const names[] = { "llama-f32", "llama-bias-llama3-bf16", "llama-tied-linear-f16", "llama-yarn-f16",
-	"qwen2-bf16-sharded", "qwen2-window-f16", "qwen3-bf16", "qwen3-bias-f32" };
+static const char *const names[] = {"llama-f32",      "llama-bias-llama3-bf16", "llama-tied-linear-f16",
+                                    "llama-yarn-f16", "qwen2-bf16-sharded",     "qwen2-window-f16",
+                                    "qwen3-bf16",     "qwen3-bias-f32"};
 
 static void random_models(void) {
 	for (int i = 0; i < WHIT_COUNT(names); i++) {
-		whit_err e = { 0 };
+		whit_err e = {0};
 		whit_model m;
 		golden g;
 		char *dir = golden_dir(names[i]);
@@ -193,10 +206,10 @@ static void random_models(void) {
 }
 
 static void trained_models(void) {
-	static const char *const trained[] = { "stories260K", "wiki5M", "wiki12M-qwen3" };
+	static const char *const trained[] = {"stories260K", "wiki5M", "wiki12M-qwen3"};
 	for (int i = 0; i < WHIT_COUNT(trained); i++) {
 		char *dir = test_model(trained[i]), *name = whit_format_text("trained-%s", trained[i]);
-		whit_err e = { 0 };
+		whit_err e = {0};
 		whit_model m;
 		golden g;
 		if (dir && CHECK_RC(golden_open(&g, name, &e), e)) {
@@ -213,7 +226,7 @@ static void trained_models(void) {
 }
 
 static void roles(void) {
-	whit_err e = { 0 };
+	whit_err e = {0};
 	whit_model m;
 	char *dir = golden_dir("qwen3-bias-f32");
 	const char *role;
@@ -240,9 +253,9 @@ static void roles(void) {
 
 static char *copy_model(const char *name, const char *from) {
 	char *dir = test_scratch(name), *src = golden_dir(from);
-	whit_err e = { 0 };
+	whit_err e = {0};
 	mkdir(dir, 0777);
-	static const char *const files[] = { "config.json", "model.safetensors" };
+	static const char *const files[] = {"config.json", "model.safetensors"};
 	for (int i = 0; i < WHIT_COUNT(files); i++) {
 		char *a = whit_format_text("%s/%s", src, files[i]), *b = whit_format_text("%s/%s", dir, files[i]);
 		CHECK_RC(whit_copy_file(a, b, &e), e);
@@ -259,8 +272,10 @@ static int open_with(const char *from, const char *key, const char *value, whit_
 	json_t *j = NULL;
 	whit_model m;
 	int rc = whit_json_load(&j, path, e);
-	if (value) json_object_set_new(j, key, json_loads(value, JSON_DECODE_ANY, NULL));
-	else json_object_del(j, key);
+	if (value)
+		json_object_set_new(j, key, json_loads(value, JSON_DECODE_ANY, NULL));
+	else
+		json_object_del(j, key);
 	if (!rc) rc = whit_json_write(j, path, e);
 	json_decref(j);
 	if (!rc) rc = whit_model_open(&m, dir, 0, e);
@@ -274,56 +289,62 @@ static void bad_config(void) {
 	static const struct {
 		const char *from, *key, *value, *word;
 	} bad[] = {
-		{ "llama-f32", "model_type", "\"gpt_neox\"", "need one of: llama, qwen2, qwen3" },
-		{ "llama-f32", "model_type", NULL, "model_type" },
-		{ "llama-f32", "model_type", "7", "model_type" },
-		{ "llama-f32", "hidden_size", NULL, "hidden_size" },
-		{ "llama-f32", "hidden_size", "\"32\"", "hidden_size" },
-		{ "llama-f32", "hidden_size", "32.5", "hidden_size" },
-		{ "llama-f32", "hidden_size", "0", "hidden_size" },
-		{ "llama-f32", "hidden_size", "1e300", "hidden_size" },
-		{ "llama-f32", "hidden_size", "64", "[96, 32], need [96, 64]" },
-		{ "llama-f32", "intermediate_size", "57", "need [57, 32]" },
-		{ "llama-f32", "num_hidden_layers", "3", "model.layers.2.input_layernorm.weight is missing" },
-		{ "llama-f32", "num_hidden_layers", "1", "is not used" },
-		{ "llama-f32", "num_attention_heads", "3", "num_attention_heads: is 3, need a multiple of num_key_value_heads, 2" },
-		{ "llama-f32", "num_key_value_heads", "4", "need [32, 32]" },
-		{ "llama-f32", "head_dim", "7", "need an even number" },
-		{ "llama-f32", "vocab_size", "97", "need [97, 32]" },
-		{ "llama-f32", "tie_word_embeddings", "true", "lm_head.weight differs" },
-		{ "llama-f32", "tie_word_embeddings", "1", "tie_word_embeddings" },
-		{ "llama-tied-linear-f16", "tie_word_embeddings", "false", "lm_head.weight is missing" },
-		{ "llama-f32", "attention_bias", "true", "q_proj.bias is missing" },
-		{ "llama-bias-llama3-bf16", "mlp_bias", "false", "mlp.down_proj.bias is not used" },
-		{ "llama-f32", "hidden_act", "\"gelu\"", "need \"silu\"" },
-		{ "llama-f32", "rms_norm_eps", NULL, "rms_norm_eps" },
-		{ "llama-f32", "eos_token_id", "96", "eos_token_id" },
-		{ "llama-f32", "eos_token_id", "[2, \"x\"]", "eos_token_id" },
-		{ "llama-f32", "no_such_key", "1", "no_such_key is unknown to architecture llama" },
-		{ "llama-f32", "use_sliding_window", "true", "use_sliding_window is unknown" },
-		{ "llama-f32", "partial_rotary_factor", "0.5", "partial_rotary_factor: is 0.5, need 1" },
-		{ "llama-f32", "rope_scaling", "{\"rope_type\": \"dynamic\", \"factor\": 2.0}", "rope_parameters say different" },
-		{ "llama-f32", "rope_parameters", "{\"rope_type\": \"dynamic\", \"factor\": 2.0}", "need one of: default, linear, llama3, yarn" },
-		{ "llama-f32", "rope_parameters", "{\"rope_type\": \"longrope\"}", "need one of: default" },
-		{ "llama-f32", "rope_parameters", "{\"rope_type\": \"linear\"}", "factor" },
-		{ "llama-f32", "rope_parameters", "{\"rope_type\": \"linear\", \"factor\": 0}", "factor" },
-		{ "llama-f32", "rope_parameters", "{\"rope_type\": \"default\", \"mrope_section\": [1]}", "mrope_section is unknown" },
-		{ "llama-f32", "rope_parameters", "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}",
-		  "high_freq_factor: is 4, need more than" },
-		{ "llama-f32", "auto_map", "{\"AutoModel\": \"evil.py\"}", "auto_map" },
-		{ "llama-f32", "quantization_config", "{\"quant_method\": \"gptq\"}", "quantiz" },
-		{ "qwen3-bf16", "head_dim", NULL, "head_dim" },
-		{ "qwen3-bf16", "mlp_bias", "true", "mlp_bias is unknown to architecture qwen3" },
-		{ "qwen2-window-f16", "sliding_window", NULL, "sliding_window" },
-		{ "qwen2-window-f16", "sliding_window", "0", "sliding_window" },
-		{ "qwen2-window-f16", "layer_types", "[\"full_attention\"]", "num_hidden_layers, 2" },
-		{ "qwen2-window-f16", "layer_types", "[\"full_attention\", \"chunked_attention\"]", "layer 1 is \"chunked_attention\"" },
+	        {"llama-f32", "model_type", "\"gpt_neox\"", "need one of: llama, qwen2, qwen3"},
+	        {"llama-f32", "model_type", NULL, "model_type"},
+	        {"llama-f32", "model_type", "7", "model_type"},
+	        {"llama-f32", "hidden_size", NULL, "hidden_size"},
+	        {"llama-f32", "hidden_size", "\"32\"", "hidden_size"},
+	        {"llama-f32", "hidden_size", "32.5", "hidden_size"},
+	        {"llama-f32", "hidden_size", "0", "hidden_size"},
+	        {"llama-f32", "hidden_size", "1e300", "hidden_size"},
+	        {"llama-f32", "hidden_size", "64", "[96, 32], need [96, 64]"},
+	        {"llama-f32", "intermediate_size", "57", "need [57, 32]"},
+	        {"llama-f32", "num_hidden_layers", "3", "model.layers.2.input_layernorm.weight is missing"},
+	        {"llama-f32", "num_hidden_layers", "1", "is not used"},
+	        {"llama-f32", "num_attention_heads", "3",
+	         "num_attention_heads: is 3, need a multiple of num_key_value_heads, 2"},
+	        {"llama-f32", "num_key_value_heads", "4", "need [32, 32]"},
+	        {"llama-f32", "head_dim", "7", "need an even number"},
+	        {"llama-f32", "vocab_size", "97", "need [97, 32]"},
+	        {"llama-f32", "tie_word_embeddings", "true", "lm_head.weight differs"},
+	        {"llama-f32", "tie_word_embeddings", "1", "tie_word_embeddings"},
+	        {"llama-tied-linear-f16", "tie_word_embeddings", "false", "lm_head.weight is missing"},
+	        {"llama-f32", "attention_bias", "true", "q_proj.bias is missing"},
+	        {"llama-bias-llama3-bf16", "mlp_bias", "false", "mlp.down_proj.bias is not used"},
+	        {"llama-f32", "hidden_act", "\"gelu\"", "need \"silu\""},
+	        {"llama-f32", "rms_norm_eps", NULL, "rms_norm_eps"},
+	        {"llama-f32", "eos_token_id", "96", "eos_token_id"},
+	        {"llama-f32", "eos_token_id", "[2, \"x\"]", "eos_token_id"},
+	        {"llama-f32", "no_such_key", "1", "no_such_key is unknown to architecture llama"},
+	        {"llama-f32", "use_sliding_window", "true", "use_sliding_window is unknown"},
+	        {"llama-f32", "partial_rotary_factor", "0.5", "partial_rotary_factor: is 0.5, need 1"},
+	        {"llama-f32", "rope_scaling", "{\"rope_type\": \"dynamic\", \"factor\": 2.0}",
+	         "rope_parameters say different"},
+	        {"llama-f32", "rope_parameters", "{\"rope_type\": \"dynamic\", \"factor\": 2.0}",
+	         "need one of: default, linear, llama3, yarn"},
+	        {"llama-f32", "rope_parameters", "{\"rope_type\": \"longrope\"}", "need one of: default"},
+	        {"llama-f32", "rope_parameters", "{\"rope_type\": \"linear\"}", "factor"},
+	        {"llama-f32", "rope_parameters", "{\"rope_type\": \"linear\", \"factor\": 0}", "factor"},
+	        {"llama-f32", "rope_parameters", "{\"rope_type\": \"default\", \"mrope_section\": [1]}",
+	         "mrope_section is unknown"},
+	        {"llama-f32", "rope_parameters",
+	         "{\"rope_type\": \"llama3\", \"factor\": 8, \"low_freq_factor\": 4, \"high_freq_factor\": 4}",
+	         "high_freq_factor: is 4, need more than"},
+	        {"llama-f32", "auto_map", "{\"AutoModel\": \"evil.py\"}", "auto_map"},
+	        {"llama-f32", "quantization_config", "{\"quant_method\": \"gptq\"}", "quantiz"},
+	        {"qwen3-bf16", "head_dim", NULL, "head_dim"},
+	        {"qwen3-bf16", "mlp_bias", "true", "mlp_bias is unknown to architecture qwen3"},
+	        {"qwen2-window-f16", "sliding_window", NULL, "sliding_window"},
+	        {"qwen2-window-f16", "sliding_window", "0", "sliding_window"},
+	        {"qwen2-window-f16", "layer_types", "[\"full_attention\"]", "num_hidden_layers, 2"},
+	        {"qwen2-window-f16", "layer_types", "[\"full_attention\", \"chunked_attention\"]",
+	         "layer 1 is \"chunked_attention\""},
 	};
 	for (int i = 0; i < WHIT_COUNT(bad); i++) {
-		whit_err e = { 0 };
+		whit_err e = {0};
 		CHECK_FAILS(open_with(bad[i].from, bad[i].key, bad[i].value, &e), WHIT_EINPUT, e, bad[i].word);
 	}
-	whit_err e = { 0 };
+	whit_err e = {0};
 	CHECK_RC(open_with("llama-f32", "pad_token_id", "null", &e), e);
 	CHECK_RC(open_with("llama-f32", "attention_dropout", "0.1", &e), e);
 	CHECK_RC(open_with("llama-f32", "rope_scaling", "null", &e), e);
@@ -363,12 +384,12 @@ static int open_edited(const char *from, const char *name, int edit, whit_err *e
 	const char *added = edit == ADD ? "model.extra.weight" : "model.layers.0.self_attn.rotary_emb.inv_freq";
 	if (!rc && (edit == ADD || edit == ADD_INV_FREQ)) {
 		rc = whit_st_out_begin(o, added, WHIT_F32, 1, &four, e);
-		if (!rc) rc = whit_st_out_write(o, (const float[4]){ 1, 2, 3, 4 }, 16, e);
+		if (!rc) rc = whit_st_out_write(o, (const float[4]){1, 2, 3, 4}, 16, e);
 	}
 	if (!rc) rc = whit_st_out_commit(o, e);
 	if (!rc) rc = whit_model_open(&m, dir, 0, e);
 	if (!rc) {
-		static const int32_t tokens[] = { 3, 50, 48, 9 };
+		static const int32_t tokens[] = {3, 50, 48, 9};
 		one b;
 		float *logits = whit_alloc((size_t)m.vocab * sizeof *logits);
 		rc = whit_model_step(&m, one_set(&b, tokens, 4, 0), NULL, logits, e);
@@ -385,7 +406,7 @@ static int open_edited(const char *from, const char *name, int edit, whit_err *e
 }
 
 static void bad_tensors(void) {
-	whit_err e = { 0 };
+	whit_err e = {0};
 	const char *down = "model.layers.1.mlp.down_proj.weight";
 	CHECK_FAILS(open_edited("llama-f32", down, RENAME, &e), WHIT_EINPUT, e, "down_proj.weight is missing");
 	CHECK_FAILS(open_edited("llama-f32", down, DROP, &e), WHIT_EINPUT, e, "down_proj.weight is missing");
@@ -394,17 +415,20 @@ static void bad_tensors(void) {
 	CHECK_FAILS(open_edited("llama-f32", down, ADD, &e), WHIT_EINPUT, e, "model.extra.weight is not used");
 	CHECK_RC(open_edited("llama-f32", down, ADD_INV_FREQ, &e), e);
 	CHECK_FAILS(open_edited("llama-f32", down, POISON, &e), WHIT_ENONFINITE, e, "layer 1: row 0");
-	CHECK_FAILS(open_edited("llama-f32", "model.layers.1.input_layernorm.weight", POISON, &e), WHIT_ENONFINITE, e, "input_layernorm");
-	CHECK_FAILS(open_edited("llama-f32", "lm_head.weight", POISON, &e), WHIT_ENONFINITE, e, "logits: row 0, token 48");
-	CHECK_FAILS(open_edited("llama-f32", "model.embed_tokens.weight", POISON, &e), WHIT_ENONFINITE, e, "layer 0: row 2");
+	CHECK_FAILS(open_edited("llama-f32", "model.layers.1.input_layernorm.weight", POISON, &e), WHIT_ENONFINITE, e,
+	            "input_layernorm");
+	CHECK_FAILS(open_edited("llama-f32", "lm_head.weight", POISON, &e), WHIT_ENONFINITE, e,
+	            "logits: row 0, token 48");
+	CHECK_FAILS(open_edited("llama-f32", "model.embed_tokens.weight", POISON, &e), WHIT_ENONFINITE, e,
+	            "layer 0: row 2");
 }
 
 static void bad_calls(void) {
-	whit_err e = { 0 };
+	whit_err e = {0};
 	whit_model m;
 	char *dir = golden_dir("llama-f32");
 	if (CHECK_RC(whit_model_open(&m, dir, 0, &e), e)) {
-		int32_t tokens[2] = { 5, 96 };
+		int32_t tokens[2] = {5, 96};
 		one o;
 		whit_batch *b = one_set(&o, tokens, 2, 0);
 		float *h = whit_alloc((size_t)(2 * m.hidden) * sizeof *h);

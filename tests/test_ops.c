@@ -47,11 +47,12 @@ static float *normal(int64_t n, uint64_t key) {
 }
 
 /* |got - want| <= tol * mag[i] everywhere (mag NULL: 1). */
-static void compare(const float *got, const float *want, const float *mag, int64_t n, double tol, const char *what, const char *where) {
+static void compare(const float *got, const float *want, const float *mag, int64_t n, double tol, const char *what,
+                    const char *where) {
 	for (int64_t i = 0; i < n; i++) {
 		if (fabs((double)got[i] - want[i]) <= tol * (mag ? mag[i] : 1)) continue;
-		CHECK_MSG(0, "%s (%s): element %lld of %lld is %.9g, need %.9g within %.3g", what, where, (long long)i, (long long)n,
-		          (double)got[i], (double)want[i], tol * (mag ? mag[i] : 1));
+		CHECK_MSG(0, "%s (%s): element %lld of %lld is %.9g, need %.9g within %.3g", what, where, (long long)i,
+		          (long long)n, (double)got[i], (double)want[i], tol * (mag ? mag[i] : 1));
 		return;
 	}
 	CHECK_MSG(1, "%s", what);
@@ -60,8 +61,8 @@ static void compare(const float *got, const float *want, const float *mag, int64
 /* ---- by hand ---- */
 
 static whit_mat float_mat(const float *w, int64_t rows, int64_t cols, const char *format) {
-	whit_mat m = { .rows = rows, .cols = cols, .width = cols };
-	whit_err e = { 0 };
+	whit_mat m = {.rows = rows, .cols = cols, .width = cols};
+	whit_err e = {0};
 	int64_t zero = 0;
 	CHECK_RC(whit_spec_parse(format, &m.spec, &e), e);
 	CHECK_RC(whit_mat_alloc(&m, &e), e);
@@ -70,43 +71,43 @@ static whit_mat float_mat(const float *w, int64_t rows, int64_t cols, const char
 }
 
 static void by_hand(const char *where) {
-	whit_arena a = { 0 };
+	whit_arena a = {0};
 	float y[8];
 	/* mean square of (3, 4) is 12.5; with eps 12.5 the root is 5: (0.6, 0.8) * (2, 1 + 1) */
-	whit_rmsnorm_fast_cpu(y, (float[]){ 3, 4 }, (float[]){ 1, 1 }, 1, 1, 2, 12.5f, 1.0f);
-	compare(y, (float[]){ 1.2f, 1.6f }, NULL, 2, 4 * U, "rmsnorm by hand", where);
-	whit_rmsnorm_cpu(y, (float[]){ 3, 4, 0, 0 }, (float[]){ 2, 1 }, 1, 2, 2, 12.5f, 0.0f);
-	compare(y, (float[]){ 1.2f, 0.8f, 0, 0 }, NULL, 4, 4 * U, "rmsnorm by hand", "plain");
+	whit_rmsnorm_fast_cpu(y, (float[]){3, 4}, (float[]){1, 1}, 1, 1, 2, 12.5f, 1.0f);
+	compare(y, (float[]){1.2f, 1.6f}, NULL, 2, 4 * U, "rmsnorm by hand", where);
+	whit_rmsnorm_cpu(y, (float[]){3, 4, 0, 0}, (float[]){2, 1}, 1, 2, 2, 12.5f, 0.0f);
+	compare(y, (float[]){1.2f, 0.8f, 0, 0}, NULL, 4, 4 * U, "rmsnorm by hand", "plain");
 	/* A turn of 90 degrees at position 1 takes (1, 0) to (0, 1); the third value is not rotated. */
 	double quarter = acos(0);
-	int64_t pos[] = { 0, 1 };
-	float x[] = { 1, 0, 7, 1, 0, 7 };
+	int64_t pos[] = {0, 1};
+	float x[] = {1, 0, 7, 1, 0, 7};
 	whit_rope_cpu(y, x, pos, 2, 1, 3, 2, &quarter, 2);
-	compare(y, (float[]){ 2, 0, 7, 0, 2, 7 }, NULL, 6, 4 * U, "rope by hand", "plain");
+	compare(y, (float[]){2, 0, 7, 0, 2, 7}, NULL, 6, 4 * U, "rope by hand", "plain");
 	whit_rope_fast_cpu(y, x, pos, 2, 1, 3, 2, &quarter, 2);
-	compare(y, (float[]){ 2, 0, 7, 0, 2, 7 }, NULL, 6, 4 * U, "rope by hand", where);
+	compare(y, (float[]){2, 0, 7, 0, 2, 7}, NULL, 6, 4 * U, "rope by hand", where);
 	/* silu(0) = 0, silu(large) = large, silu(-large) = -0, silu(ln 3) = 0.75 ln 3 */
 	float l3 = (float)log(3);
-	whit_swiglu_fast_cpu(y, (float[]){ 0, 100, -200, l3 }, (float[]){ 5, 2, 1, 2 }, 4);
-	compare(y, (float[]){ 0, 200, 0, 1.5f * l3 }, NULL, 4, 1e-6, "swiglu by hand", where);
-	whit_add_cpu(y, (float[]){ 1, 2, 3 }, (float[]){ 10, 20, 30 }, 3);
-	compare(y, (float[]){ 11, 22, 33 }, NULL, 3, 0, "add by hand", where);
+	whit_swiglu_fast_cpu(y, (float[]){0, 100, -200, l3}, (float[]){5, 2, 1, 2}, 4);
+	compare(y, (float[]){0, 200, 0, 1.5f * l3}, NULL, 4, 1e-6, "swiglu by hand", where);
+	whit_add_cpu(y, (float[]){1, 2, 3}, (float[]){10, 20, 30}, 3);
+	compare(y, (float[]){11, 22, 33}, NULL, 3, 0, "add by hand", where);
 	/* Equal scores share: the mean of the seen values. Two query heads on one kv head; window 2. */
-	float q[8] = { 0 }, k[4] = { 1, 2, 3, 4 }, v[4] = { 1, 2, 6, 4 };
+	float q[8] = {0}, k[4] = {1, 2, 3, 4}, v[4] = {1, 2, 6, 4};
 	whit_attention_cpu(y, q, k, v, 4, 0, 2, 1, 1, 1, 2);
-	compare(y, (float[]){ 1, 1, 1.5f, 1.5f, 4, 4, 5, 5 }, NULL, 8, 4 * U, "attention by hand", "plain");
+	compare(y, (float[]){1, 1, 1.5f, 1.5f, 4, 4, 5, 5}, NULL, 8, 4 * U, "attention by hand", "plain");
 	whit_attention_fast_cpu(y, q, k, v, 4, 0, 2, 1, 1, 1, 2, &a);
-	compare(y, (float[]){ 1, 1, 1.5f, 1.5f, 4, 4, 5, 5 }, NULL, 8, 4 * U, "attention by hand", where);
+	compare(y, (float[]){1, 1, 1.5f, 1.5f, 4, 4, 5, 5}, NULL, 8, 4 * U, "attention by hand", where);
 	/* Scores ln 3 and 0: weights 3/4 and 1/4. */
-	whit_attention_fast_cpu(y, (float[]){ 0.5f }, (float[]){ 2 * l3, 0 }, (float[]){ 4, 8 }, 1, 1, 1, 1, 1, 1, 0, &a);
-	compare(y, (float[]){ 5 }, NULL, 1, 1e-6, "attention of a past by hand", where);
-	whit_mat m = float_mat((float[]){ 1, 2, 3, -4, 0, 5 }, 2, 3, "f32");
-	whit_linear_cpu(y, (float[]){ 1, 10, 100, 0, 1, 0 }, 2, &m, (float[]){ 1000, 0 });
-	compare(y, (float[]){ 1321, 496, 1002, 0 }, NULL, 4, 0, "linear by hand", "plain");
-	whit_linear_fast_cpu(y, (float[]){ 1, 10, 100, 0, 1, 0 }, 2, &m, (float[]){ 1000, 0 }, &a);
-	compare(y, (float[]){ 1321, 496, 1002, 0 }, NULL, 4, 0, "linear by hand", where);
-	whit_embed_fast_cpu(y, (int32_t[]){ 1, 0 }, 2, &m);
-	compare(y, (float[]){ -4, 0, 5, 1, 2, 3 }, NULL, 6, 0, "embed by hand", where);
+	whit_attention_fast_cpu(y, (float[]){0.5f}, (float[]){2 * l3, 0}, (float[]){4, 8}, 1, 1, 1, 1, 1, 1, 0, &a);
+	compare(y, (float[]){5}, NULL, 1, 1e-6, "attention of a past by hand", where);
+	whit_mat m = float_mat((float[]){1, 2, 3, -4, 0, 5}, 2, 3, "f32");
+	whit_linear_cpu(y, (float[]){1, 10, 100, 0, 1, 0}, 2, &m, (float[]){1000, 0});
+	compare(y, (float[]){1321, 496, 1002, 0}, NULL, 4, 0, "linear by hand", "plain");
+	whit_linear_fast_cpu(y, (float[]){1, 10, 100, 0, 1, 0}, 2, &m, (float[]){1000, 0}, &a);
+	compare(y, (float[]){1321, 496, 1002, 0}, NULL, 4, 0, "linear by hand", where);
+	whit_embed_fast_cpu(y, (int32_t[]){1, 0}, 2, &m);
+	compare(y, (float[]){-4, 0, 5, 1, 2, 3}, NULL, 6, 0, "embed by hand", where);
 	whit_mat_free(&m);
 	whit_arena_free(&a);
 }
@@ -114,17 +115,20 @@ static void by_hand(const char *where) {
 /* ---- fast against plain ---- */
 
 static void rmsnorm(const char *where) {
-	static const int64_t shape[][3] = { { 0, 1, 8 }, { 1, 1, 1 }, { 3, 1, 33 }, { 5, 4, 128 }, { 2, 1, 5120 }, { 130, 1, 1024 } };
+	static const int64_t shape[][3] = {{0, 1, 8}, {1, 1, 1}, {3, 1, 33}, {5, 4, 128}, {2, 1, 5120}, {130, 1, 1024}};
 	for (int i = 0; i < WHIT_COUNT(shape); i++) {
 		int64_t T = shape[i][0], n = shape[i][1], d = shape[i][2], all = T * n * d;
-		float *x = normal(all, 1), *w = normal(d, 2), *want = whit_alloc((size_t)(all + 1) * sizeof *want), *got = guarded(all);
+		float *x = normal(all, 1), *w = normal(d, 2), *want = whit_alloc((size_t)(all + 1) * sizeof *want),
+		      *got = guarded(all);
 		for (int64_t k = 0; k < all; k++) x[k] *= k % 7 ? 1 : 100;
 		whit_rmsnorm_cpu(want, x, w, T, n, d, 1e-6f, 0.5f);
 		whit_rmsnorm_fast_cpu(got, x, w, T, n, d, 1e-6f, 0.5f);
 		/* the sum of squares rounds d times at worst and halves under the root; five more roundings, that of
 		 * w + shift relative to its larger term */
 		float *mag = whit_alloc((size_t)(all + 1) * sizeof *mag);
-		for (int64_t k = 0; k < all; k++) mag[k] = fabsf(want[k]) * (1 + (fabsf(w[k % d]) + 0.5f) / fmaxf(fabsf(w[k % d] + 0.5f), 1e-30f));
+		for (int64_t k = 0; k < all; k++)
+			mag[k] =
+			        fabsf(want[k]) * (1 + (fabsf(w[k % d]) + 0.5f) / fmaxf(fabsf(w[k % d] + 0.5f), 1e-30f));
 		compare(got, want, mag, all, (0.5 * (double)d / 8 + 6) * U, "rmsnorm", where);
 		guards_free(got, all, "rmsnorm");
 		whit_free(x), whit_free(w), whit_free(want), whit_free(mag);
@@ -132,8 +136,9 @@ static void rmsnorm(const char *where) {
 }
 
 static void rope(const char *where) {
-	static const int64_t shape[][4] = { { 0, 1, 2, 2 }, { 1, 1, 2, 2 }, { 7, 3, 10, 10 }, { 5, 2, 64, 16 }, { 9, 8, 128, 128 }, { 2, 1, 600, 540 } };
-	static const int64_t pos[] = { 0, 1, 2, 511, 8191, 40959, 131071, 262143, 17 };
+	static const int64_t shape[][4] = {{0, 1, 2, 2},   {1, 1, 2, 2},     {7, 3, 10, 10},
+	                                   {5, 2, 64, 16}, {9, 8, 128, 128}, {2, 1, 600, 540}};
+	static const int64_t pos[] = {0, 1, 2, 511, 8191, 40959, 131071, 262143, 17};
 	for (int i = 0; i < WHIT_COUNT(shape); i++) {
 		int64_t T = shape[i][0], h = shape[i][1], d = shape[i][2], rot = shape[i][3], all = T * h * d;
 		double *f = whit_alloc((size_t)rot * sizeof *f);
@@ -151,10 +156,11 @@ static void rope(const char *where) {
 }
 
 static void swiglu(const char *where) {
-	static const int64_t size[] = { 0, 1, 15, 17, 4096, 40001 };
+	static const int64_t size[] = {0, 1, 15, 17, 4096, 40001};
 	for (int i = 0; i < WHIT_COUNT(size); i++) {
 		int64_t n = size[i];
-		float *g = normal(n, 4), *u = normal(n, 5), *want = whit_alloc((size_t)(n + 1) * sizeof *want), *got = guarded(n);
+		float *g = normal(n, 4), *u = normal(n, 5), *want = whit_alloc((size_t)(n + 1) * sizeof *want),
+		      *got = guarded(n);
 		for (int64_t k = 0; k < n; k++) g[k] *= k % 3 ? 1 : 30;
 		whit_swiglu_cpu(want, g, u, n);
 		whit_swiglu_fast_cpu(got, g, u, n);
@@ -170,16 +176,19 @@ static void swiglu(const char *where) {
 static void attention(const char *where) {
 	static const struct {
 		int64_t T, past, heads, kv, dim, window;
-	} c[] = { { 1, 0, 1, 1, 1, 0 }, { 0, 4, 2, 1, 8, 0 }, { 1, 300, 6, 2, 64, 0 }, { 1, 63, 4, 4, 80, 20 }, { 7, 5, 4, 2, 10, 3 },
-	          { 8, 0, 3, 1, 33, 0 }, { 65, 0, 2, 2, 64, 0 }, { 64, 7, 4, 1, 16, 9 }, { 130, 70, 2, 1, 128, 0 }, { 200, 11, 2, 1, 24, 70 } };
+	} c[] = {{1, 0, 1, 1, 1, 0},      {0, 4, 2, 1, 8, 0},     {1, 300, 6, 2, 64, 0}, {1, 63, 4, 4, 80, 20},
+	         {7, 5, 4, 2, 10, 3},     {8, 0, 3, 1, 33, 0},    {65, 0, 2, 2, 64, 0},  {64, 7, 4, 1, 16, 9},
+	         {130, 70, 2, 1, 128, 0}, {200, 11, 2, 1, 24, 70}};
 	for (int i = 0; i < WHIT_COUNT(c); i++) {
 		int64_t all = c[i].T * c[i].heads * c[i].dim, keys = (c[i].past + c[i].T) * c[i].kv * c[i].dim;
-		float *q = normal(all, 6), *k = normal(keys, 7), *v = normal(keys, 8), *want = whit_alloc((size_t)(all + 1) * sizeof *want);
+		float *q = normal(all, 6), *k = normal(keys, 7), *v = normal(keys, 8),
+		      *want = whit_alloc((size_t)(all + 1) * sizeof *want);
 		float *got = guarded(all), scale = (float)(1 / sqrt((double)c[i].dim));
-		whit_arena a = { 0 };
+		whit_arena a = {0};
 		for (int64_t n = 0; n < all; n++) q[n] *= 3;
 		whit_attention_cpu(want, q, k, v, c[i].T, c[i].past, c[i].heads, c[i].kv, c[i].dim, scale, c[i].window);
-		whit_attention_fast_cpu(got, q, k, v, c[i].T, c[i].past, c[i].heads, c[i].kv, c[i].dim, scale, c[i].window, &a);
+		whit_attention_fast_cpu(got, q, k, v, c[i].T, c[i].past, c[i].heads, c[i].kv, c[i].dim, scale,
+		                        c[i].window, &a);
 		/* a score is a sum of dim products of size 3 * scale * |k| <= 15 in all: its absolute error, at most
 		 * dim U * 15, is the relative error of a weight; the weighted mean of values <= 6 adds keys U */
 		double tol = 2 * U * 6 * (15 * (double)c[i].dim / 4 + sqrt((double)(c[i].past + c[i].T)) + 8);
@@ -194,21 +203,23 @@ static void linear(const char *where) {
 	static const struct {
 		int64_t T, rows, cols;
 		const char *format;
-	} c[] = { { 0, 3, 5, "f32" }, { 1, 1, 1, "f32" }, { 3, 7, 33, "bf16" }, { 1, 1000, 256, "bf16" }, { 8, 130, 1024, "f16" },
-	          { 9, 1, 17, "f32" }, { 9, 13, 1, "f16" }, { 33, 100, 513, "f32" }, { 128, 200, 1024, "bf16" }, { 600, 60, 70, "bf16" },
-	          { 17, 49, 13000, "bf16" } };
+	} c[] = {{0, 3, 5, "f32"},         {1, 1, 1, "f32"},      {3, 7, 33, "bf16"},     {1, 1000, 256, "bf16"},
+	         {8, 130, 1024, "f16"},    {9, 1, 17, "f32"},     {9, 13, 1, "f16"},      {33, 100, 513, "f32"},
+	         {128, 200, 1024, "bf16"}, {600, 60, 70, "bf16"}, {17, 49, 13000, "bf16"}};
 	for (int i = 0; i < WHIT_COUNT(c); i++) {
 		int64_t all = c[i].T * c[i].rows, cols = c[i].cols;
 		float *w = normal(c[i].rows * cols, 9), *x = normal(c[i].T * cols, 10), *b = normal(c[i].rows, 11);
-		float *want = whit_alloc((size_t)(all + 1) * sizeof *want), *mag = whit_alloc((size_t)(all + 1) * sizeof *mag), *got = guarded(all);
+		float *want = whit_alloc((size_t)(all + 1) * sizeof *want),
+		      *mag = whit_alloc((size_t)(all + 1) * sizeof *mag), *got = guarded(all);
 		whit_mat m = float_mat(w, c[i].rows, cols, c[i].format);
-		whit_arena a = { 0 };
+		whit_arena a = {0};
 		whit_linear_cpu(want, x, c[i].T, &m, b);
 		whit_linear_fast_cpu(got, x, c[i].T, &m, b, &a);
 		for (int64_t r = 0; r < c[i].rows; r++) {
 			for (int64_t t = 0; t < c[i].T; t++) {
 				double sum = fabs((double)b[r]);
-				for (int64_t k = 0; k < cols; k++) sum += fabs((double)w[r * cols + k] * x[t * cols + k]);
+				for (int64_t k = 0; k < cols; k++)
+					sum += fabs((double)w[r * cols + k] * x[t * cols + k]);
 				mag[t * c[i].rows + r] = (float)sum;
 			}
 		}
@@ -218,7 +229,8 @@ static void linear(const char *where) {
 		/* An output does not depend on the other tokens: the first ten alone give the same bytes. */
 		if (c[i].T > 10) {
 			whit_linear_fast_cpu(want, x, 10, &m, b, &a);
-			CHECK_MSG(!memcmp(got, want, (size_t)(10 * c[i].rows) * sizeof *got), "linear (%s): depends on the number of tokens", where);
+			CHECK_MSG(!memcmp(got, want, (size_t)(10 * c[i].rows) * sizeof *got),
+			          "linear (%s): depends on the number of tokens", where);
 		}
 		guards_free(got, all, "linear");
 		whit_mat_free(&m);
@@ -229,17 +241,18 @@ static void linear(const char *where) {
 
 /* Rotated and packed matrices: the same product as through the decoded weights. */
 static void linear_packed(const char *where) {
-	static const char *const format[] = { "int8", "int4g128" };
+	static const char *const format[] = {"int8", "int4g128"};
 	for (int i = 0; i < WHIT_COUNT(format); i++) {
 		for (int64_t T = 1; T <= 20; T += 19) {
 			enum { ROWS = 70, COLS = 256 };
 			whit_rotation_spec spec;
 			whit_rotation *rot = NULL;
-			whit_err e = { 0 };
-			whit_arena a = { 0 };
-			whit_mat m = { .rows = ROWS, .cols = COLS };
+			whit_err e = {0};
+			whit_arena a = {0};
+			whit_mat m = {.rows = ROWS, .cols = COLS};
 			int64_t zero = 0;
-			float *w = normal(ROWS * COLS, 12), *x = normal(T * COLS, 13), *r = whit_alloc(COLS * sizeof *r);
+			float *w = normal(ROWS * COLS, 12), *x = normal(T * COLS, 13),
+			      *r = whit_alloc(COLS * sizeof *r);
 			float *want = whit_alloc((size_t)(T * ROWS) * sizeof *want), *got = guarded(T * ROWS);
 			CHECK_RC(whit_rotation_plan(&spec, WHIT_ROT_HADAMARD, 42, COLS, 0, &e), e);
 			CHECK_RC(whit_rotation_new(&rot, &spec, NULL, &e), e);
@@ -253,7 +266,8 @@ static void linear_packed(const char *where) {
 			}
 			whit_linear_cpu(want, x, T, &m, NULL);
 			whit_linear_fast_cpu(got, x, T, &m, NULL, &a);
-			/* sums of 256 terms of mean size 0.64, twice (rotation, product), and log2 256 steps of rotation */
+			/* sums of 256 terms of mean size 0.64, twice (rotation, product), and log2 256 steps of
+			 * rotation */
 			compare(got, want, NULL, T * ROWS, 2 * (256 + 8) * U * 256 * 0.64, format[i], where);
 			guards_free(got, T * ROWS, format[i]);
 			whit_mat_free(&m);
@@ -265,7 +279,7 @@ static void linear_packed(const char *where) {
 }
 
 static void nonfinite(const char *where) {
-	whit_arena a = { 0 };
+	whit_arena a = {0};
 	float x[40], y[40], *w = normal(40 * 40, 14);
 	for (int i = 0; i < 40; i++) x[i] = i == 20 ? NAN : 1;
 	whit_swiglu_fast_cpu(y, x, w, 40);
@@ -287,7 +301,8 @@ static void nonfinite(const char *where) {
 }
 
 static void levels(void) {
-	static void (*const f[])(const char *) = { by_hand, rmsnorm, rope, swiglu, attention, linear, linear_packed, nonfinite };
+	static void (*const f[])(const char *) = {by_hand,   rmsnorm, rope,          swiglu,
+	                                          attention, linear,  linear_packed, nonfinite};
 	for (int i = 0; i < WHIT_COUNT(f); i++) at_levels(f[i]);
 }
 
