@@ -26,6 +26,10 @@ static int io_error(whit_err *e, const char *verb, const char *path) {
 
 static int64_t stat_mtime(const struct stat *s) { return (int64_t)s->st_mtim.tv_sec * 1000000000 + s->st_mtim.tv_nsec; }
 
+static const char *kind_of(mode_t m) {
+	return S_ISDIR(m) ? "directory" : S_ISFIFO(m) ? "pipe" : "device or socket";
+}
+
 int whit_map_open(whit_map *m, const char *path, whit_err *e) {
 	memset(m, 0, sizeof *m);
 	/* Nonblocking, so that a FIFO is refused and not waited for. */
@@ -36,8 +40,7 @@ int whit_map_open(whit_map *m, const char *path, whit_err *e) {
 	if (fstat(fd, &s))
 		rc = io_error(e, "stat", path);
 	else if (!S_ISREG(s.st_mode))
-		rc = whit_fail(e, WHIT_EINPUT, "%s: is a %s, need a regular file", path,
-		               S_ISDIR(s.st_mode) ? "directory" : S_ISFIFO(s.st_mode) ? "pipe" : "device or socket");
+		rc = whit_fail(e, WHIT_EINPUT, "%s: is a %s, need a regular file", path, kind_of(s.st_mode));
 	else if (s.st_size) {
 		void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 		if (p == MAP_FAILED)
@@ -97,7 +100,11 @@ static int write_all(int fd, const char *path, const void *p, size_t n, whit_err
 }
 
 int whit_out_open(whit_out *o, const char *path, whit_err *e) {
+	struct stat s;
 	memset(o, 0, sizeof *o);
+	/* The rename at the end would put a file where a device was, or fail on a directory after all the work. */
+	if (!stat(path, &s) && !S_ISREG(s.st_mode))
+		return whit_fail(e, WHIT_EUSAGE, "%s: is a %s, need a regular file or a new name", path, kind_of(s.st_mode));
 	o->tmp = whit_format_text("%s.%ld.partial", path, (long)getpid());
 	o->fd = open(o->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 	if (o->fd < 0) {
@@ -165,6 +172,13 @@ void whit_out_abort(whit_out *o) {
 	close(o->fd);
 	unlink(o->tmp);
 	out_clear(o);
+}
+
+int whit_out_try(const char *path, whit_err *e) {
+	whit_out o;
+	int rc = whit_out_open(&o, path, e);
+	if (!rc) whit_out_abort(&o);
+	return rc;
 }
 
 int whit_write_file(const char *path, const void *p, size_t n, whit_err *e) {

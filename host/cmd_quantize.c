@@ -397,6 +397,7 @@ static int report(session *s, whit_err *e) {
 static int preflight(session *s, whit_err *e) {
 	double avail = 0;
 	int rc = check_out(&s->o, e);
+	if (!rc && s->o.json) rc = whit_out_try(s->o.json, e);
 	if (!rc) rc = make_recipe(&s->recipe, &s->o, e);
 	if (!rc) rc = whit_model_open(&s->model, s->o.model, 0, e);
 	if (!rc) rc = whit_plan_make(&s->plan, &s->model, &s->recipe, e);

@@ -80,6 +80,13 @@ for key in tokens nll ppl ppl_se ppl_ref kld_mean kld_se kld_p50 kld_p90 kld_p99
 	cosine bpw_linear bpw_file bytes seconds tokens_per_s peak_rss; do
 	if grep -q "\"$key\": *[^ ]" "$scratch/r.json"; then ok=$((ok + 1)); else echo "FAILED: no $key in the report"; failed=$((failed + 1)); fi
 done
+# a report is a file: a pipe, a device or a directory is not replaced by one, and that is known before the work
+mkfifo "$scratch/pipe"
+expect 2 "pipe" "$whit" inspect "$model" --json "$scratch/pipe"
+expect 2 "pipe" "$whit" eval "$model" --text "$text" --json "$scratch/pipe"
+expect 2 "directory" "$whit" quantize "$model" "$scratch/x" --format tq4 --json "$scratch"
+absent "$scratch/x"
+if [ -p "$scratch/pipe" ]; then ok=$((ok + 1)); else echo "FAILED: the pipe was replaced"; failed=$((failed + 1)); fi
 # a full disk: exit 4, nothing under the final name
 if [ "$(id -u)" -eq 0 ] && mkdir -p "$scratch/small" && mount -t tmpfs -o size=2m tmpfs "$scratch/small" 2>/dev/null; then
 	expect 4 "" "$whit" quantize "$model" "$scratch/small/q" --method turboquant --format tq4 --quiet
