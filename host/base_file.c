@@ -213,14 +213,32 @@ int whit_is_dir(const char *path) {
 
 /* ---- output directories ---- */
 
-/* Removes a directory of plain files (all that whit writes is flat). */
-static void remove_dir(const char *path) {
+/* Removes the plain files of a directory but one (all that whit writes is flat). */
+static void remove_files(const char *path, const char *but) {
 	DIR *d = opendir(path);
 	if (!d) return;
 	for (struct dirent *f; (f = readdir(d));)
-		if (strcmp(f->d_name, ".") && strcmp(f->d_name, "..")) unlinkat(dirfd(d), f->d_name, 0);
+		if (strcmp(f->d_name, ".") && strcmp(f->d_name, "..") && strcmp(f->d_name, but)) unlinkat(dirfd(d), f->d_name, 0);
 	closedir(d);
+}
+
+static void remove_dir(const char *path) {
+	remove_files(path, "");
 	rmdir(path);
+}
+
+/* Makes d->tmp, or takes it over from a writer that was killed: such a one left its .lock there, or nothing. */
+static int make_tmp(const whit_outdir *d, whit_err *e) {
+	if (!mkdir(d->tmp, 0777)) return 0;
+	if (errno != EEXIST) return io_error(e, "create", d->tmp);
+	char *lock = whit_outdir_file(d, ".lock");
+	int ours = whit_file_exists(lock), files = 0;
+	whit_free(lock);
+	DIR *in = opendir(d->tmp);
+	if (!in) return whit_fail(e, WHIT_EUSAGE, "%s: cannot open as a directory: %s", d->tmp, strerror(errno));
+	for (struct dirent *f; (f = readdir(in));) files += strcmp(f->d_name, ".") && strcmp(f->d_name, "..");
+	closedir(in);
+	return ours || !files ? 0 : whit_fail(e, WHIT_EUSAGE, "%s: is in the way, and not a leftover of whit", d->tmp);
 }
 
 static int lock_dir(whit_outdir *d, whit_err *e) {
@@ -257,11 +275,10 @@ int whit_outdir_open(whit_outdir *d, const char *path, int replace, whit_err *e)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: exists; give another name, or --force to replace it", d->path);
 	else if (whit_file_exists(d->path) && !whit_is_dir(d->path))
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: is a file, need a directory to replace", d->path);
-	else if (mkdir(d->tmp, 0777) && errno != EEXIST)
-		rc = io_error(e, "create", d->tmp);
-	else
-		rc = lock_dir(d, e);
-	if (!rc) return 0;
+	else if (!(rc = make_tmp(d, e)) && !(rc = lock_dir(d, e))) {
+		remove_files(d->tmp, ".lock");
+		return 0;
+	}
 	whit_free(d->path);
 	whit_free(d->tmp);
 	memset(d, 0, sizeof *d);
@@ -282,7 +299,10 @@ int whit_outdir_commit(whit_outdir *d, whit_err *e) {
 	char *lock = whit_outdir_file(d, ".lock"), *old = whit_format_text("%s.old.partial", d->path);
 	int rc = 0;
 	unlink(lock);
-	if (d->replace && whit_file_exists(d->path) && rename(d->path, old)) rc = io_error(e, "rename", d->path);
+	if (d->replace && whit_file_exists(d->path)) {
+		remove_dir(old); /* of a writer that was killed while it removed this */
+		if (rename(d->path, old)) rc = io_error(e, "rename", d->path);
+	}
 	if (!rc && rename(d->tmp, d->path)) {
 		rc = io_error(e, "rename", d->tmp);
 		if (d->replace && rename(old, d->path)) whit_fail_in(e, "%s: the replaced directory stays there", old);

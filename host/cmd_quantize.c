@@ -125,6 +125,7 @@ static int check_replace(const char *out, whit_err *e) {
 }
 
 static int check_out(const options *o, whit_err *e) {
+	if (!*o->out) return whit_fail(e, WHIT_EUSAGE, "quantize: OUT is empty, need a name\nsee whit quantize --help");
 	int exists = whit_file_exists(o->out), rc = 0;
 	char *dir = parent_of(o->out), *in = realpath(o->model, NULL), *at = realpath(exists ? o->out : dir, NULL);
 	size_t n = in ? strlen(in) : 0;
