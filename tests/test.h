@@ -39,6 +39,13 @@ int test_main(void (*const *fn)(void), int n);
 
 /* WHIT_DATA/relative if it exists (whit_free it), else NULL after a counted skip. */
 char *test_data(const char *relative);
+/* 1 where a sanitizer makes all ten times slower: a test then skips, counted, more data through the same code. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TEST_SANITIZED 1
+#else
+#define TEST_SANITIZED 0
+#endif
+
 /* A directory of the repository's own test models ("wiki12M-qwen3"): tests/models/NAME, or the data root's
  * models/NAME; NULL after a counted skip. */
 char *test_model(const char *name);

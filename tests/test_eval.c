@@ -282,6 +282,10 @@ static void known(const char *model, const char *file, int64_t ctx, int64_t chun
 }
 
 static void run_llama(void) {
+	if (TEST_SANITIZED) {
+		test_skip("llama-perplexity's figures: too slow under a sanitizer");
+		return;
+	}
 	known("wiki5M", "text/wiki.test.tokens.txt", 256, 100, 7.5676, 1e-4);
 	/* make_ppl.py MODEL wiki.test.raw 4; the same script and whit give llama-perplexity's 45.3264 for 64 chunks and
 	 * its 59.9742 for all 782, which take too long here. */

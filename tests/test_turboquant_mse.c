@@ -48,7 +48,7 @@ static const double beta128[9] = { 0, .360889, .116000, .033966, .0093148, 2.451
 
 static void directions(void) {
 	for (int bits = 1; bits <= 8; bits++) {
-		char name[16];
+		char name[32];
 		snprintf(name, sizeof name, "tq%dg128", bits);
 		double got = distortion(name, WHIT_DENSITY_BETA, WHIT_SCALE_RAW, 1 << 15, 128, 1, WHIT_ROT_NONE);
 		CHECK_MSG(fabs(got / beta128[bits] - 1) <= 0.01, "%s: distortion %.6g, want %.6g +- 1 %%", name, got, beta128[bits]);
@@ -63,7 +63,7 @@ static void rules(void) {
 	};
 	for (int bits = 1; bits <= 4; bits++) {
 		double got[4];
-		char name[16];
+		char name[32];
 		snprintf(name, sizeof name, "tq%dg128", bits);
 		for (int rule = 0; rule < 4; rule++) {
 			got[rule] = distortion(name, WHIT_DENSITY_GAUSSIAN, rule, 1 << 14, 128, 1, WHIT_ROT_NONE);
