@@ -1,6 +1,7 @@
 /* The table of methods and the row driver they share. */
 #include "calib/method.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -103,6 +104,10 @@ int64_t whit_method_scratch(int64_t width) {
 	return 3 * WHIT_MAX((int64_t)BLOCK_FLOATS, width) * whit_threads() * (int64_t)sizeof(float);
 }
 
+/* Whether what is stored or passed through is as large as the norm of a group or a row, which may be beyond F32
+ * where no weight is. The norm of a block of rows bounds them all. */
+static int needs_norm(const whit_mat *m) { return m->rot || m->spec.fmt->needs_codebook; }
+
 static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 	int64_t width = j ? WHIT_MAX(j->dst->width, src->mat.cols) : src->mat.cols;
 	block_run b = {.src = src, .job = j};
@@ -121,6 +126,11 @@ static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 			               "%s: tensor %s: row %lld, column %lld: is NaN or Inf, need a finite weight",
 			               src->file, src->name, (long long)(s->bad / src->mat.cols),
 			               (long long)(s->bad % src->mat.cols));
+		else if (j && needs_norm(j->dst) && !(s->ref <= (double)FLT_MAX * FLT_MAX))
+			rc = whit_fail(e, WHIT_ENONFINITE,
+			               "%s: tensor %s: rows %lld to %lld: norm is %g, need at most the %g of F32", src->file,
+			               src->name, (long long)(i * b.rows), (long long)(WHIT_MIN((i + 1) * b.rows, src->mat.rows) - 1),
+			               sqrt(s->ref), (double)FLT_MAX);
 		if (j) {
 			j->err += s->err;
 			j->ref += s->ref;

@@ -72,6 +72,7 @@ static void pair_sums_plain(sums *s, const float *p, const float *q, int64_t n, 
 
 typedef double vd __attribute__((vector_size(32)));
 typedef int64_t vi __attribute__((vector_size(32)));
+typedef uint64_t vu __attribute__((vector_size(32)));
 typedef float vf __attribute__((vector_size(16)));
 enum { LANES = 4 };
 #define INLINE static inline __attribute__((always_inline))
@@ -97,7 +98,7 @@ INLINE void exp_vec(const vd *x, vd *y) {
 	s = s * r + 0.5;
 	s = s * r + 1.0;
 	s = s * r + 1.0;
-	*y = (vd)(((vi)s + ((vi)t << 52)) & (*x > -708));
+	*y = (vd)(((vu)s + ((vu)t << 52)) & (vu)(*x > -708)); /* exponents add modulo 2^64 */
 }
 
 /* Four logits as doubles. */

@@ -142,7 +142,8 @@ int whit_map_check(const whit_map *m, whit_err *e); /* error if the file on disk
 void whit_map_close(whit_map *m);
 
 /* Output under a temporary name beside its target; the final name appears only when whit_out_commit
- * returned 0 (written, fsynced, closed, renamed, directory fsynced). Either commit or abort it. */
+ * returned 0 (written, fsynced, closed, renamed, directory fsynced). Either commit or abort it. A target that is
+ * there and no regular file is refused: WHIT_EUSAGE. */
 typedef struct whit_out {
 	char *path, *tmp;
 	int fd;
@@ -155,6 +156,7 @@ int whit_out_write(whit_out *o, const void *p, size_t n, whit_err *e);
 int whit_out_write_at(whit_out *o, uint64_t offset, const void *p, size_t n, whit_err *e); /* overwrites */
 int whit_out_commit(whit_out *o, whit_err *e);
 void whit_out_abort(whit_out *o);
+int whit_out_try(const char *path, whit_err *e); /* opens and aborts: finds out before the work, not after it */
 /* Writes n bytes to path that way. */
 int whit_write_file(const char *path, const void *p, size_t n, whit_err *e);
 

@@ -26,6 +26,10 @@ static int io_error(whit_err *e, const char *verb, const char *path) {
 
 static int64_t stat_mtime(const struct stat *s) { return (int64_t)s->st_mtim.tv_sec * 1000000000 + s->st_mtim.tv_nsec; }
 
+static const char *kind_of(mode_t m) {
+	return S_ISDIR(m) ? "directory" : S_ISFIFO(m) ? "pipe" : "device or socket";
+}
+
 int whit_map_open(whit_map *m, const char *path, whit_err *e) {
 	memset(m, 0, sizeof *m);
 	/* Nonblocking, so that a FIFO is refused and not waited for. */
@@ -36,8 +40,7 @@ int whit_map_open(whit_map *m, const char *path, whit_err *e) {
 	if (fstat(fd, &s))
 		rc = io_error(e, "stat", path);
 	else if (!S_ISREG(s.st_mode))
-		rc = whit_fail(e, WHIT_EINPUT, "%s: is a %s, need a regular file", path,
-		               S_ISDIR(s.st_mode) ? "directory" : S_ISFIFO(s.st_mode) ? "pipe" : "device or socket");
+		rc = whit_fail(e, WHIT_EINPUT, "%s: is a %s, need a regular file", path, kind_of(s.st_mode));
 	else if (s.st_size) {
 		void *p = mmap(NULL, (size_t)s.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
 		if (p == MAP_FAILED)
@@ -97,7 +100,11 @@ static int write_all(int fd, const char *path, const void *p, size_t n, whit_err
 }
 
 int whit_out_open(whit_out *o, const char *path, whit_err *e) {
+	struct stat s;
 	memset(o, 0, sizeof *o);
+	/* The rename at the end would put a file where a device was, or fail on a directory after all the work. */
+	if (!stat(path, &s) && !S_ISREG(s.st_mode))
+		return whit_fail(e, WHIT_EUSAGE, "%s: is a %s, need a regular file or a new name", path, kind_of(s.st_mode));
 	o->tmp = whit_format_text("%s.%ld.partial", path, (long)getpid());
 	o->fd = open(o->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 	if (o->fd < 0) {
@@ -167,6 +174,13 @@ void whit_out_abort(whit_out *o) {
 	out_clear(o);
 }
 
+int whit_out_try(const char *path, whit_err *e) {
+	whit_out o;
+	int rc = whit_out_open(&o, path, e);
+	if (!rc) whit_out_abort(&o);
+	return rc;
+}
+
 int whit_write_file(const char *path, const void *p, size_t n, whit_err *e) {
 	whit_out o;
 	int rc = whit_out_open(&o, path, e);
@@ -199,14 +213,32 @@ int whit_is_dir(const char *path) {
 
 /* ---- output directories ---- */
 
-/* Removes a directory of plain files (all that whit writes is flat). */
-static void remove_dir(const char *path) {
+/* Removes the plain files of a directory but one (all that whit writes is flat). */
+static void remove_files(const char *path, const char *but) {
 	DIR *d = opendir(path);
 	if (!d) return;
 	for (struct dirent *f; (f = readdir(d));)
-		if (strcmp(f->d_name, ".") && strcmp(f->d_name, "..")) unlinkat(dirfd(d), f->d_name, 0);
+		if (strcmp(f->d_name, ".") && strcmp(f->d_name, "..") && strcmp(f->d_name, but)) unlinkat(dirfd(d), f->d_name, 0);
 	closedir(d);
+}
+
+static void remove_dir(const char *path) {
+	remove_files(path, "");
 	rmdir(path);
+}
+
+/* Makes d->tmp, or takes it over from a writer that was killed: such a one left its .lock there, or nothing. */
+static int make_tmp(const whit_outdir *d, whit_err *e) {
+	if (!mkdir(d->tmp, 0777)) return 0;
+	if (errno != EEXIST) return io_error(e, "create", d->tmp);
+	char *lock = whit_outdir_file(d, ".lock");
+	int ours = whit_file_exists(lock), files = 0;
+	whit_free(lock);
+	DIR *in = opendir(d->tmp);
+	if (!in) return whit_fail(e, WHIT_EUSAGE, "%s: cannot open as a directory: %s", d->tmp, strerror(errno));
+	for (struct dirent *f; (f = readdir(in));) files += strcmp(f->d_name, ".") && strcmp(f->d_name, "..");
+	closedir(in);
+	return ours || !files ? 0 : whit_fail(e, WHIT_EUSAGE, "%s: is in the way, and not a leftover of whit", d->tmp);
 }
 
 static int lock_dir(whit_outdir *d, whit_err *e) {
@@ -243,11 +275,10 @@ int whit_outdir_open(whit_outdir *d, const char *path, int replace, whit_err *e)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: exists; give another name, or --force to replace it", d->path);
 	else if (whit_file_exists(d->path) && !whit_is_dir(d->path))
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: is a file, need a directory to replace", d->path);
-	else if (mkdir(d->tmp, 0777) && errno != EEXIST)
-		rc = io_error(e, "create", d->tmp);
-	else
-		rc = lock_dir(d, e);
-	if (!rc) return 0;
+	else if (!(rc = make_tmp(d, e)) && !(rc = lock_dir(d, e))) {
+		remove_files(d->tmp, ".lock");
+		return 0;
+	}
 	whit_free(d->path);
 	whit_free(d->tmp);
 	memset(d, 0, sizeof *d);
@@ -268,7 +299,10 @@ int whit_outdir_commit(whit_outdir *d, whit_err *e) {
 	char *lock = whit_outdir_file(d, ".lock"), *old = whit_format_text("%s.old.partial", d->path);
 	int rc = 0;
 	unlink(lock);
-	if (d->replace && whit_file_exists(d->path) && rename(d->path, old)) rc = io_error(e, "rename", d->path);
+	if (d->replace && whit_file_exists(d->path)) {
+		remove_dir(old); /* of a writer that was killed while it removed this */
+		if (rename(d->path, old)) rc = io_error(e, "rename", d->path);
+	}
 	if (!rc && rename(d->tmp, d->path)) {
 		rc = io_error(e, "rename", d->tmp);
 		if (d->replace && rename(old, d->path)) whit_fail_in(e, "%s: the replaced directory stays there", old);

@@ -164,14 +164,6 @@ static int write_json(whit_report *rep, const char *path, whit_err *e) {
 	return rc;
 }
 
-/* Finds out before the work, not after it, that a report cannot be written there. */
-static int try_output(const char *path, whit_err *e) {
-	whit_out o;
-	int rc = whit_out_open(&o, path, e);
-	if (!rc) whit_out_abort(&o);
-	return rc;
-}
-
 /* Everything after opening: m and ref (or NULL) are open, so is the text. */
 static int evaluate(const args *a, int mode, const char *command, whit_model *m, whit_model *ref, const whit_tok *tok,
                     const whit_map *text, const prompts *p, whit_err *e) {
@@ -252,7 +244,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	int mode, rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv, e);
 	if (rc) return rc;
 	if ((rc = check_args(&a, &mode, e))) return rc;
-	if (a.json && (rc = try_output(a.json, e))) return rc;
+	if (a.json && (rc = whit_out_try(a.json, e))) return rc;
 	flags = strcmp(a.compute, "float") ? 0 : WHIT_OPEN_DECODE;
 
 	if ((rc = whit_map_open(&text, a.text, e))) return rc;

@@ -95,9 +95,8 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	int packed = !strcmp(compute, "packed");
 	if (!packed && strcmp(compute, "float"))
 		return whit_fail(e, WHIT_EUSAGE, "generate: --compute is %s, need packed or float", compute);
-	if (n < 1 || ctx < 0)
-		return whit_fail(e, WHIT_EUSAGE, "generate: -n is %lld and --ctx %lld, need positive ones",
-		                 (long long)n, (long long)ctx);
+	if (n < 1) return whit_fail(e, WHIT_EUSAGE, "generate: -n is %lld, need 1 or more", (long long)n);
+	if (ctx < 0) return whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, need 1 or more", (long long)ctx);
 	whit_model m;
 	whit_tok *tok = NULL;
 	rc = whit_model_open(&m, path, packed ? 0 : WHIT_OPEN_DECODE, e);

@@ -125,6 +125,7 @@ static int check_replace(const char *out, whit_err *e) {
 }
 
 static int check_out(const options *o, whit_err *e) {
+	if (!*o->out) return whit_fail(e, WHIT_EUSAGE, "quantize: OUT is empty, need a name\nsee whit quantize --help");
 	int exists = whit_file_exists(o->out), rc = 0;
 	char *dir = parent_of(o->out), *in = realpath(o->model, NULL), *at = realpath(exists ? o->out : dir, NULL);
 	size_t n = in ? strlen(in) : 0;
@@ -397,6 +398,7 @@ static int report(session *s, whit_err *e) {
 static int preflight(session *s, whit_err *e) {
 	double avail = 0;
 	int rc = check_out(&s->o, e);
+	if (!rc && s->o.json) rc = whit_out_try(s->o.json, e);
 	if (!rc) rc = make_recipe(&s->recipe, &s->o, e);
 	if (!rc) rc = whit_model_open(&s->model, s->o.model, 0, e);
 	if (!rc) rc = whit_plan_make(&s->plan, &s->model, &s->recipe, e);

@@ -6,12 +6,14 @@
 #include <unistd.h>
 
 static FILE *log_file;
+static const char *log_path; /* an argument of main */
 static double log_start;
 static int silent, bar_shown;
 
 int whit_events_open(const char *path, whit_err *e) {
 	whit_events_close();
 	if (!(log_file = fopen(path, "ae"))) return whit_fail(e, WHIT_EUSAGE, "%s: cannot append: %s", path, strerror(errno));
+	log_path = path;
 	setvbuf(log_file, NULL, _IOLBF, 0); /* flushed per line: it outlives an out-of-memory kill */
 	log_start = whit_now();
 	whit_event("schema", json_pack("{s:i}", "version", 1));
@@ -19,7 +21,9 @@ int whit_events_open(const char *path, whit_err *e) {
 }
 
 void whit_events_close(void) {
-	if (log_file) fclose(log_file);
+	if (!log_file) return;
+	int lost = ferror(log_file);
+	if (fclose(log_file) || lost) whit_say("warning: %s: cannot write: events were lost", log_path);
 	log_file = NULL;
 }
 

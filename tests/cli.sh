@@ -80,6 +80,13 @@ for key in tokens nll ppl ppl_se ppl_ref kld_mean kld_se kld_p50 kld_p90 kld_p99
 	cosine bpw_linear bpw_file bytes seconds tokens_per_s peak_rss; do
 	if grep -q "\"$key\": *[^ ]" "$scratch/r.json"; then ok=$((ok + 1)); else echo "FAILED: no $key in the report"; failed=$((failed + 1)); fi
 done
+# a report is a file: a pipe, a device or a directory is not replaced by one, and that is known before the work
+mkfifo "$scratch/pipe"
+expect 2 "pipe" "$whit" inspect "$model" --json "$scratch/pipe"
+expect 2 "pipe" "$whit" eval "$model" --text "$text" --json "$scratch/pipe"
+expect 2 "directory" "$whit" quantize "$model" "$scratch/x" --format tq4 --json "$scratch"
+absent "$scratch/x"
+if [ -p "$scratch/pipe" ]; then ok=$((ok + 1)); else echo "FAILED: the pipe was replaced"; failed=$((failed + 1)); fi
 # a full disk: exit 4, nothing under the final name
 if [ "$(id -u)" -eq 0 ] && mkdir -p "$scratch/small" && mount -t tmpfs -o size=2m tmpfs "$scratch/small" 2>/dev/null; then
 	expect 4 "" "$whit" quantize "$model" "$scratch/small/q" --method turboquant --format tq4 --quiet
@@ -111,6 +118,19 @@ elif [ $rc -eq 0 ]; then
 else
 	echo "FAILED: exit $rc after SIGINT, need 130"; cat "$scratch/err"; failed=$((failed + 1))
 fi
+# what a killed writer left is not carried into the output; what is not ours is not touched
+mkdir "$scratch/left.partial"
+touch "$scratch/left.partial/.lock" "$scratch/left.partial/turboquant_weights.safetensors.1.partial"
+expect 0 "" "$whit" quantize "$model" "$scratch/left" --format tq4 --quiet --samples 0
+absent "$scratch/left.partial" "$scratch/left/turboquant_weights.safetensors.1.partial" "$scratch/left/.lock"
+mkdir "$scratch/left.old.partial" && touch "$scratch/left.old.partial/config.json"
+expect 0 "" "$whit" quantize "$model" "$scratch/left" --format tq2 --quiet --samples 0 --force
+absent "$scratch/left.old.partial"
+mkdir "$scratch/way.partial" && touch "$scratch/way.partial/thesis.txt"
+expect 2 "in the way" "$whit" quantize "$model" "$scratch/way" --format tq4 --quiet --samples 0
+absent "$scratch/way"
+if [ -e "$scratch/way.partial/thesis.txt" ]; then ok=$((ok + 1)); else echo "FAILED: a foreign file was removed"; failed=$((failed + 1)); fi
+expect 2 "OUT is empty" "$whit" quantize "$model" "" --format tq4
 # events are JSON lines, the first says the schema
 "$whit" quantize "$model" "$scratch/ev" --method nearest --format int8 --quiet --events "$scratch/events" 2>/dev/null >/dev/null
 if head -1 "$scratch/events" | grep -q '"schema"' && grep -q '"end"' "$scratch/events"; then ok=$((ok + 1)); else

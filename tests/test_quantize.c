@@ -365,6 +365,11 @@ static void refused(void) {
 	CHECK_FAILS(quantize(in, out, "tq4", NULL, &st, &e), WHIT_ENONFINITE, e, "model.layers.1.self_attn.o_proj.weight: row 5, column 7");
 	CHECK(!whit_file_exists(out));
 	remove_tree(in);
+	/* Weights that F32 holds with norms that it does not. */
+	in = make_model("quantize-vast", &(twist){.name = "model.layers.1.self_attn.k_proj.weight", .scale = 2e38f});
+	CHECK_FAILS(quantize(in, out, "tq4", NULL, &st, &e), WHIT_ENONFINITE, e, "model.layers.1.self_attn.k_proj.weight: rows 0 to 63: norm is");
+	CHECK(!whit_file_exists(out));
+	remove_tree(in);
 	in = make_model("quantize-inf", &(twist){.name = "model.embed_tokens.weight", .value = -INFINITY});
 	CHECK_FAILS(quantize(in, out, "tq4", NULL, &st, &e), WHIT_ENONFINITE, e, "model.embed_tokens.weight: row 5, column 7");
 	CHECK(!whit_file_exists(out));
