@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The ladder: one model, one text, many formats; sizes, perplexity and KL divergence in one table.
-# usage: bench/ladder.sh WHIT MODEL TEXT OUT.md [eval options, e.g. --mode chunked --ctx 512 --max-tokens 32768]
+# usage, from the repository root: bench/ladder.sh WHIT MODEL TEXT OUT.md [eval options, e.g. --mode chunked --ctx 512 --max-tokens 32768]
 # Each line of the list below is: label, then options of `whit quantize`.
 set -euo pipefail
 whit=$1 model=$2 text=$3 out=$4
@@ -46,6 +46,8 @@ int8 --method nearest --format int8
 int4g128 --method nearest --format int4g128
 int4g128-rotated --method turboquant --format int4g128
 int4g32 --method nearest --format int4g32
+recipe-4 --recipe calib/recipes/turboquant-4.recipe
+recipe-3 --recipe calib/recipes/turboquant-3.recipe
 tq4-all --method turboquant --format tq4 --embeddings
 tq3-all --method turboquant --format tq3 --embeddings
 tq2-all --method turboquant --format tq2 --embeddings
