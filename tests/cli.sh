@@ -76,7 +76,7 @@ for f in turboquant_weights.safetensors quant_manifest.json eval_summary.json sa
 	if [ -s "$scratch/q/$f" ]; then ok=$((ok + 1)); else echo "FAILED: $f is absent"; failed=$((failed + 1)); fi
 done
 # every JSON key a report promises
-expect 0 "KLD" "$whit" eval "$scratch/q" --ref "$model" --text "$text" --max-tokens 600 --ctx 128 --stride 64 --json "$scratch/r.json"
+expect 0 "KLD" "$whit" eval "$scratch/q" --ref "$model" --text "$text" --max-tokens 600 --ctx 128 --stride 64 --floor-tokens 20 --json "$scratch/r.json"
 for key in tokens nll ppl ppl_se ppl_ref kld_mean kld_se kld_p50 kld_p90 kld_p99 kld_p999 kld_max kld_rev_mean top1 top5 dp_rms \
 	cosine bpw_linear bpw_file bytes seconds tokens_per_s peak_rss; do
 	if grep -q "\"$key\": *[^ ]" "$scratch/r.json"; then ok=$((ok + 1)); else echo "FAILED: no $key in the report"; failed=$((failed + 1)); fi
