@@ -24,10 +24,14 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	if (prompt < 1 || n < 1 || !(seconds > 0))
 		return whit_fail(e, WHIT_EUSAGE, "bench: --prompt, -n and --seconds are %lld, %lld and %g, need positive ones",
 		                 (long long)prompt, (long long)n, seconds);
+	if (json && (rc = whit_out_try(json, e))) return rc;
 	bench_run b;
 	bench_begin(&b, seconds);
 	for (int i = 0; i < model.n && !rc; i++) rc = bench_model(&b, model.v[i], packed ? 0 : WHIT_OPEN_DECODE, prompt, n, e);
 	if (!model.n) rc = bench_kernels(&b, &(bench_filter){word.v, word.n}, e);
+	if (!rc && !b.n)
+		rc = whit_fail(e, WHIT_EUSAGE, "bench: no case's name holds \"%s\", need words such as linear, fwht, encode, tq4g256, M=1",
+		               word.v[0]);
 	if (rc) return rc;
 	return bench_end(&b, json, e);
 }

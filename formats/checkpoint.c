@@ -141,8 +141,12 @@ int whit_ckpt_open_shards(whit_ckpt *c, whit_err *e) {
 		if (!rc) rc = whit_json_member(j, index, "weight_map", 1, JSON_OBJECT, &map, e);
 		if (!rc) rc = open_map(c, index, map, e);
 	} else {
+		char *bin = whit_format_text("%s/pytorch_model.bin", c->path);
+		int pickle = whit_file_exists(bin);
+		whit_free(bin);
 		rc = whit_fail(e, WHIT_EINPUT,
-		               "%s: holds no weights, need model.safetensors or model.safetensors.index.json", c->path);
+		               "%s: holds no model.safetensors nor model.safetensors.index.json, need one%s", c->path,
+		               pickle ? " (pytorch_model.bin is a pickle, which is never opened: save it as safetensors)" : "");
 	}
 	json_decref(j);
 	whit_free(one);

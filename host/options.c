@@ -15,7 +15,7 @@ static const whit_opt common[] = {
     {"--threads", 'i', "N", "threads (default: one per core this process may use)", &threads, 0},
     {"--cpu", 's', "LEVEL", "use at most plain, avx2 or avx512 (default: what the CPU has)", &cpu, 0},
     {"--events", 's', "FILE", "append progress as JSON lines to FILE", &events, 0},
-    {"--quiet", 'f', NULL, "no progress on stderr", &quiet, 0},
+    {"--quiet", 'f', NULL, "no progress on stderr; warnings stay", &quiet, 0},
     {NULL, 0, NULL, NULL, NULL, 0},
 };
 

@@ -86,7 +86,7 @@ void whit_progress_end(whit_progress *p) {
 }
 
 void whit_say(const char *fmt, ...) {
-	if (silent) return;
+	if (silent && strncmp(fmt, "warning:", 8)) return;
 	clear_bar();
 	va_list ap;
 	va_start(ap, fmt);

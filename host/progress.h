@@ -20,6 +20,6 @@ void whit_progress_begin(whit_progress *p, const char *what, double total);
 /* done so far in the units of total; label names the current thing ("layers.3.mlp.down_proj 0.0095"). */
 void whit_progress_step(whit_progress *p, double done, const char *label);
 void whit_progress_end(whit_progress *p);
-/* A line to stderr that survives the bar. */
+/* A line to stderr that survives the bar. --quiet silences it unless it begins with "warning:". */
 void whit_say(const char *fmt, ...) WHIT_PRINTF(1, 2);
 #endif

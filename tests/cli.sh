@@ -52,6 +52,8 @@ sed '/"num_hidden_layers"/d' "$model/config.json" >"$scratch/broken/config.json"
 expect 3 "num_hidden_layers" "$whit" eval "$scratch/broken" --text "$text"
 expect 3 "$scratch/nothing" "$whit" inspect "$scratch/nothing"
 
+expect 2 "no case" "$whit" bench nosuchcase --seconds 0.01
+
 # texts
 : >"$scratch/empty.txt"
 expect 3 "empty.txt" "$whit" eval "$model" --text "$scratch/empty.txt"

@@ -217,7 +217,7 @@ static void bad_directories(void) {
 	test_write(in(dir, "model.safetensors"), "version https://git-lfs.example/spec/v1\n", 40);
 	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "Git-LFS");
 	unlink(in(dir, "model.safetensors"));
-	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "holds no weights");
+	CHECK_FAILS(whit_ckpt_open(&c, dir, &e), WHIT_EINPUT, e, "need one");
 	whit_free(dir);
 }
 
