@@ -60,7 +60,8 @@ static int ring_make(ring *g, const char *format, int64_t rows, int64_t cols, si
 		g->m[i] = m;
 		if ((rc = whit_mat_alloc(&g->m[i], e))) return rc;
 		for (int p = 0; p < WHIT_PLANES; p++)
-			if (m.plane[p]) memcpy((void *)(uintptr_t)g->m[i].plane[p], m.plane[p], m.row_bytes[p] * (size_t)rows);
+			if (m.plane[p])
+				memcpy((void *)(uintptr_t)g->m[i].plane[p], m.plane[p], m.row_bytes[p] * (size_t)rows);
 	}
 	return 0;
 }
@@ -118,8 +119,8 @@ typedef struct dense {
 static void run_sgemm(void *ctx, int64_t k) {
 	(void)k;
 	dense *d = ctx;
-	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)d->M, (int)d->rows, (int)d->cols, 1, d->x, (int)d->cols, d->w,
-	            (int)d->cols, 0, d->y, (int)d->rows);
+	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)d->M, (int)d->rows, (int)d->cols, 1, d->x,
+	            (int)d->cols, d->w, (int)d->cols, 0, d->y, (int)d->rows);
 }
 
 /* OpenBLAS with all threads of its own on float weights: what C divides by. */
@@ -135,7 +136,7 @@ static bench_time sgemm_time(const bench_run *b, int64_t rows, int64_t cols, int
 }
 
 static int bench_linear(bench_run *b, const bench_filter *f, int64_t rows, int64_t cols, whit_err *e) {
-	static const char *const format[] = {"f32",   "bf16",    "tq1g256", "tq2g256", "tq3g256",
+	static const char *const format[] = {"f32",     "bf16",    "tq1g256",  "tq2g256", "tq3g256",
 	                                     "tq4g256", "tq8g256", "int4g128", "int8"};
 	static const int64_t Ms[] = {1, 8, 128, 512};
 	float *x = whit_alloc((size_t)(512 * cols) * sizeof *x), *y = whit_alloc((size_t)(512 * rows) * sizeof *y);
@@ -148,8 +149,8 @@ static int bench_linear(bench_run *b, const bench_filter *f, int64_t rows, int64
 		for (int k = 0; !rc && k < WHIT_COUNT(Ms); k++) {
 			bench_row row = {0};
 			int64_t M = Ms[k];
-			snprintf(row.name, sizeof row.name, "linear %s %lldx%lld M=%lld%s", format[i], (long long)rows, (long long)cols,
-			         (long long)M, M <= 8 ? " cold" : "");
+			snprintf(row.name, sizeof row.name, "linear %s %lldx%lld M=%lld%s", format[i], (long long)rows,
+			         (long long)cols, (long long)M, M <= 8 ? " cold" : "");
 			if (!bench_wants(f, row.name)) continue;
 			if (!g.n && (rc = ring_make(&g, format[i], rows, cols, b->llc, 1, e))) break;
 			if (M > 8 && !blas[k].samples) blas[k] = sgemm_time(b, rows, cols, M, x, y);
@@ -198,7 +199,8 @@ static int fwht_wrong(int64_t n) {
 	whit_fwht_fast_cpu(c, 3, n);
 	int bad = 0;
 	/* log2(n) roundings of sums that grow like sqrt(n) */
-	for (int64_t i = 0; i < 3 * n; i++) bad += !(fabs(a[i] - c[i]) <= 0x1p-23 * log2((double)n) * 6 * sqrt((double)n));
+	for (int64_t i = 0; i < 3 * n; i++)
+		bad += !(fabs(a[i] - c[i]) <= 0x1p-23 * log2((double)n) * 6 * sqrt((double)n));
 	whit_free(a);
 	whit_free(c);
 	return bad != 0;
@@ -237,27 +239,32 @@ static void run_encode(void *ctx, int64_t k) {
 }
 
 static int bench_encode(bench_run *b, const bench_filter *f, int64_t rows, int64_t cols, whit_err *e) {
-	static const struct { const char *method, *format; double mse; } item[] = {
-	    {"turboquant", "tq1g256", .3634}, {"turboquant", "tq2g256", .1175}, {"turboquant", "tq3g256", .03455},
-	    {"turboquant", "tq4g256", .0095}, {"turboquant", "tq8g256", 4.2e-5}, {"nearest", "tq4g256", .0095},
-	    {"nearest", "int4g128", .012},    {"nearest", "int8", 2e-4}};
+	static const struct {
+		const char *method, *format;
+		double mse;
+	} item[] = {{"turboquant", "tq1g256", .3634},  {"turboquant", "tq2g256", .1175},
+	            {"turboquant", "tq3g256", .03455}, {"turboquant", "tq4g256", .0095},
+	            {"turboquant", "tq8g256", 4.2e-5}, {"nearest", "tq4g256", .0095},
+	            {"nearest", "int4g128", .012},     {"nearest", "int8", 2e-4}};
 	ring src = {0};
 	int rc = 0;
 	for (int i = 0; !rc && i < WHIT_COUNT(item); i++) {
 		bench_row row = {0};
-		snprintf(row.name, sizeof row.name, "encode %s %s %lldx%lld", item[i].method, item[i].format, (long long)rows,
-		         (long long)cols);
+		snprintf(row.name, sizeof row.name, "encode %s %s %lldx%lld", item[i].method, item[i].format,
+		         (long long)rows, (long long)cols);
 		if (!bench_wants(f, row.name)) continue;
 		if (!src.n && (rc = ring_make(&src, "bf16", rows, cols, b->llc, 0, e))) break;
 		float codebook[256];
 		whit_mat dst = {.rows = rows, .cols = cols, .width = cols, .codebook = codebook};
 		whit_rotation *rot = NULL;
-		whit_weight w = {.name = (char *)(uintptr_t) "bench", .ndim = 2, .shape = {rows, cols}, .mat = src.m[0]};
+		whit_weight w = {
+		        .name = (char *)(uintptr_t) "bench", .ndim = 2, .shape = {rows, cols}, .mat = src.m[0]};
 		encode c = {.method = whit_method_find(item[i].method, e)};
 		if (!c.method) rc = e->code;
 		if (!rc) rc = whit_spec_parse(item[i].format, &dst.spec, e);
 		if (!rc && dst.spec.fmt->needs_codebook)
-			rc = whit_codebook(codebook, dst.spec.bits, WHIT_DENSITY_GAUSSIAN, dst.spec.group ? dst.spec.group : cols, e);
+			rc = whit_codebook(codebook, dst.spec.bits, WHIT_DENSITY_GAUSSIAN,
+			                   dst.spec.group ? dst.spec.group : cols, e);
 		if (!rc && c.method->rotation != WHIT_ROT_NONE) {
 			whit_rotation_spec s;
 			rc = whit_rotation_plan(&s, c.method->rotation, 42, cols, dst.spec.group, e);

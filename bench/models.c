@@ -39,8 +39,10 @@ static double active_bytes(const whit_model *m) {
 		const whit_program *p = l < 0 ? &m->head : &m->layer[l];
 		for (int i = 0; i < p->n_slot; i++) {
 			const whit_mat *w = &p->slot[i].weight->mat;
-			if (p->slot[i].dense.rows) n += 4.0 * (double)w->rows * (double)w->cols;
-			else for (int k = 0; k < WHIT_PLANES; k++) n += (double)w->row_bytes[k] * (double)w->rows;
+			if (p->slot[i].dense.rows)
+				n += 4.0 * (double)w->rows * (double)w->cols;
+			else
+				for (int k = 0; k < WHIT_PLANES; k++) n += (double)w->row_bytes[k] * (double)w->rows;
 		}
 	}
 	return n;
@@ -51,8 +53,8 @@ int bench_model(bench_run *b, const char *path, unsigned open_flags, int64_t pro
 	int rc = whit_model_open(&m, path, open_flags, e);
 	if (rc) return rc;
 	if (prompt + n > m.context) {
-		rc = whit_fail(e, WHIT_EUSAGE, "bench: prompt %lld + %lld new tokens exceed the model's context %lld", (long long)prompt,
-		               (long long)n, (long long)m.context);
+		rc = whit_fail(e, WHIT_EUSAGE, "bench: prompt %lld + %lld new tokens exceed the model's context %lld",
+		               (long long)prompt, (long long)n, (long long)m.context);
 		whit_model_close(&m);
 		return rc;
 	}
@@ -62,7 +64,8 @@ int bench_model(bench_run *b, const char *path, unsigned open_flags, int64_t pro
 	whit_rng r;
 	whit_rng_key(&r, 3, 0, 0);
 	for (int64_t i = 0; i < prompt + n; i++) tokens[i] = (int32_t)whit_rng_below(&r, (uint64_t)m.vocab), pos[i] = i;
-	pass p = {.m = &m, .s = whit_state_new(&m, 1, prompt + n), .logits = whit_alloc(sizeof(float) * (size_t)m.vocab)};
+	pass p = {
+	        .m = &m, .s = whit_state_new(&m, 1, prompt + n), .logits = whit_alloc(sizeof(float) * (size_t)m.vocab)};
 	double weights = active_weights(&m), bytes = active_bytes(&m);
 	bench_row row = {0};
 	p.b = (whit_batch){.T = prompt, .n_seq = 1, .start = start, .past = past, .pos = pos, .tokens = tokens};
@@ -80,7 +83,12 @@ int bench_model(bench_run *b, const char *path, unsigned open_flags, int64_t pro
 	for (int64_t i = 0; i < n && !p.rc; i++) {
 		start[1] = 1;
 		past[0] = prompt + i;
-		p.b = (whit_batch){.T = 1, .n_seq = 1, .start = start, .past = past, .pos = pos + prompt + i, .tokens = tokens + prompt + i};
+		p.b = (whit_batch){.T = 1,
+		                   .n_seq = 1,
+		                   .start = start,
+		                   .past = past,
+		                   .pos = pos + prompt + i,
+		                   .tokens = tokens + prompt + i};
 		double t0 = whit_now();
 		p.rc = whit_model_step(&m, &p.b, p.s, p.logits, &p.e);
 		took[i] = whit_now() - t0;
@@ -94,13 +102,16 @@ int bench_model(bench_run *b, const char *path, unsigned open_flags, int64_t pro
 				took[j] = took[j - 1];
 				took[j - 1] = t;
 			}
-		row = (bench_row){.t = {took[n / 2], took[n / 10], took[n - 1 - n / 10], (int)n}, .bytes = bytes, .flops = 2 * weights};
+		row = (bench_row){.t = {took[n / 2], took[n / 10], took[n - 1 - n / 10], (int)n},
+		                  .bytes = bytes,
+		                  .flops = 2 * weights};
 		snprintf(row.name, sizeof row.name, "model %.40s decode", name);
 		bench_add(b, &row);
-		printf("  %s: prefill %.1f tokens/s, decode %.1f tokens/s (p50 %.2f ms, p90 %.2f ms), first token after %.1f ms, "
+		printf("  %s: prefill %.1f tokens/s, decode %.1f tokens/s (p50 %.2f ms, p90 %.2f ms), first token "
+		       "after %.1f ms, "
 		       "%.3f GB read per token, KV %.1f MB, peak memory %.3f GB\n",
-		       name, (double)prompt / prefill, 1 / decode, took[n / 2] * 1e3, took[n - 1 - n / 10] * 1e3, prefill * 1e3,
-		       bytes / 1e9, (double)whit_state_bytes(p.s) / 1e6, (double)whit_peak_rss() / 1e9);
+		       name, (double)prompt / prefill, 1 / decode, took[n / 2] * 1e3, took[n - 1 - n / 10] * 1e3,
+		       prefill * 1e3, bytes / 1e9, (double)whit_state_bytes(p.s) / 1e6, (double)whit_peak_rss() / 1e9);
 	}
 	whit_free(took);
 	whit_state_free(p.s);

@@ -77,7 +77,8 @@ static size_t last_level_cache(void) {
 		snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu0/cache/index%d/size", i);
 		FILE *f = fopen(path, "r");
 		unsigned long n = 0;
-		if (f && fscanf(f, "%lu%c", &n, &unit) == 2) most = WHIT_MAX(most, n * (unit == 'M' ? 1u << 20 : 1u << 10));
+		if (f && fscanf(f, "%lu%c", &n, &unit) == 2)
+			most = WHIT_MAX(most, n * (unit == 'M' ? 1u << 20 : 1u << 10));
 		if (f) fclose(f);
 	}
 	return most ? most : (size_t)32 << 20;
@@ -89,15 +90,18 @@ void bench_begin(bench_run *b, double seconds) {
 	b->llc = last_level_cache();
 	b->copy = roof(b->llc, seconds, 1);
 	b->read = roof(b->llc, seconds, 0);
-	printf("roofs: copy %.1f GB/s (read + written), read %.1f GB/s, %d threads, %s; LLC %zu MiB; OpenBLAS kernels: %s\n",
+	printf("roofs: copy %.1f GB/s (read + written), read %.1f GB/s, %d threads, %s; LLC %zu MiB; OpenBLAS kernels: "
+	       "%s\n",
 	       b->copy / 1e9, b->read / 1e9, whit_threads(), whit_cpu_level_name(whit_cpu_level()), b->llc >> 20,
 	       openblas_get_corename());
 	printf("%-44s %11s %9s %9s %10s %6s %6s\n", "case", "median", "GB/s", "GFLOP/s", "Mweights/s", "R", "C");
 }
 
 static void number(double v, int width, int digits) {
-	if (v > 0) printf(" %*.*f", width, digits, v);
-	else printf(" %*s", width, "-");
+	if (v > 0)
+		printf(" %*.*f", width, digits, v);
+	else
+		printf(" %*s", width, "-");
 }
 
 bench_row *bench_add(bench_run *b, const bench_row *row) {
@@ -149,21 +153,23 @@ int bench_end(bench_run *b, const char *path, whit_err *e) {
 		bench_row *r = &b->row[i];
 		double s = r->t.median;
 		wrong += r->wrong;
-		json_array_append_new(
-		    rows, json_pack("{s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:b}", "case", r->name, "seconds", or_null(s),
-		                    "p10", or_null(r->t.p10), "p90", or_null(r->t.p90), "samples", r->t.samples, "bytes_per_s",
-		                    or_null(r->bytes / s), "flops", or_null(r->flops / s), "weights_per_s",
-		                    or_null(r->weights / s), "R", or_null(r->R), "C", or_null(r->C), "wrong", r->wrong));
+		json_array_append_new(rows, json_pack("{s:s, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:b}", "case",
+		                                      r->name, "seconds", or_null(s), "p10", or_null(r->t.p10), "p90",
+		                                      or_null(r->t.p90), "samples", r->t.samples, "bytes_per_s",
+		                                      or_null(r->bytes / s), "flops", or_null(r->flops / s),
+		                                      "weights_per_s", or_null(r->weights / s), "R", or_null(r->R), "C",
+		                                      or_null(r->C), "wrong", r->wrong));
 	}
 	int rc = 0;
 	if (path) {
 		char cpu[128];
 		cpu_name(cpu);
-		json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:f, s:f, s:f, s:b, s:O}", "format_version", 1, "program",
-		                      WHIT_VERSION, "device", cpu, "vector_level", whit_cpu_level_name(whit_cpu_level()),
-		                      "openblas", openblas_get_config(), "compiler", __VERSION__, "threads", whit_threads(), "llc_bytes", (json_int_t)b->llc,
-		                      "copy_bytes_per_s", b->copy, "read_bytes_per_s", b->read, "copy_end_bytes_per_s",
-		                      b->copy_end, "drift", fabs(drift) > 0.03, "rows", rows);
+		json_t *j = json_pack("{s:i, s:s, s:s, s:s, s:s, s:s, s:i, s:I, s:f, s:f, s:f, s:b, s:O}",
+		                      "format_version", 1, "program", WHIT_VERSION, "device", cpu, "vector_level",
+		                      whit_cpu_level_name(whit_cpu_level()), "openblas", openblas_get_config(),
+		                      "compiler", __VERSION__, "threads", whit_threads(), "llc_bytes",
+		                      (json_int_t)b->llc, "copy_bytes_per_s", b->copy, "read_bytes_per_s", b->read,
+		                      "copy_end_bytes_per_s", b->copy_end, "drift", fabs(drift) > 0.03, "rows", rows);
 		rc = whit_json_write(j, path, e);
 		json_decref(j);
 	}

@@ -20,9 +20,9 @@ typedef struct bench_row {
 	char name[96];
 	bench_time t;
 	double bytes, flops, weights; /* per call; 0 = not meaningful */
-	double R;  /* bytes/s over the copy roof of this run; 0 = none */
-	double C;  /* rate over OpenBLAS sgemm's at the same shape; 0 = none */
-	int wrong; /* result differs from the oracle: no time is reported */
+	double R;                     /* bytes/s over the copy roof of this run; 0 = none */
+	double C;                     /* rate over OpenBLAS sgemm's at the same shape; 0 = none */
+	int wrong;                    /* result differs from the oracle: no time is reported */
 } bench_row;
 
 typedef struct bench_run {

@@ -128,9 +128,10 @@ static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 			               (long long)(s->bad % src->mat.cols));
 		else if (j && needs_norm(j->dst) && !(s->ref <= (double)FLT_MAX * FLT_MAX))
 			rc = whit_fail(e, WHIT_ENONFINITE,
-			               "%s: tensor %s: rows %lld to %lld: norm is %g, need at most the %g of F32", src->file,
-			               src->name, (long long)(i * b.rows), (long long)(WHIT_MIN((i + 1) * b.rows, src->mat.rows) - 1),
-			               sqrt(s->ref), (double)FLT_MAX);
+			               "%s: tensor %s: rows %lld to %lld: norm is %g, need at most the %g of F32",
+			               src->file, src->name, (long long)(i * b.rows),
+			               (long long)(WHIT_MIN((i + 1) * b.rows, src->mat.rows) - 1), sqrt(s->ref),
+			               (double)FLT_MAX);
 		if (j) {
 			j->err += s->err;
 			j->ref += s->ref;

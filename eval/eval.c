@@ -6,40 +6,38 @@
 #include <utf8proc.h>
 #include "host/progress.h"
 
-enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 }; /* a tile of logits is 64 MB at most */
+enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 };  /* a tile of logits is 64 MB at most */
 enum { STATE_FLOATS = 8 << 20, BATCH_MOST = 4096 }; /* hidden states of a batch: 32 MB per model */
 static const double floor_work = 4e9; /* multiply-adds of the noise floor's plain pass, about a second or two */
 
 /* ---- one pass of both models over windows ---- */
 
-typedef struct side { /* a model and its buffers */
-	whit_model *m;    /* NULL: no such side */
-	int plain;        /* run its plain twins */
-	float *h;         /* (batch tokens, hidden) */
-	float *rows;      /* (tile, hidden): scored rows */
-	float *logits;    /* (tile, vocab) */
+typedef struct side {  /* a model and its buffers */
+	whit_model *m; /* NULL: no such side */
+	int plain;     /* run its plain twins */
+	float *h;      /* (batch tokens, hidden) */
+	float *rows;   /* (tile, hidden): scored rows */
+	float *logits; /* (tile, vocab) */
 } side;
 
 typedef struct pass {
-	side p, q;                    /* reference, or the only model; and the model measured against it */
+	side p, q; /* reference, or the only model; and the model measured against it */
 	const int32_t *ids;
-	int32_t bos;                  /* -1, or what replaces each window's first input */
+	int32_t bos; /* -1, or what replaces each window's first input */
 	const whit_windows *ws;
 	int64_t batch_tokens, tile;
-	whit_point *pt;               /* ws->scored */
-	whit_layer_sums *layer;       /* of each layer, or NULL */
-	whit_progress *bar;           /* or NULL */
+	whit_point *pt;         /* ws->scored */
+	whit_layer_sums *layer; /* of each layer, or NULL */
+	whit_progress *bar;     /* or NULL */
 	double done;
 	/* The batch at hand: tokens of whole windows, and which rows are scored. */
 	int64_t *start, *past, *pos, *row, rows;
 	int32_t *tokens, *target, *chunk;
-	double *row_sums;             /* (tokens, 4) */
-	int *bad;                     /* tile */
+	double *row_sums; /* (tokens, 4) */
+	int *bad;         /* tile */
 } pass;
 
-static int64_t most_layers(const pass *s) {
-	return s->q.m ? WHIT_MAX(s->p.m->layers, s->q.m->layers) : s->p.m->layers;
-}
+static int64_t most_layers(const pass *s) { return s->q.m ? WHIT_MAX(s->p.m->layers, s->q.m->layers) : s->p.m->layers; }
 
 /* What the bar counts: tokens through layers, the head being one more. */
 static double pass_work(const pass *s) {
@@ -163,7 +161,8 @@ static int batch_score(pass *s, const whit_batch *b, whit_point *pt, whit_err *e
 		for (int64_t k = 0; k < n; k++) {
 			if (!s->bad[k]) continue;
 			measure_row(&t, k, e); /* again, for its text */
-			return whit_fail_in(e, "window %d, its token %lld", s->chunk[i + k], (long long)s->pos[s->row[i + k]]);
+			return whit_fail_in(e, "window %d, its token %lld", s->chunk[i + k],
+			                    (long long)s->pos[s->row[i + k]]);
 		}
 		rc = step(s, (double)b->T * (s->q.m ? 2 : 1) * (double)n / (double)s->rows, "head", e);
 		if (rc) return rc;
@@ -232,7 +231,8 @@ static int64_t count_invalid(const char *text, size_t n) {
 	int64_t bad = 0;
 	for (size_t i = 0; i < n;) {
 		utf8proc_int32_t c;
-		utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &c);
+		utf8proc_ssize_t k =
+		        utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &c);
 		bad += k < 1;
 		i += k < 1 ? 1 : (size_t)k;
 	}
@@ -241,13 +241,13 @@ static int64_t count_invalid(const char *text, size_t n) {
 
 static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx, whit_err *e) {
 	if (ref && ref->vocab != m->vocab)
-		return whit_fail(e, WHIT_EINPUT, "%s: vocabulary is %lld, need the %lld of the reference %s", m->ckpt.path,
-		                 (long long)m->vocab, (long long)ref->vocab, ref->ckpt.path);
+		return whit_fail(e, WHIT_EINPUT, "%s: vocabulary is %lld, need the %lld of the reference %s",
+		                 m->ckpt.path, (long long)m->vocab, (long long)ref->vocab, ref->ckpt.path);
 	for (int i = 0; i < 2; i++) {
 		const whit_model *x = i ? ref : m;
 		if (x && x->context > 0 && ctx > x->context)
-			return whit_fail(e, WHIT_EUSAGE, "%s: context is %lld, need at most the model's %lld", x->ckpt.path,
-			                 (long long)ctx, (long long)x->context);
+			return whit_fail(e, WHIT_EUSAGE, "%s: context is %lld, need at most the model's %lld",
+			                 x->ckpt.path, (long long)ctx, (long long)x->context);
 	}
 	return 0;
 }
@@ -268,15 +268,18 @@ static int prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const w
 	r->text_tokens = ids->n;
 	for (int64_t i = 0; i < ids->n; i++)
 		if (ids->id[i] < 0 || ids->id[i] >= r->vocab)
-			return whit_fail(e, WHIT_EINPUT, "%s: token %lld is id %d, need one below the model's vocabulary %lld", name,
+			return whit_fail(e, WHIT_EINPUT,
+			                 "%s: token %lld is id %d, need one below the model's vocabulary %lld", name,
 			                 (long long)i, ids->id[i], (long long)r->vocab);
 	if ((rc = whit_windows_make(ws, r->mode, ids->n, r->ctx, r->stride, whit_tok_adds_bos(tok), e)))
-		return rc == WHIT_EUSAGE ? rc : whit_fail_in(e, "%s", name); /* a wrong option is not the text's fault */
+		return rc == WHIT_EUSAGE ? rc
+		                         : whit_fail_in(e, "%s", name); /* a wrong option is not the text's fault */
 	if (ws->scored < WHIT_FEW_TOKENS)
-		return whit_fail(e, WHIT_EINPUT, "%s: gives %lld positions to score, need at least %d for statistics", name,
-		                 (long long)ws->scored, WHIT_FEW_TOKENS);
+		return whit_fail(e, WHIT_EINPUT, "%s: gives %lld positions to score, need at least %d for statistics",
+		                 name, (long long)ws->scored, WHIT_FEW_TOKENS);
 	if (ws->n < WHIT_FEW_CHUNKS)
-		whit_say("warning: %s: %lld windows, need %d for errors to be trusted", name, (long long)ws->n, WHIT_FEW_CHUNKS);
+		whit_say("warning: %s: %lld windows, need %d for errors to be trusted", name, (long long)ws->n,
+		         WHIT_FEW_CHUNKS);
 	return 0;
 }
 
@@ -350,15 +353,15 @@ static int measure(whit_eval_result *r, pass *s, whit_model *ref, whit_err *e) {
 	return rc;
 }
 
-int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whit_tok *tok, const char *text,
-                  size_t n, const whit_eval_opts *o, whit_err *e) {
+int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whit_tok *tok, const char *text, size_t n,
+                  const whit_eval_opts *o, whit_err *e) {
 	int64_t context = ref && ref->context > 0 ? WHIT_MIN(ref->context, m->context) : m->context;
 	const char *name = o->name ? o->name : "text";
 	whit_windows ws = {0};
 	whit_ids ids = {0};
 	int rc;
-	*r = (whit_eval_result){.have_ref = ref != NULL, .mode = o->mode, .vocab = m->vocab, .floor_kld = NAN,
-	                        .floor_top1 = NAN};
+	*r = (whit_eval_result){
+	        .have_ref = ref != NULL, .mode = o->mode, .vocab = m->vocab, .floor_kld = NAN, .floor_top1 = NAN};
 	r->ctx = o->ctx ? o->ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
 	r->stride = o->mode == WHIT_CHUNKED ? r->ctx : o->stride ? o->stride : WHIT_MAX(r->ctx / 2, 1);
 	whit_eval_size(m, &r->bpw_linear, &r->bpw_file, &r->bytes, &r->params);
@@ -366,7 +369,10 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 	rc = check_models(m, ref, r->ctx, e);
 	if (!rc) rc = prepare(r, &ids, &ws, tok, name, text, n, o, e);
 	if (!rc) {
-		pass s = {.p = {.m = ref ? ref : m}, .q = {.m = ref ? m : NULL}, .ids = ids.id, .ws = &ws,
+		pass s = {.p = {.m = ref ? ref : m},
+		          .q = {.m = ref ? m : NULL},
+		          .ids = ids.id,
+		          .ws = &ws,
 		          .bos = ws.bos_replaces_first ? whit_tok_bos(tok) : -1,
 		          .batch_tokens = o->batch_tokens > 0 ? o->batch_tokens : choose_batch(m, ref, r->ctx)};
 		s.p.plain = s.p.m->plain;
@@ -374,7 +380,8 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 		rc = measure(r, &s, ref, e);
 	}
 	if (!rc && ref && o->floor_tokens) {
-		int64_t want = o->floor_tokens > 0 ? o->floor_tokens : (int64_t)(floor_work / (double)WHIT_MAX(r->params, 1));
+		int64_t want =
+		        o->floor_tokens > 0 ? o->floor_tokens : (int64_t)(floor_work / (double)WHIT_MAX(r->params, 1));
 		rc = measure_floor(r, ref, &ids, want, e);
 	}
 	whit_windows_free(&ws);
@@ -453,8 +460,8 @@ static int add_prompt(whit_ids *ids, const whit_tok *tok, const char *prompt, in
 	if (rc) return whit_fail_in(e, "prompt %d", i + 1);
 	if (ids->n == before) return whit_fail(e, WHIT_EINPUT, "prompt %d: is empty, need text", i + 1);
 	if (context > 0 && ids->n - before > context)
-		return whit_fail(e, WHIT_EINPUT, "prompt %d: is %lld tokens, need at most the model's context %lld", i + 1,
-		                 (long long)(ids->n - before), (long long)context);
+		return whit_fail(e, WHIT_EINPUT, "prompt %d: is %lld tokens, need at most the model's context %lld",
+		                 i + 1, (long long)(ids->n - before), (long long)context);
 	return 0;
 }
 
@@ -481,7 +488,8 @@ static int prompt_batch(whit_model *m, whit_model *ref, const whit_tok *tok, con
 		whit_batch b = {ids.n, n, start, past, pos, ids.id};
 		rc = whit_model_step(ref, &b, NULL, p, e);
 		if (!rc) rc = whit_model_step(m, &b, NULL, q, e);
-		for (int i = 0; i < n && !rc; i++) cosine[i0 + i] = cosine_of(p + i * m->vocab, q + i * m->vocab, m->vocab);
+		for (int i = 0; i < n && !rc; i++)
+			cosine[i0 + i] = cosine_of(p + i * m->vocab, q + i * m->vocab, m->vocab);
 	}
 	whit_ids_free(&ids);
 	whit_arena_free(&a);

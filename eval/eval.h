@@ -21,9 +21,9 @@ typedef struct whit_layer_sums {
 } whit_layer_sums;
 
 typedef struct whit_eval_result {
-	whit_summary s;          /* Q against P; without ref, the model is P and have_ref is 0 */
+	whit_summary s; /* Q against P; without ref, the model is P and have_ref is 0 */
 	int have_ref, mode;
-	int64_t ctx, stride;     /* stride is ctx when chunked */
+	int64_t ctx, stride;                           /* stride is ctx when chunked */
 	int64_t text_bytes, text_invalid, text_tokens; /* invalid: bytes that are not UTF-8; tokens after max_tokens */
 	whit_hash text_hash;
 	int64_t vocab;
@@ -33,8 +33,8 @@ typedef struct whit_eval_result {
 	int64_t floor_tokens;
 	double bpw_linear, bpw_file;
 	int64_t bytes, params;
-	double seconds;          /* streaming and metrics, without tokenizing and noise floor */
-	double tokens_per_s;     /* tokens fed per second; with a reference each passes through both models */
+	double seconds;      /* streaming and metrics, without tokenizing and noise floor */
+	double tokens_per_s; /* tokens fed per second; with a reference each passes through both models */
 	/* With ref of the same shape, else NULL: of each block's output, relative Frobenius error and cosine. */
 	double *layer_err, *layer_cos;
 	int64_t layers;
@@ -46,8 +46,8 @@ typedef struct whit_eval_result {
  * positions to score (WHIT_EINPUT); ctx beyond a model's context (WHIT_EINPUT); token beyond the vocabulary;
  * WHIT_ENONFINITE naming window and token. Bytes that are not UTF-8 are a counted warning. Memory does not grow
  * with the text beyond its tokens and 100 bytes per scored position. On an error r is empty. */
-int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whit_tok *tok, const char *text,
-                  size_t n, const whit_eval_opts *o, whit_err *e);
+int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whit_tok *tok, const char *text, size_t n,
+                  const whit_eval_opts *o, whit_err *e);
 void whit_eval_free(whit_eval_result *r);
 /* linear and whole-file bits per weight (quality.md 6), bytes and parameters, from the checkpoint. linear: all
  * planes of the quantized tensors and their codebooks (each once), or of the blocks' linears where nothing is

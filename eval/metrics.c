@@ -108,9 +108,7 @@ INLINE void load_vec(const float *x, vd *v) {
 	*v = __builtin_convertvector(f, vd);
 }
 
-INLINE double add_lanes(const vd *v) {
-	return ((*v)[0] + (*v)[1]) + ((*v)[2] + (*v)[3]);
-}
+INLINE double add_lanes(const vd *v) { return ((*v)[0] + (*v)[1]) + ((*v)[2] + (*v)[3]); }
 
 /* The last n < LANES logits in a vector of their own; the lanes beyond are masked out of every sum. */
 static void load_tail(const float *x, int64_t n, float out[LANES], vi *mask) {
@@ -182,7 +180,7 @@ INLINE void pair_sums_body(sums *out, const float *p, const float *q, int64_t n,
 		pair_step(&s, tp, tq, np, nq, &mask);
 	}
 	*out = (sums){add_lanes(&s.kld), add_lanes(&s.rev), add_lanes(&s.llama),
-	              add_lanes(&s.pq), add_lanes(&s.pp), add_lanes(&s.qq)};
+	              add_lanes(&s.pq),  add_lanes(&s.pp),  add_lanes(&s.qq)};
 }
 
 static double exp_sum_base(const float *x, int64_t n, double max) { return exp_sum_body(x, n, max); }
@@ -208,12 +206,21 @@ static int measure(whit_point *pt, const float *p, const float *q, int64_t vocab
 	sums s;
 	int rc;
 	if (target < 0 || target >= vocab)
-		return whit_fail(e, WHIT_EINTERNAL, "target token is %d, need one below %lld", target, (long long)vocab);
+		return whit_fail(e, WHIT_EINTERNAL, "target token is %d, need one below %lld", target,
+		                 (long long)vocab);
 	if ((rc = row_check(p, vocab, q ? "reference" : "model", e))) return rc;
 	top_find(p, vocab, top_p);
 	np = (norm){p[top_p[0]], log(exp_sum(p, vocab, p[top_p[0]]))};
-	*pt = (whit_point){.nll_p = np.ln - (p[target] - np.max), .nll_q = NAN, .kld = NAN, .kld_rev = NAN, .kld_llama = NAN,
-	                   .q_x = NAN, .cosine = NAN, .top1 = -1, .top5 = -1, .top1_in5 = -1};
+	*pt = (whit_point){.nll_p = np.ln - (p[target] - np.max),
+	                   .nll_q = NAN,
+	                   .kld = NAN,
+	                   .kld_rev = NAN,
+	                   .kld_llama = NAN,
+	                   .q_x = NAN,
+	                   .cosine = NAN,
+	                   .top1 = -1,
+	                   .top5 = -1,
+	                   .top1_in5 = -1};
 	pt->p_x = exp(-pt->nll_p);
 	pt->p_max = exp(-np.ln);
 	if (!q) return 0;
@@ -291,8 +298,25 @@ static void add_point(double *s, const whit_point *pt) {
 }
 
 /* The statistics that have a bootstrap error, in the order of their places in whit_summary. */
-enum { NLL, PPL, NLL_REF, PPL_REF, RATIO, DIFF, CORR, S_KLD, S_REV, S_LLAMA, S_TOP1, S_TOP5, S_TOP1IN5, S_DP, S_DPRMS,
-       S_COS, STATS };
+enum {
+	NLL,
+	PPL,
+	NLL_REF,
+	PPL_REF,
+	RATIO,
+	DIFF,
+	CORR,
+	S_KLD,
+	S_REV,
+	S_LLAMA,
+	S_TOP1,
+	S_TOP5,
+	S_TOP1IN5,
+	S_DP,
+	S_DPRMS,
+	S_COS,
+	STATS
+};
 
 static void stats_of(const double *s, int have_q, double *v) {
 	double p = s[WNLL_P] / s[W], q = s[WNLL_Q] / s[W], n = s[N];
@@ -386,9 +410,9 @@ static double token_se(double sum, double squares, double n) {
 
 void whit_summarize(whit_summary *s, const whit_point *pt, int64_t n, int have_q, const double *chunk_weight,
                     int64_t chunks) {
-	whit_stat *const st[STATS] = {&s->nll, &s->ppl, &s->nll_ref, &s->ppl_ref, &s->ppl_ratio, &s->ppl_diff, &s->nll_corr,
-	                              &s->kld, &s->kld_rev, &s->kld_llama, &s->top1, &s->top5, &s->top1_in5, &s->dp,
-	                              &s->dp_rms, &s->cosine};
+	whit_stat *const st[STATS] = {&s->nll,      &s->ppl, &s->nll_ref, &s->ppl_ref,   &s->ppl_ratio, &s->ppl_diff,
+	                              &s->nll_corr, &s->kld, &s->kld_rev, &s->kld_llama, &s->top1,      &s->top5,
+	                              &s->top1_in5, &s->dp,  &s->dp_rms,  &s->cosine};
 	double *sum, total[SUMS] = {0}, v[STATS], kld2 = 0;
 
 	memset(s, 0, sizeof(*s));

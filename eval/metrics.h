@@ -6,15 +6,15 @@
 
 /* All of one scored position. Without a second model everything of Q is NaN, its counts -1. */
 typedef struct whit_point {
-	double nll_p, nll_q;   /* -ln P(x), -ln Q(x) */
-	double kld, kld_rev;   /* sum P ln(P/Q), sum Q ln(Q/P) over the whole vocabulary */
-	double kld_llama;      /* only entries with ln P > -16, as llama.cpp */
+	double nll_p, nll_q; /* -ln P(x), -ln Q(x) */
+	double kld, kld_rev; /* sum P ln(P/Q), sum Q ln(Q/P) over the whole vocabulary */
+	double kld_llama;    /* only entries with ln P > -16, as llama.cpp */
 	double p_x, q_x, p_max;
-	double cosine;         /* of the two logit vectors; NaN where one is all zero */
-	int top1;              /* equal argmax, lowest index on ties */
-	int top5;              /* |top5(P) & top5(Q)| */
-	int top1_in5;          /* argmax of P lies in Q's top 5 */
-	int32_t chunk;         /* window or chunk it belongs to: the bootstrap's unit; set by the caller */
+	double cosine; /* of the two logit vectors; NaN where one is all zero */
+	int top1;      /* equal argmax, lowest index on ties */
+	int top5;      /* |top5(P) & top5(Q)| */
+	int top1_in5;  /* argmax of P lies in Q's top 5 */
+	int32_t chunk; /* window or chunk it belongs to: the bootstrap's unit; set by the caller */
 } whit_point;
 
 /* Reduces one row of logits of both models, p and q (vocab), q NULL: nll of P only. 0 <= target < vocab.
@@ -32,14 +32,14 @@ typedef struct whit_stat { /* value with its bootstrap error and 2.5-97.5 % inte
 
 enum { WHIT_BUCKETS = 6, WHIT_DP_QUANTILES = 11, WHIT_FEW_TOKENS = 100, WHIT_FEW_CHUNKS = 20, WHIT_REPLICATES = 1000 };
 enum { WHIT_BOOTSTRAP_SEED = 20240 };
-extern const double whit_bucket_edges[WHIT_BUCKETS + 1];     /* of p_max: 0 .25 .5 .75 .9 .99 1 */
-extern const double whit_dp_quantiles[WHIT_DP_QUANTILES];    /* in percent: 99.9 99 95 ... 1 .1 */
+extern const double whit_bucket_edges[WHIT_BUCKETS + 1];  /* of p_max: 0 .25 .5 .75 .9 .99 1 */
+extern const double whit_dp_quantiles[WHIT_DP_QUANTILES]; /* in percent: 99.9 99 95 ... 1 .1 */
 
 typedef struct whit_summary {
 	int64_t tokens, chunks;
-	double weight;                 /* n of the perplexities: tokens, or sliding_hf's N - windows */
-	int few;                       /* 1: below 100 tokens, no statistics; 2: below 20 chunks, warn */
-	whit_stat nll, ppl;            /* of Q; with have_q 0 of P */
+	double weight;      /* n of the perplexities: tokens, or sliding_hf's N - windows */
+	int few;            /* 1: below 100 tokens, no statistics; 2: below 20 chunks, warn */
+	whit_stat nll, ppl; /* of Q; with have_q 0 of P */
 	whit_stat nll_ref, ppl_ref, ppl_ratio, ppl_diff, nll_corr;
 	whit_stat kld, kld_rev, kld_llama, top1, top5, top1_in5, dp, dp_rms, cosine;
 	double kld_p50, kld_p90, kld_p95, kld_p99, kld_p999, kld_max;

@@ -10,29 +10,29 @@ static const struct stat_key { /* *_mean's error is *_se, X's is X_se; likewise 
 	const char *key, *stem;
 	size_t at;
 } stat_keys[] = {
-    {"nll", "nll", AT(nll)},
-    {"ppl", "ppl", AT(ppl)},
-    {"nll_ref", "nll_ref", AT(nll_ref)},
-    {"ppl_ref", "ppl_ref", AT(ppl_ref)},
-    {"ppl_ratio", "ppl_ratio", AT(ppl_ratio)},
-    {"ppl_diff", "ppl_diff", AT(ppl_diff)},
-    {"nll_corr", "nll_corr", AT(nll_corr)},
-    {"kld_mean", "kld", AT(kld)},
-    {"kld_rev_mean", "kld_rev", AT(kld_rev)},
-    {"kld_llama_mean", "kld_llama", AT(kld_llama)},
-    {"top1", "top1", AT(top1)},
-    {"top5", "top5", AT(top5)},
-    {"top1_in5", "top1_in5", AT(top1_in5)},
-    {"dp_mean", "dp", AT(dp)},
-    {"dp_rms", "dp_rms", AT(dp_rms)},
-    {"cosine_positions", "cosine_positions", AT(cosine)},
+        {"nll", "nll", AT(nll)},
+        {"ppl", "ppl", AT(ppl)},
+        {"nll_ref", "nll_ref", AT(nll_ref)},
+        {"ppl_ref", "ppl_ref", AT(ppl_ref)},
+        {"ppl_ratio", "ppl_ratio", AT(ppl_ratio)},
+        {"ppl_diff", "ppl_diff", AT(ppl_diff)},
+        {"nll_corr", "nll_corr", AT(nll_corr)},
+        {"kld_mean", "kld", AT(kld)},
+        {"kld_rev_mean", "kld_rev", AT(kld_rev)},
+        {"kld_llama_mean", "kld_llama", AT(kld_llama)},
+        {"top1", "top1", AT(top1)},
+        {"top5", "top5", AT(top5)},
+        {"top1_in5", "top1_in5", AT(top1_in5)},
+        {"dp_mean", "dp", AT(dp)},
+        {"dp_rms", "dp_rms", AT(dp_rms)},
+        {"cosine_positions", "cosine_positions", AT(cosine)},
 };
 static const struct value_key {
 	const char *key;
 	size_t at;
 } value_keys[] = {
-    {"kld_p50", AT(kld_p50)},   {"kld_p90", AT(kld_p90)}, {"kld_p95", AT(kld_p95)}, {"kld_p99", AT(kld_p99)},
-    {"kld_p999", AT(kld_p999)}, {"kld_max", AT(kld_max)}, {"dp_min", AT(dp_min)},   {"dp_max", AT(dp_max)},
+        {"kld_p50", AT(kld_p50)},   {"kld_p90", AT(kld_p90)}, {"kld_p95", AT(kld_p95)}, {"kld_p99", AT(kld_p99)},
+        {"kld_p999", AT(kld_p999)}, {"kld_max", AT(kld_max)}, {"dp_min", AT(dp_min)},   {"dp_max", AT(dp_max)},
 };
 #undef AT
 
@@ -50,7 +50,8 @@ json_t *whit_report_text(const char *s, size_t n) {
 			memcpy(out + k, s + i, (size_t)len);
 			k += (size_t)len;
 			i += (size_t)len;
-		} else k += (size_t)snprintf(out + k, 5, "\\x%02x", (unsigned char)s[i++]);
+		} else
+			k += (size_t)snprintf(out + k, 5, "\\x%02x", (unsigned char)s[i++]);
 	}
 	j = json_stringn(out, k);
 	whit_free(out);
@@ -89,7 +90,8 @@ static void put_stats(json_t *j, const whit_summary *s, int summary) {
 		put_suffixed(j, k->stem, "_hi", v->hi);
 	}
 	for (int64_t i = 0; i < WHIT_COUNT(value_keys); i++)
-		put_number(j, value_keys[i].key, *(const double *)((const char *)s + value_keys[i].at), NAN, s->tokens, summary);
+		put_number(j, value_keys[i].key, *(const double *)((const char *)s + value_keys[i].at), NAN, s->tokens,
+		           summary);
 }
 
 /* ---- the parts around them ---- */
@@ -127,7 +129,8 @@ static json_t *layers_json(const whit_eval_result *r) {
 		json_t *o = json_object();
 		json_object_set_new(o, "layer", integer(l));
 		json_object_set_new(o, "rel_err", number(r->layer_err[l]));
-		json_object_set_new(o, "sqnr_db", number(-20 * log10(r->layer_err[l]))); /* null where nothing was lost */
+		json_object_set_new(o, "sqnr_db",
+		                    number(-20 * log10(r->layer_err[l]))); /* null where nothing was lost */
 		json_object_set_new(o, "cosine", number(r->layer_cos[l]));
 		json_array_append_new(a, o);
 	}
@@ -158,7 +161,8 @@ static json_t *tensors_json(const whit_model *m) {
 		o = json_object();
 		json_object_set_new(o, "name", text(w->name));
 		if (w->mat.spec.fmt) whit_spec_name(&w->mat.spec, name);
-		json_object_set_new(o, "format", w->mat.spec.fmt ? json_string(name) : json_string(whit_dtype_name(w->dtype)));
+		json_object_set_new(o, "format",
+		                    w->mat.spec.fmt ? json_string(name) : json_string(whit_dtype_name(w->dtype)));
 		json_object_set_new(o, "bits_per_weight", number(8.0 * (double)w->bytes / (double)count));
 		json_object_set_new(o, "rel_mse", w->passthrough ? json_real(0) : number(w->rel_mse));
 		json_array_append_new(a, o);
@@ -267,7 +271,8 @@ static int find_flags(const whit_eval_result *r, const char *flag[FLAGS]) {
 	if (r->s.few == 2) flag[n++] = "fewer than 20 chunks: errors are not to be trusted";
 	if (r->have_ref && r->s.kld.mean <= 3 * r->floor_kld)
 		flag[n++] = "at floor: mean KLD is not above three times the noise floor";
-	if (r->s.ppl.mean > (double)r->vocab) flag[n++] = "RED: perplexity exceeds the vocabulary size, worse than guessing";
+	if (r->s.ppl.mean > (double)r->vocab)
+		flag[n++] = "RED: perplexity exceeds the vocabulary size, worse than guessing";
 	if (r->text_invalid) flag[n++] = "the text holds bytes that are not UTF-8";
 	return n;
 }
@@ -341,7 +346,8 @@ static json_t *build(const whit_report *r, int summary) {
 	json_object_set_new(j, "peak_rss", integer(whit_peak_rss()));
 	json_object_set_new(j, "prompts", prompts_json(r));
 	json_object_set_new(j, "samples", r->samples ? json_deep_copy(r->samples) : json_null());
-	json_object_set_new(j, "baseline", json_null()); /* a Q4_K_M of the same size: run by hand, not by this command */
+	json_object_set_new(j, "baseline",
+	                    json_null()); /* a Q4_K_M of the same size: run by hand, not by this command */
 	json_object_set_new(j, "repetitions", json_integer(1));
 	json_object_set_new(j, "flags", flags_json(r->result));
 	return j;
@@ -367,10 +373,14 @@ static const char *grouped(int64_t x, char out[32]) {
 
 /* A number in 12 columns with about six digits, or a dash. */
 static const char *cell(double x, char out[32]) {
-	if (!isfinite(x)) snprintf(out, 32, "%12s", "-");
-	else if (x == 0) snprintf(out, 32, "%12s", "0");
-	else if (fabs(x) < 1e-4 || fabs(x) >= 1e7) snprintf(out, 32, "%12.4e", x);
-	else snprintf(out, 32, "%12.*f", fabs(x) >= 1000 ? 2 : fabs(x) >= 10 ? 4 : 6, x);
+	if (!isfinite(x))
+		snprintf(out, 32, "%12s", "-");
+	else if (x == 0)
+		snprintf(out, 32, "%12s", "0");
+	else if (fabs(x) < 1e-4 || fabs(x) >= 1e7)
+		snprintf(out, 32, "%12.4e", x);
+	else
+		snprintf(out, 32, "%12.*f", fabs(x) >= 1000 ? 2 : fabs(x) >= 10 ? 4 : 6, x);
 	return out;
 }
 
@@ -387,7 +397,8 @@ static void print_size(FILE *f, const char *name, const whit_model *m) {
 	fprintf(f, "%-10s %s: %s, %s parameters\n", name, m->ckpt.path, m->arch->name, grouped(params, a));
 	fprintf(f, "%-10s %.4f bits per weight in linears, %.4f in the whole file: %s bytes\n", "", linear, file,
 	        grouped(bytes, b));
-	fprintf(f, "%-10s = %.4f GB (10^9 bytes) = %.4f GiB (2^30 bytes)\n", "", (double)bytes / 1e9, (double)bytes / 0x1p30);
+	fprintf(f, "%-10s = %.4f GB (10^9 bytes) = %.4f GiB (2^30 bytes)\n", "", (double)bytes / 1e9,
+	        (double)bytes / 0x1p30);
 }
 
 static void print_reference_part(FILE *f, const whit_report *r) {
@@ -408,18 +419,23 @@ static void print_reference_part(FILE *f, const whit_report *r) {
 	print_stat(f, "dp mean", &s->dp);
 	print_stat(f, "dp rms", &s->dp_rms);
 	print_stat(f, "cosine, last token", &last);
-	fprintf(f, "\nKLD          median         p90         p95         p99       p99.9         max\n      %s%s%s%s%s%s\n",
-	        cell(s->kld_p50, a), cell(s->kld_p90, b), cell(s->kld_p95, c), cell(s->kld_p99, d), cell(s->kld_p999, g),
-	        cell(s->kld_max, h));
+	fprintf(f,
+	        "\nKLD          median         p90         p95         p99       p99.9         max\n      "
+	        "%s%s%s%s%s%s\n",
+	        cell(s->kld_p50, a), cell(s->kld_p90, b), cell(s->kld_p95, c), cell(s->kld_p99, d),
+	        cell(s->kld_p999, g), cell(s->kld_max, h));
 	fprintf(f, "by P's confidence");
 	for (int i = 0; i < WHIT_BUCKETS; i++)
-		fprintf(f, "%s%g-%g: %s (%s)", i % 3 ? "; " : "\n      ", whit_bucket_edges[i], whit_bucket_edges[i + 1],
-		        cell(s->bucket_kld[i], a) + strspn(a, " "), grouped(s->bucket_n[i], b));
-	fprintf(f, "\nnoise floor  KLD %s, same top token %s, over %s positions\n", cell(v->floor_kld, a) + strspn(a, " "),
-	        cell(v->floor_top1, b) + strspn(b, " "), grouped(v->floor_tokens, c));
+		fprintf(f, "%s%g-%g: %s (%s)", i % 3 ? "; " : "\n      ", whit_bucket_edges[i],
+		        whit_bucket_edges[i + 1], cell(s->bucket_kld[i], a) + strspn(a, " "),
+		        grouped(s->bucket_n[i], b));
+	fprintf(f, "\nnoise floor  KLD %s, same top token %s, over %s positions\n",
+	        cell(v->floor_kld, a) + strspn(a, " "), cell(v->floor_top1, b) + strspn(b, " "),
+	        grouped(v->floor_tokens, c));
 	for (int64_t l = 0; l < v->layers; l++)
 		if (!(v->layer_err[l] <= worst)) worst = v->layer_err[at = l];
-	if (at >= 0) fprintf(f, "layers       largest error of a block's output %.6f, layer %lld\n", worst, (long long)at);
+	if (at >= 0)
+		fprintf(f, "layers       largest error of a block's output %.6f, layer %lld\n", worst, (long long)at);
 }
 
 void whit_report_print(const whit_report *r, FILE *f) {
@@ -429,7 +445,8 @@ void whit_report_print(const whit_report *r, FILE *f) {
 	int n = find_flags(v, flag);
 	print_size(f, "model", r->model);
 	if (r->ref) print_size(f, "reference", r->ref);
-	fprintf(f, "%-10s %s: %s bytes, %s tokens\n", "text", r->text, grouped(v->text_bytes, a), grouped(v->text_tokens, b));
+	fprintf(f, "%-10s %s: %s bytes, %s tokens\n", "text", r->text, grouped(v->text_bytes, a),
+	        grouped(v->text_tokens, b));
 	fprintf(f, "%-10s %s: window %lld, stride %lld, %s %s, %s positions scored, n = %.0f\n", "mode",
 	        whit_eval_mode_name(v->mode), (long long)v->ctx, (long long)v->stride, grouped(v->s.chunks, a),
 	        v->mode == WHIT_CHUNKED ? "chunks" : "windows", grouped(v->s.tokens, b), v->s.weight);

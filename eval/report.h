@@ -7,16 +7,16 @@
 
 /* What a report tells. Everything is borrowed. */
 typedef struct whit_report {
-	const char *command;             /* as typed; NULL = unknown */
-	const whit_model *model, *ref;   /* ref NULL: perplexity only */
-	const char *model_fp, *ref_fp;   /* whit_ckpt_fingerprint; NULL = not computed */
-	const char *compute;             /* "packed": from the codes; "float": decoded at load */
-	const char *text;                /* path of the text; NULL = none */
-	const whit_eval_result *result;  /* NULL: nothing was evaluated, its values are null */
-	const char *const *prompt;       /* n_prompt, with the last-token cosine of each; NULL: not measured */
+	const char *command;            /* as typed; NULL = unknown */
+	const whit_model *model, *ref;  /* ref NULL: perplexity only */
+	const char *model_fp, *ref_fp;  /* whit_ckpt_fingerprint; NULL = not computed */
+	const char *compute;            /* "packed": from the codes; "float": decoded at load */
+	const char *text;               /* path of the text; NULL = none */
+	const whit_eval_result *result; /* NULL: nothing was evaluated, its values are null */
+	const char *const *prompt;      /* n_prompt, with the last-token cosine of each; NULL: not measured */
 	const double *cosine;
 	int n_prompt;
-	const json_t *samples;           /* generations, as in sample_generations.json; NULL: none */
+	const json_t *samples; /* generations, as in sample_generations.json; NULL: none */
 } whit_report;
 
 /* The report: flat keys for the numbers a script wants (tokens nll ppl ppl_se ppl_ref kld_mean kld_se kld_p50 ...

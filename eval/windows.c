@@ -46,16 +46,19 @@ int whit_windows_make(whit_windows *ws, enum whit_eval_mode mode, int64_t N, int
 		return whit_fail(e, WHIT_EUSAGE, "context is %lld tokens, need at least %lld for mode %s", (long long)L,
 		                 (long long)least, mode_names[mode]);
 	if (mode != WHIT_CHUNKED && (S < 1 || S > L))
-		return whit_fail(e, WHIT_EUSAGE, "stride is %lld, need 1 to the context's %lld", (long long)S, (long long)L);
+		return whit_fail(e, WHIT_EUSAGE, "stride is %lld, need 1 to the context's %lld", (long long)S,
+		                 (long long)L);
 	if (mode == WHIT_CHUNKED && N / 2 < L)
-		return whit_fail(e, WHIT_EINPUT, "text is %lld tokens, need at least %lld (two chunks of %lld)", (long long)N,
-		                 2 * (long long)L, (long long)L);
+		return whit_fail(e, WHIT_EINPUT, "text is %lld tokens, need at least %lld (two chunks of %lld)",
+		                 (long long)N, 2 * (long long)L, (long long)L);
 	if (N < 2) return whit_fail(e, WHIT_EINPUT, "text is %lld tokens, need at least 2", (long long)N);
 
 	ws->bos_replaces_first = mode == WHIT_CHUNKED && adds_bos;
 	ws->w = whit_alloc((size_t)(mode == WHIT_CHUNKED ? N / L : N / S + 1) * sizeof(*ws->w));
-	if (mode == WHIT_CHUNKED) chunk(ws, N, L);
-	else slide(ws, mode, N, L, S);
+	if (mode == WHIT_CHUNKED)
+		chunk(ws, N, L);
+	else
+		slide(ws, mode, N, L, S);
 	return 0;
 }
 

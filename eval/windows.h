@@ -6,9 +6,10 @@
 
 enum whit_eval_mode { WHIT_SLIDING, WHIT_SLIDING_HF, WHIT_CHUNKED, WHIT_EVAL_MODES };
 typedef struct whit_window {
-	int64_t begin, end;   /* tokens [begin, end) are fed */
-	int64_t first, last;  /* inputs [first, last) predict their successors and are scored: last > first, last < end */
-	double weight;        /* of this window's mean nll: sliding_hf as the script has it, else the number scored */
+	int64_t begin, end; /* tokens [begin, end) are fed */
+	int64_t first,
+	        last;  /* inputs [first, last) predict their successors and are scored: last > first, last < end */
+	double weight; /* of this window's mean nll: sliding_hf as the script has it, else the number scored */
 } whit_window;
 typedef struct whit_windows {
 	whit_window *w;

@@ -144,9 +144,11 @@ int whit_ckpt_open_shards(whit_ckpt *c, whit_err *e) {
 		char *bin = whit_format_text("%s/pytorch_model.bin", c->path);
 		int pickle = whit_file_exists(bin);
 		whit_free(bin);
-		rc = whit_fail(e, WHIT_EINPUT,
-		               "%s: holds no model.safetensors nor model.safetensors.index.json, need one%s", c->path,
-		               pickle ? " (pytorch_model.bin is a pickle, which is never opened: save it as safetensors)" : "");
+		rc = whit_fail(
+		        e, WHIT_EINPUT, "%s: holds no model.safetensors nor model.safetensors.index.json, need one%s",
+		        c->path,
+		        pickle ? " (pytorch_model.bin is a pickle, which is never opened: save it as safetensors)"
+		               : "");
 	}
 	json_decref(j);
 	whit_free(one);

@@ -7,16 +7,16 @@
 #include "formats/tensor.h"
 
 typedef struct whit_weight {
-	char *name;    /* checkpoint name, "model.layers.0.mlp.down_proj.weight" */
-	int dtype;     /* element type of the original tensor */
+	char *name; /* checkpoint name, "model.layers.0.mlp.down_proj.weight" */
+	int dtype;  /* element type of the original tensor */
 	int ndim;
 	int64_t shape[WHIT_DIMS]; /* original shape */
-	whit_mat mat;  /* rows = shape[0], cols = product of the rest; a vector is one row (1, n). A type that is no
-	                  number format (I64) has spec.fmt NULL and its bytes in plane 0 */
+	whit_mat mat; /* rows = shape[0], cols = product of the rest; a vector is one row (1, n). A type that is no
+	                 number format (I64) has spec.fmt NULL and its bytes in plane 0 */
 	const char *file;
-	int64_t bytes; /* stored, all planes */
+	int64_t bytes;   /* stored, all planes */
 	int passthrough; /* stored as it was */
-	double rel_mse; /* of a packed tensor as its manifest says, else 0 */
+	double rel_mse;  /* of a packed tensor as its manifest says, else 0 */
 	int64_t zero_groups;
 	const char *alias; /* non-NULL: no bytes of its own, the same tensor as this name (tied) */
 } whit_weight;
@@ -24,14 +24,14 @@ typedef struct whit_weight {
 typedef enum whit_ckpt_kind { WHIT_CKPT_HF, WHIT_CKPT_WHIT, WHIT_CKPT_TQ3 } whit_ckpt_kind;
 
 typedef struct whit_ckpt {
-	char *path;          /* the directory */
+	char *path; /* the directory */
 	whit_ckpt_kind kind;
-	json_t *config;      /* config.json */
+	json_t *config; /* config.json */
 	char *config_path;
-	json_t *manifest;    /* quant_manifest.json of a directory that whit wrote, else NULL */
-	whit_weight *w;      /* n weights sorted by name; only types that are number formats get a mat */
+	json_t *manifest; /* quant_manifest.json of a directory that whit wrote, else NULL */
+	whit_weight *w;   /* n weights sorted by name; only types that are number formats get a mat */
 	int64_t n;
-	int64_t file_bytes;  /* of all files needed to load the weights: also index, manifest, sidecar */
+	int64_t file_bytes;            /* of all files needed to load the weights: also index, manifest, sidecar */
 	struct whit_ckpt_private *own; /* maps, codebooks, rotations */
 } whit_ckpt;
 

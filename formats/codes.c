@@ -12,9 +12,11 @@ static inline uint64_t squeeze(uint64_t v, int bits) {
 }
 
 static inline uint64_t spread(uint64_t v, int bits) {
-	uint64_t one = (UINT64_C(1) << bits) - 1, two = (UINT64_C(1) << 2 * bits) - 1, four = (UINT64_C(1) << 4 * bits) - 1;
+	uint64_t one = (UINT64_C(1) << bits) - 1, two = (UINT64_C(1) << 2 * bits) - 1,
+	         four = (UINT64_C(1) << 4 * bits) - 1;
 	v = (v & four) | (v & four << 4 * bits) << 4 * (8 - bits);
-	v = (v & two * UINT64_C(0x0000000100000001)) | (v & (two * UINT64_C(0x0000000100000001)) << 2 * bits) << 2 * (8 - bits);
+	v = (v & two * UINT64_C(0x0000000100000001)) | (v & (two * UINT64_C(0x0000000100000001)) << 2 * bits)
+	                                                       << 2 * (8 - bits);
 	one *= UINT64_C(0x0001000100010001);
 	return (v & one) | (v & one << bits) << (8 - bits);
 }
@@ -103,8 +105,10 @@ void whit_codes_gemv_plain(const whit_codes *c, int64_t r0, int64_t r1, const fl
 
 void whit_codes_decode(const whit_codes *c, int64_t r0, int64_t r1, float *out) {
 #if WHIT_SIMD
-	if (whit_cpu_level() >= 2) whit_codes_decode_avx512(c, r0, r1, out);
-	else if (whit_cpu_level() == 1) whit_codes_decode_avx2(c, r0, r1, out);
+	if (whit_cpu_level() >= 2)
+		whit_codes_decode_avx512(c, r0, r1, out);
+	else if (whit_cpu_level() == 1)
+		whit_codes_decode_avx2(c, r0, r1, out);
 	else
 #endif
 		whit_codes_decode_plain(c, r0, r1, out);
@@ -112,8 +116,10 @@ void whit_codes_decode(const whit_codes *c, int64_t r0, int64_t r1, float *out) 
 
 void whit_codes_gemv(const whit_codes *c, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
 #if WHIT_SIMD
-	if (whit_cpu_level() >= 2) whit_codes_gemv_avx512(c, r0, r1, x, T, y, ldy);
-	else if (whit_cpu_level() == 1) whit_codes_gemv_avx2(c, r0, r1, x, T, y, ldy);
+	if (whit_cpu_level() >= 2)
+		whit_codes_gemv_avx512(c, r0, r1, x, T, y, ldy);
+	else if (whit_cpu_level() == 1)
+		whit_codes_gemv_avx2(c, r0, r1, x, T, y, ldy);
 	else
 #endif
 		whit_codes_gemv_plain(c, r0, r1, x, T, y, ldy);

@@ -9,10 +9,10 @@
 
 /* The coded matrix m as the kernels see it. group > 0 (row-wise: width); the last group may be short. */
 typedef struct whit_codes {
-	const whit_mat *m; /* plane 0 codes, plane 1 scales */
+	const whit_mat *m;  /* plane 0 codes, plane 1 scales */
 	const float *level; /* 1 << bits */
 	int bits;
-	int twos;          /* levels are the codes read as two's complement integers */
+	int twos; /* levels are the codes read as two's complement integers */
 	int64_t group, groups;
 } whit_codes;
 

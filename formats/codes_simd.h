@@ -20,7 +20,7 @@ INLINE void row_scales(const whit_codes *c, int64_t r, float *s) {
 	}
 	for (; g + W <= c->groups; g += W) st(s + g, ld_f16(p + 2 * g));
 	if (g < c->groups) {
-		uint16_t tail[W] = { 0 };
+		uint16_t tail[W] = {0};
 		memcpy(tail, p + 2 * g, (size_t)(c->groups - g) * 2);
 		st(s + g, ld_f16(tail));
 	}
@@ -39,7 +39,7 @@ INLINE lut lut_levels(const float *level, int bits) {
 /* xp[(k * m + j) * W + i] = x[k * W * m + i * m + j], zero beyond n: log2(m) times "evens first, then odds". */
 INLINE void permute_x(float *xp, const float *x, int64_t n, const int m) {
 	for (int64_t k = 0; k < n; k += W * m, xp += W * m) {
-		float tail[32 * W] = { 0 };
+		float tail[32 * W] = {0};
 		const float *src = x + k;
 		if (n - k < W * m) src = memcpy(tail, src, (size_t)(n - k) * sizeof(float));
 		vf a[32], b[32];
@@ -53,8 +53,8 @@ INLINE void permute_x(float *xp, const float *x, int64_t n, const int m) {
 }
 
 /* Rows [r, r + R): y[t * ldy + row] for T tokens. xp (T, xw) permuted; s is scratch of R * (groups + W). */
-INLINE void packed_rows(const whit_codes *c, const int bits, int64_t r, const int R, const int T, const float *xp, int64_t xw,
-                        float *y, int64_t ldy, float *s, lut t) {
+INLINE void packed_rows(const whit_codes *c, const int bits, int64_t r, const int R, const int T, const float *xp,
+                        int64_t xw, float *y, int64_t ldy, float *s, lut t) {
 	const int m = per_word(bits), block = W * m, bytes = block / 8 * bits;
 	int64_t full = (int64_t)c->m->row_bytes[0] / bytes, blocks = xw / block, sw = c->groups + W;
 	/* Blocks under one scale and then 1 group per step, or a block of several groups. */
@@ -83,16 +83,19 @@ INLINE void packed_rows(const whit_codes *c, const int bits, int64_t r, const in
 			WHIT_UNROLL for (int q = 0; q < R; q++) {
 				v[q] = words(k < full ? code[q] + k * bytes : tail[q], bits);
 				/* Rows are too short for the hardware to see a stream: ask for the next R now. */
-				_mm_prefetch((const char *)code[q] + R * (int64_t)c->m->row_bytes[0] + k * bytes, _MM_HINT_T0);
+				_mm_prefetch((const char *)code[q] + R * (int64_t)c->m->row_bytes[0] + k * bytes,
+				             _MM_HINT_T0);
 			}
 			for (int j8 = 0; j8 < m; j8 += 8) {
 				const float *x = xp + (k * m + j8) * W;
 				WHIT_UNROLL for (int j = 0; j < 8; j++) {
 					vf w[4];
-					WHIT_UNROLL for (int q = 0; q < R; q++) w[q] = lookup(t, shift_right(v[q], j * bits), bits);
+					WHIT_UNROLL for (int q = 0; q < R; q++) w[q] =
+					        lookup(t, shift_right(v[q], j * bits), bits);
 					WHIT_UNROLL for (int u = 0; u < T; u++) {
 						vf xv = ld(x + u * xw + j * W);
-						WHIT_UNROLL for (int q = 0; q < R; q++) acc[q][u] = fmadd(w[q], xv, acc[q][u]);
+						WHIT_UNROLL for (int q = 0; q < R; q++) acc[q][u] =
+						        fmadd(w[q], xv, acc[q][u]);
 					}
 				}
 				if (m > 8)
@@ -120,22 +123,26 @@ INLINE vf load_as(const uint8_t *p, const int as, const float *level) {
 		memcpy(&v, p, sizeof v);
 		return v;
 	}
-	case AS_F16: return ld_f16(p);
-	case AS_BF16: return ld_bf16(p);
-	case AS_I8: return to_float(ld_i8(p));
-	default: return gather(level, ld_u8(p));
+	case AS_F16:
+		return ld_f16(p);
+	case AS_BF16:
+		return ld_bf16(p);
+	case AS_I8:
+		return to_float(ld_i8(p));
+	default:
+		return gather(level, ld_u8(p));
 	}
 }
 
 INLINE vf load_tail(const uint8_t *p, int64_t n, const int as, const float *level) {
-	uint8_t tail[4 * W] = { 0 };
+	uint8_t tail[4 * W] = {0};
 	memcpy(tail, p, (size_t)(n * element_bytes(as)));
 	return load_as(tail, as, level);
 }
 
 /* Rows at p[0..R) of n elements, s their scales by group, or NULL. Writes y[u * ldy + q]. */
-INLINE void natural_rows(const uint8_t *const *p, int64_t n, const int as, const float *level, const float *s, int64_t sw,
-                         int64_t group, const int R, const int T, const float *x, float *y, int64_t ldy) {
+INLINE void natural_rows(const uint8_t *const *p, int64_t n, const int as, const float *level, const float *s,
+                         int64_t sw, int64_t group, const int R, const int T, const float *x, float *y, int64_t ldy) {
 	const int e = element_bytes(as);
 	vf acc[4][8];
 	for (int q = 0; q < R; q++)
@@ -148,7 +155,8 @@ INLINE void natural_rows(const uint8_t *const *p, int64_t n, const int as, const
 			vf w[4];
 			WHIT_UNROLL for (int q = 0; q < R; q++) {
 				w[q] = load_as(p[q] + i * e, as, level);
-				_mm_prefetch((const char *)p[q] + R * n * e + i * e, _MM_HINT_T0); /* as in packed_rows */
+				_mm_prefetch((const char *)p[q] + R * n * e + i * e,
+				             _MM_HINT_T0); /* as in packed_rows */
 				if (s) w[q] = mul(w[q], scale[q]);
 			}
 			WHIT_UNROLL for (int u = 0; u < T; u++) {
@@ -171,29 +179,41 @@ INLINE void natural_rows(const uint8_t *const *p, int64_t n, const int as, const
 
 /* ---- T by 8, 4, 2, 1; rows by R, then 1 ---- */
 
-#define EACH_T(call) \
-	for (int u = 0; u < T;) { \
-		int left = T - u; \
-		if (left >= 8) { call(8, 2); u += 8; } \
-		else if (left >= 4) { call(4, 2); u += 4; } \
-		else if (left >= 2) { call(2, 4); u += 2; } \
-		else { call(1, 4); u++; } \
+#define EACH_T(call)                                                                                                   \
+	for (int u = 0; u < T;) {                                                                                      \
+		int left = T - u;                                                                                      \
+		if (left >= 8) {                                                                                       \
+			call(8, 2);                                                                                    \
+			u += 8;                                                                                        \
+		} else if (left >= 4) {                                                                                \
+			call(4, 2);                                                                                    \
+			u += 4;                                                                                        \
+		} else if (left >= 2) {                                                                                \
+			call(2, 4);                                                                                    \
+			u += 2;                                                                                        \
+		} else {                                                                                               \
+			call(1, 4);                                                                                    \
+			u++;                                                                                           \
+		}                                                                                                      \
 	}
 
-#define PACKED(bits) \
-	static TARGET void packed_##bits(const whit_codes *c, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) { \
-		const int m = per_word(bits); \
-		int64_t n = c->m->width, xw = (n + W * m - 1) / (W * m) * (W * m), sw = c->groups + W; \
-		float *xp = whit_alloc((size_t)(xw * T + 4 * sw) * sizeof(float)), *s = xp + xw * T; \
-		lut t = lut_levels(c->level, bits); \
-		for (int u = 0; u < T; u++) permute_x(xp + u * xw, x + u * n, n, m); \
-		EACH_T(PACKED_CALL_##bits) \
-		whit_free(xp); \
+#define PACKED(bits)                                                                                                   \
+	static TARGET void packed_##bits(const whit_codes *c, int64_t r0, int64_t r1, const float *x, int T, float *y, \
+	                                 int64_t ldy) {                                                                \
+		const int m = per_word(bits);                                                                          \
+		int64_t n = c->m->width, xw = (n + W * m - 1) / (W * m) * (W * m), sw = c->groups + W;                 \
+		float *xp = whit_alloc((size_t)(xw * T + 4 * sw) * sizeof(float)), *s = xp + xw * T;                   \
+		lut t = lut_levels(c->level, bits);                                                                    \
+		for (int u = 0; u < T; u++) permute_x(xp + u * xw, x + u * n, n, m);                                   \
+		EACH_T(PACKED_CALL_##bits)                                                                             \
+		whit_free(xp);                                                                                         \
 	}
-#define PACKED_CALL(bits, TT, RR) { \
-		int64_t r = r0; \
-		for (; r + RR <= r1; r += RR) packed_rows(c, bits, r, RR, TT, xp + u * xw, xw, y + u * ldy, ldy, s, t); \
-		for (; r < r1; r++) packed_rows(c, bits, r, 1, TT, xp + u * xw, xw, y + u * ldy, ldy, s, t); \
+#define PACKED_CALL(bits, TT, RR)                                                                                      \
+	{                                                                                                              \
+		int64_t r = r0;                                                                                        \
+		for (; r + RR <= r1; r += RR)                                                                          \
+			packed_rows(c, bits, r, RR, TT, xp + u * xw, xw, y + u * ldy, ldy, s, t);                      \
+		for (; r < r1; r++) packed_rows(c, bits, r, 1, TT, xp + u * xw, xw, y + u * ldy, ldy, s, t);           \
 	}
 #define PACKED_CALL_1(TT, RR) PACKED_CALL(1, TT, RR)
 #define PACKED_CALL_2(TT, RR) PACKED_CALL(2, TT, RR)
@@ -205,37 +225,41 @@ PACKED(3)
 PACKED(4)
 
 /* Plain floats when c is NULL; else codes of one byte, or of 5 to 7 bits, which are first unpacked to bytes. */
-INLINE void natural(const whit_mat *mat, const whit_codes *c, const int as, int64_t r0, int64_t r1, const float *x, int T,
-                    float *y, int64_t ldy) {
+INLINE void natural(const whit_mat *mat, const whit_codes *c, const int as, int64_t r0, int64_t r1, const float *x,
+                    int T, float *y, int64_t ldy) {
 	int64_t n = mat->width, sw = c ? c->groups + W : 0, group = c ? c->group : n;
 	int unpack = c && c->bits < 8;
 	float *s = c ? whit_alloc((size_t)(4 * sw) * sizeof(float)) : NULL;
 	uint8_t *bytes = unpack ? whit_alloc((size_t)(4 * n)) : NULL;
 	const uint8_t *p[4];
-#define NATURAL_SOME(TT, RR) { \
-		for (int q = 0; q < RR; q++) { \
-			p[q] = mat->plane[0] + (size_t)(r + q) * mat->row_bytes[0]; \
-			if (c) row_scales(c, r + q, s + q * sw); \
-			if (unpack) { \
-				whit_codes_unpack(bytes + q * n, p[q], n, c->bits); \
-				p[q] = bytes + q * n; \
-			} \
-		} \
-		natural_rows(p, n, as, c ? c->level : NULL, s, sw, group, RR, TT, x + u * n, y + u * ldy + r, ldy); \
+#define NATURAL_SOME(TT, RR)                                                                                           \
+	{                                                                                                              \
+		for (int q = 0; q < RR; q++) {                                                                         \
+			p[q] = mat->plane[0] + (size_t)(r + q) * mat->row_bytes[0];                                    \
+			if (c) row_scales(c, r + q, s + q * sw);                                                       \
+			if (unpack) {                                                                                  \
+				whit_codes_unpack(bytes + q * n, p[q], n, c->bits);                                    \
+				p[q] = bytes + q * n;                                                                  \
+			}                                                                                              \
+		}                                                                                                      \
+		natural_rows(p, n, as, c ? c->level : NULL, s, sw, group, RR, TT, x + u * n, y + u * ldy + r, ldy);    \
 	}
-#define NATURAL_CALL(TT, RR) { \
-		int64_t r = r0; \
-		for (; r + RR <= r1; r += RR) NATURAL_SOME(TT, RR) \
-		for (; r < r1; r++) NATURAL_SOME(TT, 1) \
+#define NATURAL_CALL(TT, RR)                                                                                           \
+	{                                                                                                              \
+		int64_t r = r0;                                                                                        \
+		for (; r + RR <= r1; r += RR) NATURAL_SOME(TT, RR)                                                     \
+		for (; r < r1; r++) NATURAL_SOME(TT, 1)                                                                \
 	}
 	EACH_T(NATURAL_CALL)
 	whit_free(s);
 	whit_free(bytes);
 }
 
-#define NATURAL(name, as) \
-	static TARGET void natural_##name(const whit_mat *m, const whit_codes *c, int64_t r0, int64_t r1, const float *x, int T, \
-	                                  float *y, int64_t ldy) { natural(m, c, as, r0, r1, x, T, y, ldy); }
+#define NATURAL(name, as)                                                                                              \
+	static TARGET void natural_##name(const whit_mat *m, const whit_codes *c, int64_t r0, int64_t r1,              \
+	                                  const float *x, int T, float *y, int64_t ldy) {                              \
+		natural(m, c, as, r0, r1, x, T, y, ldy);                                                               \
+	}
 NATURAL(f32, AS_F32)
 NATURAL(f16, AS_F16)
 NATURAL(bf16, AS_BF16)
@@ -244,20 +268,34 @@ NATURAL(level, AS_LEVEL)
 
 void LEVEL(whit_codes_gemv)(const whit_codes *c, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
 	switch (c->bits) {
-	case 1: packed_1(c, r0, r1, x, T, y, ldy); return;
-	case 2: packed_2(c, r0, r1, x, T, y, ldy); return;
-	case 3: packed_3(c, r0, r1, x, T, y, ldy); return;
-	case 4: packed_4(c, r0, r1, x, T, y, ldy); return;
+	case 1:
+		packed_1(c, r0, r1, x, T, y, ldy);
+		return;
+	case 2:
+		packed_2(c, r0, r1, x, T, y, ldy);
+		return;
+	case 3:
+		packed_3(c, r0, r1, x, T, y, ldy);
+		return;
+	case 4:
+		packed_4(c, r0, r1, x, T, y, ldy);
+		return;
 	default:
-		if (c->twos) natural_i8(c->m, c, r0, r1, x, T, y, ldy);
-		else natural_level(c->m, c, r0, r1, x, T, y, ldy);
+		if (c->twos)
+			natural_i8(c->m, c, r0, r1, x, T, y, ldy);
+		else
+			natural_level(c->m, c, r0, r1, x, T, y, ldy);
 	}
 }
 
-void LEVEL(whit_floats_gemv)(const whit_mat *m, int dtype, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
-	if (dtype == WHIT_F32) natural_f32(m, NULL, r0, r1, x, T, y, ldy);
-	else if (dtype == WHIT_F16) natural_f16(m, NULL, r0, r1, x, T, y, ldy);
-	else natural_bf16(m, NULL, r0, r1, x, T, y, ldy);
+void LEVEL(whit_floats_gemv)(const whit_mat *m, int dtype, int64_t r0, int64_t r1, const float *x, int T, float *y,
+                             int64_t ldy) {
+	if (dtype == WHIT_F32)
+		natural_f32(m, NULL, r0, r1, x, T, y, ldy);
+	else if (dtype == WHIT_F16)
+		natural_f16(m, NULL, r0, r1, x, T, y, ldy);
+	else
+		natural_bf16(m, NULL, r0, r1, x, T, y, ldy);
 }
 
 /* ---- decode ---- */
@@ -281,7 +319,7 @@ INLINE void decode_packed(const whit_codes *c, const int bits, const uint8_t *p,
 	vi word0 = ild(word), shift0 = ild(shift);
 	int64_t next = c->group;
 	for (int64_t at = 0, i = 0; i < n; at += bytes) {
-		uint8_t tail[4 * W] = { 0 };
+		uint8_t tail[4 * W] = {0};
 		const uint8_t *src = p + at;
 		if (row - at < bytes) src = memcpy(tail, src, (size_t)(row - at));
 		vi v = words(src, bits);
@@ -314,13 +352,23 @@ TARGET void LEVEL(whit_codes_decode)(const whit_codes *c, int64_t r0, int64_t r1
 		const uint8_t *p = c->m->plane[0] + (size_t)r * c->m->row_bytes[0];
 		row_scales(c, r, s);
 		switch (c->bits) {
-		case 1: decode_packed(c, 1, p, s, out, t); break;
-		case 2: decode_packed(c, 2, p, s, out, t); break;
-		case 3: decode_packed(c, 3, p, s, out, t); break;
-		case 4: decode_packed(c, 4, p, s, out, t); break;
+		case 1:
+			decode_packed(c, 1, p, s, out, t);
+			break;
+		case 2:
+			decode_packed(c, 2, p, s, out, t);
+			break;
+		case 3:
+			decode_packed(c, 3, p, s, out, t);
+			break;
+		case 4:
+			decode_packed(c, 4, p, s, out, t);
+			break;
 		case 8:
-			if (c->twos) decode_bytes(c, AS_I8, p, s, out);
-			else decode_bytes(c, AS_LEVEL, p, s, out);
+			if (c->twos)
+				decode_bytes(c, AS_I8, p, s, out);
+			else
+				decode_bytes(c, AS_LEVEL, p, s, out);
 			break;
 		default:
 			whit_codes_unpack(bytes, p, n, c->bits);

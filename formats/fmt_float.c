@@ -7,9 +7,12 @@
 void whit_floats_decode(const whit_mat *m, int dtype, int64_t r0, int64_t r1, float *out) {
 	for (int64_t r = r0; r < r1; r++, out += m->width) {
 		const uint8_t *src = m->plane[0] + (size_t)r * m->row_bytes[0];
-		if (dtype == WHIT_F32) memcpy(out, src, (size_t)m->width * 4);
-		else if (dtype == WHIT_F16) whit_f16_to_f32_n(out, src, m->width);
-		else whit_bf16_to_f32_n(out, src, m->width);
+		if (dtype == WHIT_F32)
+			memcpy(out, src, (size_t)m->width * 4);
+		else if (dtype == WHIT_F16)
+			whit_f16_to_f32_n(out, src, m->width);
+		else
+			whit_bf16_to_f32_n(out, src, m->width);
 	}
 }
 
@@ -30,7 +33,8 @@ int whit_floats_encode(whit_mat *m, int dtype, int64_t r, const float *w, int64_
 	return over;
 }
 
-void whit_floats_gemv_plain(const whit_mat *m, int dtype, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
+void whit_floats_gemv_plain(const whit_mat *m, int dtype, int64_t r0, int64_t r1, const float *x, int T, float *y,
+                            int64_t ldy) {
 	float *w = whit_alloc((size_t)m->width * sizeof(float));
 	for (int64_t r = r0; r < r1; r++) {
 		whit_floats_decode(m, dtype, r, r + 1, w);
@@ -43,10 +47,13 @@ void whit_floats_gemv_plain(const whit_mat *m, int dtype, int64_t r0, int64_t r1
 	whit_free(w);
 }
 
-void whit_floats_gemv(const whit_mat *m, int dtype, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
+void whit_floats_gemv(const whit_mat *m, int dtype, int64_t r0, int64_t r1, const float *x, int T, float *y,
+                      int64_t ldy) {
 #if WHIT_SIMD
-	if (whit_cpu_level() >= 2) whit_floats_gemv_avx512(m, dtype, r0, r1, x, T, y, ldy);
-	else if (whit_cpu_level() == 1) whit_floats_gemv_avx2(m, dtype, r0, r1, x, T, y, ldy);
+	if (whit_cpu_level() >= 2)
+		whit_floats_gemv_avx512(m, dtype, r0, r1, x, T, y, ldy);
+	else if (whit_cpu_level() == 1)
+		whit_floats_gemv_avx2(m, dtype, r0, r1, x, T, y, ldy);
 	else
 #endif
 		whit_floats_gemv_plain(m, dtype, r0, r1, x, T, y, ldy);
@@ -98,9 +105,15 @@ static void gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int 
 	whit_floats_gemv(m, dtype_of(m->spec.fmt), r0, r1, x, T, y, ldy);
 }
 
-#define ROW(f, text) \
-	const whit_format whit_format_##f = {.name = #f, .help = text, .parse = parse, .print = print, .planes = planes, \
-	                                     .decode = decode, .encode = encode, .gemv = gemv}
+#define ROW(f, text)                                                                                                   \
+	const whit_format whit_format_##f = {.name = #f,                                                               \
+	                                     .help = text,                                                             \
+	                                     .parse = parse,                                                           \
+	                                     .print = print,                                                           \
+	                                     .planes = planes,                                                         \
+	                                     .decode = decode,                                                         \
+	                                     .encode = encode,                                                         \
+	                                     .gemv = gemv}
 ROW(f32, "32-bit floats, as they are");
 ROW(f16, "IEEE half precision");
 ROW(bf16, "the upper half of a 32-bit float");

@@ -24,20 +24,27 @@ static int parse(const char *name, whit_spec *spec) {
 		if (group < 32 || group > 512 || group & (group - 1)) return -1;
 	}
 	if (*s) return -1;
-	*spec = (whit_spec){ &whit_format_int, bits, group };
+	*spec = (whit_spec){&whit_format_int, bits, group};
 	return 0;
 }
 
 static void print(const whit_spec *spec, char out[32]) {
-	if (spec->group) snprintf(out, 32, "int%dg%d", spec->bits, spec->group);
-	else snprintf(out, 32, "int%d", spec->bits);
+	if (spec->group)
+		snprintf(out, 32, "int%dg%d", spec->bits, spec->group);
+	else
+		snprintf(out, 32, "int%d", spec->bits);
 }
 
 static int planes(const whit_spec *spec, int64_t width, int scale_f32, whit_plane_desc out[WHIT_PLANES], whit_err *e) {
-	if (width < 1) return whit_fail(e, WHIT_EUSAGE, "format int%d: width is %lld, need 1 or more", spec->bits, (long long)width), -1;
-	int64_t groups = spec->group ? (width + spec->group - 1) / spec->group : 1, bytes = whit_codes_bytes(width, spec->bits);
-	out[0] = (whit_plane_desc){ "q_codes", WHIT_U8, bytes, (size_t)bytes };
-	out[1] = (whit_plane_desc){ "q_scales", scale_f32 ? WHIT_F32 : WHIT_F16, groups, (size_t)groups * (scale_f32 ? 4 : 2) };
+	if (width < 1)
+		return whit_fail(e, WHIT_EUSAGE, "format int%d: width is %lld, need 1 or more", spec->bits,
+		                 (long long)width),
+		       -1;
+	int64_t groups = spec->group ? (width + spec->group - 1) / spec->group : 1,
+	        bytes = whit_codes_bytes(width, spec->bits);
+	out[0] = (whit_plane_desc){"q_codes", WHIT_U8, bytes, (size_t)bytes};
+	out[1] = (whit_plane_desc){"q_scales", scale_f32 ? WHIT_F32 : WHIT_F16, groups,
+	                           (size_t)groups * (scale_f32 ? 4 : 2)};
 	return 2;
 }
 
@@ -46,8 +53,8 @@ static const float *levels(int bits) {
 #define L4(a) a, a + 1, a + 2, a + 3
 #define L16(a) L4(a), L4(a + 4), L4(a + 8), L4(a + 12)
 #define L64(a) L16(a), L16(a + 16), L16(a + 32), L16(a + 48)
-	static const float l2[] = { 0, 1, -2, -1 }, l3[] = { L4(0), L4(-4) }, l4[] = { L4(0), L4(4), L4(-8), L4(-4) },
-	                   l8[] = { L64(0), L64(64), L64(-128), L64(-64) };
+	static const float l2[] = {0, 1, -2, -1}, l3[] = {L4(0), L4(-4)}, l4[] = {L4(0), L4(4), L4(-8), L4(-4)},
+	                   l8[] = {L64(0), L64(64), L64(-128), L64(-64)};
 	return bits == 2 ? l2 : bits == 3 ? l3 : bits == 4 ? l4 : l8;
 #undef L64
 #undef L16
@@ -56,8 +63,12 @@ static const float *levels(int bits) {
 
 static whit_codes view(const whit_mat *m) {
 	int64_t group = m->spec.group ? m->spec.group : m->width;
-	return (whit_codes){ .m = m, .level = levels(m->spec.bits), .bits = m->spec.bits, .twos = 1, .group = group,
-		                 .groups = (m->width + group - 1) / group };
+	return (whit_codes){.m = m,
+	                    .level = levels(m->spec.bits),
+	                    .bits = m->spec.bits,
+	                    .twos = 1,
+	                    .group = group,
+	                    .groups = (m->width + group - 1) / group};
 }
 
 static void decode(const whit_mat *m, int64_t r0, int64_t r1, float *out) {
@@ -78,7 +89,7 @@ typedef struct trial {
 static void try_step(trial *best, const float *w, const float *imp, int64_t n, int top, double inv) {
 	double wq, qq;
 	whit_nearest_step_dots(w, imp, n, (float)inv, -top, top - 1, &wq, &qq);
-	if (qq > 0 && wq * wq / qq > best->gain) *best = (trial){ wq * wq / qq, wq / qq };
+	if (qq > 0 && wq * wq / qq > best->gain) *best = (trial){wq * wq / qq, wq / qq};
 }
 
 /* The scale rule: with e the weight of largest magnitude, trial steps are +-e/z, and the best one's
@@ -87,10 +98,10 @@ static void try_step(trial *best, const float *w, const float *imp, int64_t n, i
  * pays more than a few steps (one clipped outlier costs more than n * step^2 / 12 saves), so z is near top. The
  * grid is fine enough that decoded values meet a trial step that reproduces them, and its least squares is exact. */
 static double choose_step(const float *w, const float *imp, int64_t n, int bits, float e) {
-	static const double near8[] = { 128, 127, 127.5, 129, 130, 132 };
+	static const double near8[] = {128, 127, 127.5, 129, 130, 132};
 	int top = 1 << (bits - 1);
 	double at = 0;
-	trial best = { 0, 0 };
+	trial best = {0, 0};
 	if (!(1024 / fabsf(e) <= FLT_MAX)) return -(double)e / top; /* 1/step would overflow */
 	for (int sign = -1; sign <= 1; sign += 2)
 		for (int i = 0; i < (bits == 8 ? WHIT_COUNT(near8) : 11); i++) {
@@ -112,7 +123,9 @@ static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int 
 		int64_t n = WHIT_MIN(c.group, m->width - i);
 		float e = whit_nearest_peak(w + i, n), s = 0;
 		*zero_groups += e == 0;
-		if (e != 0) s = whit_scale_round(choose_step(w + i, imp ? imp + i : NULL, n, c.bits, e), m->scale_f32, &bad);
+		if (e != 0)
+			s = whit_scale_round(choose_step(w + i, imp ? imp + i : NULL, n, c.bits, e), m->scale_f32,
+			                     &bad);
 		if (s != 0) whit_nearest_step(code + i, w + i, n, s, -top, top - 1);
 		for (int64_t j = i; j < i + n; j++) code[j] &= (uint8_t)(2 * top - 1);
 		whit_scale_put(m, r, g, s);
@@ -123,12 +136,13 @@ static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int 
 }
 
 const whit_format whit_format_int = {
-	.name = "int",
-	.help = "intB, intBgG (symmetric uniform, B 2, 3, 4 or 8 bits, scale per row or per group G 32..512; scale F16)",
-	.parse = parse,
-	.print = print,
-	.planes = planes,
-	.decode = decode,
-	.encode = encode,
-	.gemv = gemv,
+        .name = "int",
+        .help = "intB, intBgG (symmetric uniform, B 2, 3, 4 or 8 bits, scale per row or per group G 32..512; scale "
+                "F16)",
+        .parse = parse,
+        .print = print,
+        .planes = planes,
+        .decode = decode,
+        .encode = encode,
+        .gemv = gemv,
 };

@@ -27,29 +27,34 @@ static int parse(const char *name, whit_spec *spec) {
 		if (group != 64 && group != 128 && group != 256) return -1;
 	}
 	if (*s) return -1;
-	*spec = (whit_spec){ &whit_format_tq, bits, group };
+	*spec = (whit_spec){&whit_format_tq, bits, group};
 	return 0;
 }
 
 static void print(const whit_spec *spec, char out[32]) {
-	if (spec->group > 0) snprintf(out, 32, "tq%dg%d", spec->bits, spec->group);
-	else snprintf(out, 32, "tq%d%s", spec->bits, spec->group ? "" : "row");
+	if (spec->group > 0)
+		snprintf(out, 32, "tq%dg%d", spec->bits, spec->group);
+	else
+		snprintf(out, 32, "tq%d%s", spec->bits, spec->group ? "" : "row");
 }
 
 static int planes(const whit_spec *spec, int64_t width, int scale_f32, whit_plane_desc out[WHIT_PLANES], whit_err *e) {
 	if (spec->group < 0) return whit_fail(e, WHIT_EINTERNAL, "format tq%d: group is unresolved", spec->bits), -1;
 	if (width < 1 || (spec->group && width % spec->group))
 		return whit_fail(e, WHIT_EUSAGE, "format tq%d: width is %lld, need a multiple of group %d", spec->bits,
-		                 (long long)width, spec->group), -1;
+		                 (long long)width, spec->group),
+		       -1;
 	int64_t groups = spec->group ? width / spec->group : 1, bytes = whit_codes_bytes(width, spec->bits);
-	out[0] = (whit_plane_desc){ "tq_codes", WHIT_U8, bytes, (size_t)bytes };
-	out[1] = (whit_plane_desc){ "tq_scales", scale_f32 ? WHIT_F32 : WHIT_F16, groups, (size_t)groups * (scale_f32 ? 4 : 2) };
+	out[0] = (whit_plane_desc){"tq_codes", WHIT_U8, bytes, (size_t)bytes};
+	out[1] = (whit_plane_desc){"tq_scales", scale_f32 ? WHIT_F32 : WHIT_F16, groups,
+	                           (size_t)groups * (scale_f32 ? 4 : 2)};
 	return 2;
 }
 
 static whit_codes view(const whit_mat *m) {
 	int64_t group = m->spec.group ? m->spec.group : m->width;
-	return (whit_codes){ .m = m, .level = m->codebook, .bits = m->spec.bits, .group = group, .groups = m->width / group };
+	return (whit_codes){
+	        .m = m, .level = m->codebook, .bits = m->spec.bits, .group = group, .groups = m->width / group};
 }
 
 static void decode(const whit_mat *m, int64_t r0, int64_t r1, float *out) {
@@ -63,7 +68,8 @@ static void gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int 
 }
 
 /* The stored scale of one group of n weights y, of norm n2 = |y|^2 and chosen codes (turboquant.md 4). */
-static double choose_scale(const whit_codes *c, const float *y, const uint8_t *code, const float *imp, double n2, int rule) {
+static double choose_scale(const whit_codes *c, const float *y, const uint8_t *code, const float *imp, double n2,
+                           int rule) {
 	double yc, cc;
 	if (rule == WHIT_SCALE_RAW) return sqrt(n2);
 	whit_nearest_dots(y, code, rule == WHIT_SCALE_LS ? imp : NULL, c->group, c->level, c->bits, &yc, &cc);
@@ -81,7 +87,8 @@ static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int 
 		const float *y = w + g * c.group;
 		double n2 = whit_nearest_norm2(y, c.group), norm = sqrt(n2), s = 0;
 		if (n2 > 0) {
-			for (int k = 0; k < count; k++) boundary[k] = 0.5 * ((double)c.level[k] + c.level[k + 1]) * norm;
+			for (int k = 0; k < count; k++)
+				boundary[k] = 0.5 * ((double)c.level[k] + c.level[k + 1]) * norm;
 			whit_nearest_search(code + g * c.group, y, c.group, boundary, c.bits);
 			s = choose_scale(&c, y, code + g * c.group, imp ? imp + g * c.group : NULL, n2, rule);
 		} else {
@@ -95,13 +102,13 @@ static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int 
 }
 
 const whit_format whit_format_tq = {
-	.name = "tq",
-	.help = "tqB, tqBgG, tqBrow (TurboQuant codebook, B 1..8 bits, group G 64, 128 or 256, or the row; scale F16)",
-	.parse = parse,
-	.print = print,
-	.planes = planes,
-	.decode = decode,
-	.encode = encode,
-	.gemv = gemv,
-	.needs_codebook = 1,
+        .name = "tq",
+        .help = "tqB, tqBgG, tqBrow (TurboQuant codebook, B 1..8 bits, group G 64, 128 or 256, or the row; scale F16)",
+        .parse = parse,
+        .print = print,
+        .planes = planes,
+        .decode = decode,
+        .encode = encode,
+        .gemv = gemv,
+        .needs_codebook = 1,
 };

@@ -9,8 +9,7 @@
 #define FORMAT(name) &whit_format_##name,
 const whit_format *const whit_formats[] = {
 #include "formats/formats.def"
-	NULL
-};
+        NULL};
 #undef FORMAT
 
 int whit_spec_parse(const char *name, whit_spec *spec, whit_err *e) {
@@ -20,7 +19,8 @@ int whit_spec_parse(const char *name, whit_spec *spec, whit_err *e) {
 	size_t n = 0;
 	for (int i = 0; whit_formats[i] && n < sizeof known; i++) {
 		const whit_format *f = whit_formats[i]; /* one without parameters is written as it is called */
-		n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? "; " : "", f->parse(f->name, spec) ? f->help : f->name);
+		n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? "; " : "",
+		                      f->parse(f->name, spec) ? f->help : f->name);
 	}
 	return whit_fail(e, WHIT_EUSAGE, "format \"%.64s\": is unknown, need one of: %s", name, known);
 }
@@ -36,8 +36,10 @@ int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int sca
 	int n = s->fmt->planes(s, width, scale_f32, d, e);
 	if (n < 0) return -1;
 	for (int i = 0; i < n; i++)
-		if (__builtin_mul_overflow(rows, (int64_t)d[i].row_bytes, &one) || __builtin_add_overflow(sum, one, &sum)) {
-			whit_fail(e, WHIT_EINPUT, "matrix of %lld x %lld: is larger than memory can be", (long long)rows, (long long)width);
+		if (__builtin_mul_overflow(rows, (int64_t)d[i].row_bytes, &one) ||
+		    __builtin_add_overflow(sum, one, &sum)) {
+			whit_fail(e, WHIT_EINPUT, "matrix of %lld x %lld: is larger than memory can be",
+			          (long long)rows, (long long)width);
 			return -1;
 		}
 	return sum;

@@ -32,12 +32,12 @@ typedef struct whit_plane_desc {
  * at plane[p] + r * row_bytes[p], with NO alignment promise. */
 typedef struct whit_mat {
 	whit_spec spec;
-	int64_t rows, cols;  /* logical: outputs x inputs */
-	int64_t width;       /* stored columns: cols, or cols padded by the rotation */
+	int64_t rows, cols; /* logical: outputs x inputs */
+	int64_t width;      /* stored columns: cols, or cols padded by the rotation */
 	const uint8_t *plane[WHIT_PLANES];
 	size_t row_bytes[WHIT_PLANES];
-	int scale_f32;           /* scales are F32 instead of F16 (turboquant.md 6) */
-	const float *codebook;   /* 1 << bits ascending values, NULL where the format has none; borrowed */
+	int scale_f32;            /* scales are F32 instead of F16 (turboquant.md 6) */
+	const float *codebook;    /* 1 << bits ascending values, NULL where the format has none; borrowed */
 	const whit_rotation *rot; /* stored rows are rotated rows; NULL = as they are; borrowed */
 } whit_mat;
 
@@ -52,7 +52,8 @@ struct whit_format {
 	/* Canonical name of spec into out[32]; parse(name(spec)) == spec. */
 	void (*print)(const whit_spec *spec, char out[32]);
 	/* Planes of a (., width) matrix; returns their number, or -1 when the width does not fit (with text). */
-	int (*planes)(const whit_spec *spec, int64_t width, int scale_f32, whit_plane_desc out[WHIT_PLANES], whit_err *e);
+	int (*planes)(const whit_spec *spec, int64_t width, int scale_f32, whit_plane_desc out[WHIT_PLANES],
+	              whit_err *e);
 	/* Rows [r0, r1) of m as floats, out (r1-r0, m->width), still in the rotated frame. */
 	void (*decode)(const whit_mat *m, int64_t r0, int64_t r1, float *out);
 	/* Nearest encoding of one row w[width] (already rotated, finite) into planes that this matrix owns

@@ -31,8 +31,10 @@ static void fwht_float(float *x, int64_t rows, int64_t n) {
 
 void whit_fwht_fast_cpu(float *x, int64_t rows, int64_t n) {
 #if WHIT_SIMD
-	if (n >= 16 && whit_cpu_level() >= 2) whit_fwht_avx512(x, rows, n);
-	else if (n >= 16 && whit_cpu_level() == 1) whit_fwht_avx2(x, rows, n);
+	if (n >= 16 && whit_cpu_level() >= 2)
+		whit_fwht_avx512(x, rows, n);
+	else if (n >= 16 && whit_cpu_level() == 1)
+		whit_fwht_avx2(x, rows, n);
 	else
 #endif
 		fwht_float(x, rows, n);

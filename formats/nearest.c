@@ -9,7 +9,7 @@ static double add_lanes(const double lane[LANES]) {
 }
 
 static double norm2_plain(const float *y, int64_t n) {
-	double lane[LANES] = { 0 };
+	double lane[LANES] = {0};
 	for (int64_t i = 0; i < n; i++) lane[i % LANES] += (double)y[i] * y[i]; /* exact product: 48 bits */
 	return add_lanes(lane);
 }
@@ -32,7 +32,7 @@ static void search_plain(uint8_t *code, const float *y, int64_t n, const double 
 
 static void dots_plain(const float *y, const uint8_t *code, const float *imp, int64_t n, const float *level, int bits,
                        double *yc, double *cc) {
-	double a[LANES] = { 0 }, b[LANES] = { 0 };
+	double a[LANES] = {0}, b[LANES] = {0};
 	(void)bits;
 	for (int64_t i = 0; i < n; i++) {
 		double c = level[code[i]], p = imp ? imp[i] * c : c; /* exact */
@@ -45,8 +45,9 @@ static void dots_plain(const float *y, const uint8_t *code, const float *imp, in
 
 static inline float clamp_round(float v, int lo, int hi) { return fminf(fmaxf(rintf(v), (float)lo), (float)hi); }
 
-static void step_dots_plain(const float *y, const float *imp, int64_t n, float inv, int lo, int hi, double *yq, double *qq) {
-	double a[LANES] = { 0 }, b[LANES] = { 0 };
+static void step_dots_plain(const float *y, const float *imp, int64_t n, float inv, int lo, int hi, double *yq,
+                            double *qq) {
+	double a[LANES] = {0}, b[LANES] = {0};
 	for (int64_t i = 0; i < n; i++) {
 		double q = clamp_round(y[i] * inv, lo, hi), p = imp ? imp[i] * q : q;
 		a[i % LANES] = fma(p, y[i], a[i % LANES]);
@@ -63,9 +64,10 @@ static void step_plain(uint8_t *code, const float *y, int64_t n, float step, int
 /* ---- the fastest this CPU has ---- */
 
 #if WHIT_SIMD
-#define PICK(name, ...) \
-	(whit_cpu_level() >= 2 ? whit_nearest_##name##_avx512(__VA_ARGS__) \
-	 : whit_cpu_level() == 1 ? whit_nearest_##name##_avx2(__VA_ARGS__) : name##_plain(__VA_ARGS__))
+#define PICK(name, ...)                                                                                                \
+	(whit_cpu_level() >= 2   ? whit_nearest_##name##_avx512(__VA_ARGS__)                                           \
+	 : whit_cpu_level() == 1 ? whit_nearest_##name##_avx2(__VA_ARGS__)                                             \
+	                         : name##_plain(__VA_ARGS__))
 #else
 #define PICK(name, ...) name##_plain(__VA_ARGS__)
 #endif
@@ -82,7 +84,8 @@ void whit_nearest_dots(const float *y, const uint8_t *code, const float *imp, in
 	PICK(dots, y, code, imp, n, level, bits, yc, cc);
 }
 
-void whit_nearest_step_dots(const float *y, const float *imp, int64_t n, float inv, int lo, int hi, double *yq, double *qq) {
+void whit_nearest_step_dots(const float *y, const float *imp, int64_t n, float inv, int lo, int hi, double *yq,
+                            double *qq) {
 	PICK(step_dots, y, imp, n, inv, lo, hi, yq, qq);
 }
 

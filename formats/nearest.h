@@ -14,7 +14,8 @@ void whit_nearest_search(uint8_t *code, const float *y, int64_t n, const double 
 void whit_nearest_dots(const float *y, const uint8_t *code, const float *imp, int64_t n, const float *level, int bits,
                        double *yc, double *cc);
 /* The same sums for q = clamp(rint(y * inv), lo, hi). */
-void whit_nearest_step_dots(const float *y, const float *imp, int64_t n, float inv, int lo, int hi, double *yq, double *qq);
+void whit_nearest_step_dots(const float *y, const float *imp, int64_t n, float inv, int lo, int hi, double *yq,
+                            double *qq);
 /* code[i] = clamp(rint(y[i] / step), lo, hi) as a two's complement byte; step is not 0. */
 void whit_nearest_step(uint8_t *code, const float *y, int64_t n, float step, int lo, int hi);
 #endif

@@ -32,14 +32,14 @@ INLINE void lanes_dots(lanes *a, lanes *b, int u, vf y, vf c, vf imp, int weight
 
 INLINE vf ld_some(const float *p, int64_t n) {
 	if (n >= W) return ld(p);
-	float tail[W] = { 0 };
+	float tail[W] = {0};
 	if (n > 0) memcpy(tail, p, (size_t)n * sizeof(float));
 	return ld(tail);
 }
 
 INLINE vi ld_codes(const uint8_t *p, int64_t n) {
 	if (n >= W) return ld_u8(p);
-	uint8_t tail[16] = { 0 };
+	uint8_t tail[16] = {0};
 	if (n > 0) memcpy(tail, p, (size_t)n);
 	return ld_u8(tail);
 }
@@ -56,8 +56,7 @@ INLINE void st_codes(uint8_t *p, vi v, int64_t n) {
 
 TARGET double LEVEL(whit_nearest_norm2)(const float *y, int64_t n) {
 	lanes s = lanes_zero();
-	for (int64_t i = 0; i < n; i += LANES)
-		WHIT_UNROLL for (int u = 0; u < LANES / W; u++) {
+	for (int64_t i = 0; i < n; i += LANES) WHIT_UNROLL for (int u = 0; u < LANES / W; u++) {
 			vf v = ld_some(y + i + u * W, n - i - u * W);
 			s.v[2 * u] = dfma(low_half(v), low_half(v), s.v[2 * u]);
 			s.v[2 * u + 1] = dfma(high_half(v), high_half(v), s.v[2 * u + 1]);
@@ -99,23 +98,24 @@ TARGET void LEVEL(whit_nearest_search)(uint8_t *code, const float *y, int64_t n,
 	for (int64_t i = 0; i < n; i += W) {
 		vf v = ld_some(y + i, n - i);
 		vi k = iset1(0);
-		WHIT_UNROLL for (int step = 8; step; step /= 2) k = step_above(k, v, lookup(t, iadd(k, iset1(step - 1)), 4), step);
+		WHIT_UNROLL for (int step = 8; step; step /= 2) k =
+		        step_above(k, v, lookup(t, iadd(k, iset1(step - 1)), 4), step);
 		if (wide) {
 			k = ishl4(k);
-			WHIT_UNROLL for (int step = 8; step; step /= 2) k = step_above(k, v, gather(b, iadd(k, iset1(step - 1))), step);
+			WHIT_UNROLL for (int step = 8; step; step /= 2) k =
+			        step_above(k, v, gather(b, iadd(k, iset1(step - 1))), step);
 		}
 		st_codes(code + i, k, n - i);
 	}
 }
 
-TARGET void LEVEL(whit_nearest_dots)(const float *y, const uint8_t *code, const float *imp, int64_t n, const float *level,
-                                     int bits, double *yc, double *cc) {
+TARGET void LEVEL(whit_nearest_dots)(const float *y, const uint8_t *code, const float *imp, int64_t n,
+                                     const float *level, int bits, double *yc, double *cc) {
 	lanes a = lanes_zero(), b = lanes_zero();
 	float table[16];
 	for (int k = 0; k < 16; k++) table[k] = level[k & ((1 << bits) - 1)];
 	lut t = lut_of(table);
-	for (int64_t i = 0; i < n; i += LANES)
-		WHIT_UNROLL for (int u = 0; u < LANES / W; u++) {
+	for (int64_t i = 0; i < n; i += LANES) WHIT_UNROLL for (int u = 0; u < LANES / W; u++) {
 			int64_t j = i + u * W, left = n - j;
 			if (left <= 0) break;
 			vi k = ld_codes(code + j, left);
@@ -125,7 +125,8 @@ TARGET void LEVEL(whit_nearest_dots)(const float *y, const uint8_t *code, const 
 				st(tail, c);
 				c = ld_some(tail, left);
 			}
-			lanes_dots(&a, &b, u, ld_some(y + j, left), c, imp ? ld_some(imp + j, left) : zero(), imp != NULL);
+			lanes_dots(&a, &b, u, ld_some(y + j, left), c, imp ? ld_some(imp + j, left) : zero(),
+			           imp != NULL);
 		}
 	*yc = lanes_sum(&a);
 	*cc = lanes_sum(&b);
@@ -133,11 +134,10 @@ TARGET void LEVEL(whit_nearest_dots)(const float *y, const uint8_t *code, const 
 
 INLINE vf round_clamp(vf v, int lo, int hi) { return smaller(larger(rounded(v), set1((float)lo)), set1((float)hi)); }
 
-TARGET void LEVEL(whit_nearest_step_dots)(const float *y, const float *imp, int64_t n, float inv, int lo, int hi, double *yq,
-                                          double *qq) {
+TARGET void LEVEL(whit_nearest_step_dots)(const float *y, const float *imp, int64_t n, float inv, int lo, int hi,
+                                          double *yq, double *qq) {
 	lanes a = lanes_zero(), b = lanes_zero();
-	for (int64_t i = 0; i < n; i += LANES)
-		WHIT_UNROLL for (int u = 0; u < LANES / W; u++) {
+	for (int64_t i = 0; i < n; i += LANES) WHIT_UNROLL for (int u = 0; u < LANES / W; u++) {
 			int64_t j = i + u * W, left = n - j;
 			vf v = ld_some(y + j, left), q = round_clamp(mul(v, set1(inv)), lo, hi);
 			lanes_dots(&a, &b, u, v, q, imp ? ld_some(imp + j, left) : zero(), imp != NULL);

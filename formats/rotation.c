@@ -12,7 +12,7 @@ struct whit_rotation {
 	float *dense; /* haar_qr: (dim, dim), then its transpose */
 };
 
-static const char *const kind_names[] = { "none", "hadamard", "haar_qr", "tq3" };
+static const char *const kind_names[] = {"none", "hadamard", "haar_qr", "tq3"};
 
 const char *whit_rotation_kind_name(int kind) { return kind_names[kind]; }
 
@@ -38,31 +38,42 @@ enum { DENSE_MAX = 32768 }; /* dim^2 floats twice: 8 GB */
 /* A block never splits a group and a group is at most a block, so that all coordinates of a group are alike:
  * hence the first two choices of turboquant.md 5(b) swap for row-wise groups, where 256 < group. */
 int whit_rotation_plan(whit_rotation_spec *s, int kind, uint64_t seed, int64_t dim, int64_t group, whit_err *e) {
-	*s = (whit_rotation_spec){ .kind = kind, .seed = seed, .dim = dim, .block = dim, .base = 1 };
+	*s = (whit_rotation_spec){.kind = kind, .seed = seed, .dim = dim, .block = dim, .base = 1};
 	if (kind < 0 || kind >= WHIT_COUNT(kind_names) || dim < 1 || group < 0)
-		return whit_fail(e, WHIT_EUSAGE, "rotation: kind %d, width %lld, group %lld: is impossible", kind, (long long)dim,
-		                 (long long)group);
+		return whit_fail(e, WHIT_EUSAGE, "rotation: kind %d, width %lld, group %lld: is impossible", kind,
+		                 (long long)dim, (long long)group);
 	int64_t g = group ? group : dim, pad = WHIT_MAX(group, 128);
 	if (kind == WHIT_ROT_NONE) return 0;
 	if (kind == WHIT_ROT_HAAR_QR) {
 		if (dim % g || dim > DENSE_MAX)
-			return whit_fail(e, WHIT_EUSAGE, "rotation haar_qr: width is %lld, need a multiple of group %lld, at most %d",
+			return whit_fail(e, WHIT_EUSAGE,
+			                 "rotation haar_qr: width is %lld, need a multiple of group %lld, at most %d",
 			                 (long long)dim, (long long)g, DENSE_MAX);
 		return 0;
 	}
 	if (kind == WHIT_ROT_TQ3) {
-		if (!is_pow2(group)) return whit_fail(e, WHIT_EUSAGE, "rotation tq3: group is %lld, need a power of two", (long long)group);
+		if (!is_pow2(group))
+			return whit_fail(e, WHIT_EUSAGE, "rotation tq3: group is %lld, need a power of two",
+			                 (long long)group);
 		s->block = group;
 		return 0;
 	}
 	if (is_pow2(dim) && dim % g == 0) return 0;
-	if (dim % 256 == 0 && group && 256 % group == 0) s->block = 256;
-	else if (dim % 128 == 0 && group && 128 % group == 0) s->block = 128;
-	else if (paley_base(dim) && dim % g == 0) s->base = paley_base(dim);
-	else if (dim % 256 == 0 && !group) s->block = 256;
-	else if (dim % 128 == 0 && !group) s->block = 128;
-	else s->block = is_pow2(pad) ? pad : 0;
-	if (!s->block) return whit_fail(e, WHIT_EUSAGE, "rotation hadamard: group is %lld, need a power of two", (long long)group);
+	if (dim % 256 == 0 && group && 256 % group == 0)
+		s->block = 256;
+	else if (dim % 128 == 0 && group && 128 % group == 0)
+		s->block = 128;
+	else if (paley_base(dim) && dim % g == 0)
+		s->base = paley_base(dim);
+	else if (dim % 256 == 0 && !group)
+		s->block = 256;
+	else if (dim % 128 == 0 && !group)
+		s->block = 128;
+	else
+		s->block = is_pow2(pad) ? pad : 0;
+	if (!s->block)
+		return whit_fail(e, WHIT_EUSAGE, "rotation hadamard: group is %lld, need a power of two",
+		                 (long long)group);
 	return 0;
 }
 
@@ -86,9 +97,12 @@ static float *paley_make(int m) {
 		for (int j = 0; j < m; j++) {
 			int a = i / two, b = j / two, low = (i % two) && (j % two), v;
 			int core = a && b ? character(a - b, q) : a == b ? 0 : two == 1 && a > b ? -1 : 1;
-			if (two == 1) v = core + (a == b);
-			else if (core) v = low ? -core : core;
-			else v = i % two || j % two ? -1 : 1;
+			if (two == 1)
+				v = core + (a == b);
+			else if (core)
+				v = low ? -core : core;
+			else
+				v = i % two || j % two ? -1 : 1;
 			h[i * m + j] = h[m * m + j * m + i] = (float)v;
 		}
 	return h;
@@ -113,27 +127,40 @@ static int haar_make(float *pi, int64_t d, uint64_t seed, whit_err *e) {
 	whit_free(sign);
 	whit_free(tau);
 	whit_free(a);
-	if (bad) return whit_fail(e, WHIT_EINTERNAL, "rotation haar_qr: QR of width %lld failed (%d)", (long long)d, (int)bad);
+	if (bad)
+		return whit_fail(e, WHIT_EINTERNAL, "rotation haar_qr: QR of width %lld failed (%d)", (long long)d,
+		                 (int)bad);
 	return 0;
 }
 
 static int check_spec(const whit_rotation_spec *s, int dense, whit_err *e) {
 	int ok = s->dim >= 1 && s->dim <= (INT64_C(1) << 30);
 	switch (s->kind) {
-	case WHIT_ROT_NONE: break;
+	case WHIT_ROT_NONE:
+		break;
 	case WHIT_ROT_HADAMARD:
 		ok = ok && s->block >= 1 && s->block <= (INT64_C(1) << 30);
-		ok = ok && (s->base == 1 || s->base == 12 || s->base == 20 || s->base == 28) && s->block % s->base == 0 && is_pow2(s->block / s->base);
+		ok = ok && (s->base == 1 || s->base == 12 || s->base == 20 || s->base == 28) &&
+		     s->block % s->base == 0 && is_pow2(s->block / s->base);
 		break;
-	case WHIT_ROT_HAAR_QR: ok = ok && s->dim <= DENSE_MAX && s->block == s->dim; break;
-	case WHIT_ROT_TQ3: ok = ok && is_pow2(s->block) && s->block <= 65536; break;
-	default: ok = 0;
+	case WHIT_ROT_HAAR_QR:
+		ok = ok && s->dim <= DENSE_MAX && s->block == s->dim;
+		break;
+	case WHIT_ROT_TQ3:
+		ok = ok && is_pow2(s->block) && s->block <= 65536;
+		break;
+	default:
+		ok = 0;
 	}
 	if (!ok)
-		return whit_fail(e, WHIT_EINPUT, "rotation: kind %d, dim %lld, block %lld, base %d: is impossible; need block = base * 2^k,"
-		                 " base 1, 12, 20 or 28", s->kind, (long long)s->dim, (long long)s->block, s->base);
+		return whit_fail(
+		        e, WHIT_EINPUT,
+		        "rotation: kind %d, dim %lld, block %lld, base %d: is impossible; need block = base * 2^k,"
+		        " base 1, 12, 20 or 28",
+		        s->kind, (long long)s->dim, (long long)s->block, s->base);
 	if (dense && s->kind != WHIT_ROT_HAAR_QR)
-		return whit_fail(e, WHIT_EINPUT, "rotation: kind is %s, need haar_qr for a stored matrix", kind_names[s->kind]);
+		return whit_fail(e, WHIT_EINPUT, "rotation: kind is %s, need haar_qr for a stored matrix",
+		                 kind_names[s->kind]);
 	return 0;
 }
 
@@ -151,7 +178,8 @@ int whit_rotation_new(whit_rotation **out, const whit_rotation_spec *s, const fl
 	whit_mt mt;
 	whit_mt_seed(&mt, s->seed);
 	r->s = *s;
-	r->width = s->kind == WHIT_ROT_HADAMARD || s->kind == WHIT_ROT_TQ3 ? (d + s->block - 1) / s->block * s->block : d;
+	r->width =
+	        s->kind == WHIT_ROT_HADAMARD || s->kind == WHIT_ROT_TQ3 ? (d + s->block - 1) / s->block * s->block : d;
 	if (s->kind == WHIT_ROT_HADAMARD) {
 		r->in = draw_signs(&mt, r->width, 1 / sqrt((double)s->block));
 		if (s->base > 1) r->paley = paley_make(s->base);
@@ -191,7 +219,7 @@ const float *whit_rotation_dense(const whit_rotation *r) { return r->dense; }
 
 /* y[t] = M x[t] for a dense (d, d) M. A row's result does not depend on how many go with it. */
 static void dense_apply(const float *mat, int64_t d, float *y, const float *x, int64_t rows) {
-	whit_mat m = { .rows = d, .cols = d, .width = d, .plane = { (const uint8_t *)mat }, .row_bytes = { (size_t)d * 4 } };
+	whit_mat m = {.rows = d, .cols = d, .width = d, .plane = {(const uint8_t *)mat}, .row_bytes = {(size_t)d * 4}};
 	for (int64_t t = 0; t < rows; t += WHIT_GEMV_MAX)
 		whit_floats_gemv(&m, WHIT_F32, 0, d, x + t * d, (int)WHIT_MIN(WHIT_GEMV_MAX, rows - t), y + t * d, d);
 }
@@ -205,7 +233,8 @@ static void transform(const whit_rotation *r, float *y, const float *paley) {
 	enum { STRIP = 64 };
 	float tmp[28 * STRIP];
 	for (float *b = y; b < y + r->width; b += r->s.block)
-		for (int64_t c = 0; c < h; c += STRIP) { /* H_base across the block's runs of h, a strip of columns at once */
+		for (int64_t c = 0; c < h;
+		     c += STRIP) { /* H_base across the block's runs of h, a strip of columns at once */
 			int64_t n = WHIT_MIN(STRIP, h - c);
 			for (int i = 0; i < base; i++) {
 				float *t = tmp + i * STRIP;
@@ -216,7 +245,8 @@ static void transform(const whit_rotation *r, float *y, const float *paley) {
 					for (int64_t k = 0; k < n; k++) t[k] += s * src[k];
 				}
 			}
-			for (int i = 0; i < base; i++) memcpy(b + i * h + c, tmp + i * STRIP, (size_t)n * sizeof(float));
+			for (int i = 0; i < base; i++)
+				memcpy(b + i * h + c, tmp + i * STRIP, (size_t)n * sizeof(float));
 		}
 }
 
@@ -227,8 +257,10 @@ static void scale_by(float *y, const float *x, const float *s, int64_t n, int64_
 
 void whit_rotate_cpu(const whit_rotation *r, float *y, const float *x, int64_t rows) {
 	int64_t d = r->s.dim, w = r->width;
-	if (r->s.kind == WHIT_ROT_NONE) memcpy(y, x, (size_t)(rows * d) * sizeof(float));
-	else if (r->dense) dense_apply(r->dense, d, y, x, rows);
+	if (r->s.kind == WHIT_ROT_NONE)
+		memcpy(y, x, (size_t)(rows * d) * sizeof(float));
+	else if (r->dense)
+		dense_apply(r->dense, d, y, x, rows);
 	else
 		for (int64_t t = 0; t < rows; t++, x += d, y += w) {
 			scale_by(y, x, r->in, d, r->out ? r->s.block : w);
@@ -240,8 +272,10 @@ void whit_rotate_cpu(const whit_rotation *r, float *y, const float *x, int64_t r
 
 void whit_unrotate_cpu(const whit_rotation *r, float *x, float *y, int64_t rows) {
 	int64_t d = r->s.dim, w = r->width;
-	if (r->s.kind == WHIT_ROT_NONE) memcpy(x, y, (size_t)(rows * d) * sizeof(float));
-	else if (r->dense) dense_apply(r->dense + d * d, d, x, y, rows);
+	if (r->s.kind == WHIT_ROT_NONE)
+		memcpy(x, y, (size_t)(rows * d) * sizeof(float));
+	else if (r->dense)
+		dense_apply(r->dense + d * d, d, x, y, rows);
 	else
 		for (int64_t t = 0; t < rows; t++, x += d, y += w) {
 			if (r->out) scale_by(y, y, r->out, w, r->s.block);

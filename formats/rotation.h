@@ -24,7 +24,7 @@ int whit_rotation_plan(whit_rotation_spec *s, int kind, uint64_t seed, int64_t d
 int whit_rotation_new(whit_rotation **r, const whit_rotation_spec *s, const float *dense, whit_err *e);
 void whit_rotation_free(whit_rotation *r);
 const whit_rotation_spec *whit_rotation_get(const whit_rotation *r);
-int64_t whit_rotation_width(const whit_rotation *r);  /* stored columns, >= dim */
+int64_t whit_rotation_width(const whit_rotation *r);      /* stored columns, >= dim */
 const float *whit_rotation_dense(const whit_rotation *r); /* haar_qr: (dim, dim), else NULL */
 const char *whit_rotation_kind_name(int kind);
 int whit_rotation_kind_parse(const char *name); /* -1 = unknown */

@@ -38,8 +38,8 @@ INLINE vf ld_bf16(const void *p) {
 INLINE vi ld_u8(const void *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64(p)); }
 INLINE vi ld_i8(const void *p) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64(p)); }
 INLINE void st_u8(void *p, vi v) { /* low bytes */
-	const __m256i low = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1,
-	                                     0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+	const __m256i low = _mm256_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12,
+	                                     -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
 	v = _mm256_shuffle_epi8(v, low);
 	_mm_storel_epi64(p, _mm_unpacklo_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)));
 }
@@ -66,14 +66,17 @@ INLINE void unzip(vf a, vf b, vf *even, vf *odd) {
 }
 /* v with lanes l and l ^ h exchanged. */
 INLINE vf swap_lanes(vf v, int h) {
-	return h == 1 ? _mm256_permute_ps(v, 0xb1) : h == 2 ? _mm256_permute_ps(v, 0x4e) : _mm256_permute2f128_ps(v, v, 1);
+	return h == 1   ? _mm256_permute_ps(v, 0xb1)
+	       : h == 2 ? _mm256_permute_ps(v, 0x4e)
+	                : _mm256_permute2f128_ps(v, v, 1);
 }
 
 /* W words that hold 8 codes of 3 or 4 bits, 16 of 2, or 32 of 1. */
 INLINE vi words(const uint8_t *p, int bits) {
 	if (bits != 3) return _mm256_loadu_si256((const __m256i *)p);
 	const vi dwords = _mm256_setr_epi32(0, 1, 2, 2, 3, 4, 5, 5);
-	const vi bytes = _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1));
+	const vi bytes =
+	        _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 2, -1, 3, 4, 5, -1, 6, 7, 8, -1, 9, 10, 11, -1));
 	vi v = _mm256_set_m128i(_mm_loadl_epi64((const __m128i *)(p + 16)), _mm_loadu_si128((const __m128i *)p));
 	return _mm256_shuffle_epi8(_mm256_permutevar8x32_epi32(v, dwords), bytes);
 }
@@ -82,7 +85,7 @@ INLINE vi words(const uint8_t *p, int bits) {
 typedef struct lut {
 	vf low, high;
 } lut;
-INLINE lut lut_of(const float t[16]) { return (lut){ ld(t), ld(t + 8) }; }
+INLINE lut lut_of(const float t[16]) { return (lut){ld(t), ld(t + 8)}; }
 INLINE vf lookup(lut t, vi i, int bits) {
 	vf v = pick(t.low, i);
 	return bits <= 3 ? v : _mm256_blendv_ps(v, pick(t.high, i), _mm256_castsi256_ps(_mm256_slli_epi32(i, 28)));

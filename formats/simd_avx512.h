@@ -58,10 +58,14 @@ INLINE void unzip(vf a, vf b, vf *even, vf *odd) {
 /* v with lanes l and l ^ h exchanged. */
 INLINE vf swap_lanes(vf v, int h) {
 	switch (h) {
-	case 1: return _mm512_permute_ps(v, 0xb1);
-	case 2: return _mm512_permute_ps(v, 0x4e);
-	case 4: return _mm512_shuffle_f32x4(v, v, 0xb1);
-	default: return _mm512_shuffle_f32x4(v, v, 0x4e);
+	case 1:
+		return _mm512_permute_ps(v, 0xb1);
+	case 2:
+		return _mm512_permute_ps(v, 0x4e);
+	case 4:
+		return _mm512_shuffle_f32x4(v, v, 0xb1);
+	default:
+		return _mm512_shuffle_f32x4(v, v, 0x4e);
 	}
 }
 
@@ -77,7 +81,7 @@ INLINE vi words(const uint8_t *p, int bits) {
 typedef struct lut {
 	vf t;
 } lut;
-INLINE lut lut_of(const float t[16]) { return (lut){ ld(t) }; }
+INLINE lut lut_of(const float t[16]) { return (lut){ld(t)}; }
 INLINE vf lookup(lut t, vi i, int bits) {
 	(void)bits;
 	return pick(t.t, i);

@@ -135,13 +135,13 @@ void whit_arena_free(whit_arena *a) {
 enum { SPINS = 4000 };
 
 static struct {
-	pthread_mutex_t lock;     /* guards generation, quit and the sleepers' wait */
+	pthread_mutex_t lock; /* guards generation, quit and the sleepers' wait */
 	pthread_cond_t wake;
-	pthread_mutex_t region;   /* one region at a time: a second caller waits */
+	pthread_mutex_t region; /* one region at a time: a second caller waits */
 	pthread_t *thread;
-	int n_thread, wanted;     /* helpers running; threads wanted in all, 0 = default */
+	int n_thread, wanted; /* helpers running; threads wanted in all, 0 = default */
 	atomic_uint generation;
-	atomic_int busy;          /* helpers that have not finished this generation */
+	atomic_int busy; /* helpers that have not finished this generation */
 	atomic_int quit;
 	_Atomic int64_t next;
 	int64_t n;

@@ -101,7 +101,7 @@ typedef struct whit_hash {
 	uint64_t hi, lo;
 } whit_hash;
 whit_hash whit_hash_bytes(const void *p, size_t n);
-uint64_t whit_hash_u64(const char *s);          /* of a string: keys for whit_rng */
+uint64_t whit_hash_u64(const char *s);         /* of a string: keys for whit_rng */
 void whit_hash_hex(whit_hash h, char out[33]); /* 32 lower-case digits */
 
 /* ---- 16-bit and 8-bit floats: round to nearest even; NaN stays NaN; f16 overflow gives Inf ---- */
@@ -123,10 +123,26 @@ void whit_bf16_to_f32_n(float *dst, const void *src, int64_t n);
 int64_t whit_first_nonfinite(const float *x, int64_t n);
 
 /* Unaligned little-endian loads (files promise no alignment). */
-static inline uint16_t whit_load_u16(const void *p) { uint16_t v; memcpy(&v, p, 2); return v; }
-static inline uint32_t whit_load_u32(const void *p) { uint32_t v; memcpy(&v, p, 4); return v; }
-static inline uint64_t whit_load_u64(const void *p) { uint64_t v; memcpy(&v, p, 8); return v; }
-static inline float whit_load_f32(const void *p) { float v; memcpy(&v, p, 4); return v; }
+static inline uint16_t whit_load_u16(const void *p) {
+	uint16_t v;
+	memcpy(&v, p, 2);
+	return v;
+}
+static inline uint32_t whit_load_u32(const void *p) {
+	uint32_t v;
+	memcpy(&v, p, 4);
+	return v;
+}
+static inline uint64_t whit_load_u64(const void *p) {
+	uint64_t v;
+	memcpy(&v, p, 8);
+	return v;
+}
+static inline float whit_load_f32(const void *p) {
+	float v;
+	memcpy(&v, p, 4);
+	return v;
+}
 
 /* ---- files ---- */
 /* Maps a regular file for reading. Refuses directories, pipes and other non-files, saying what it is.
@@ -176,6 +192,6 @@ int whit_file_exists(const char *path);
 int whit_is_dir(const char *path);
 
 /* ---- clocks and memory, for progress and reports ---- */
-double whit_now(void);         /* monotonic seconds */
-int64_t whit_peak_rss(void);   /* bytes, the process so far */
+double whit_now(void);       /* monotonic seconds */
+int64_t whit_peak_rss(void); /* bytes, the process so far */
 #endif

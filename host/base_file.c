@@ -17,8 +17,10 @@ enum { BUFFER = 1 << 20 };
 /* A place that cannot be created is the user's choice of name; a file that cannot be read is input. */
 static int io_error(whit_err *e, const char *verb, const char *path) {
 	int no = errno, code = WHIT_EINPUT;
-	if (no == ENOSPC || no == EDQUOT || no == EFBIG || no == EIO || no == EMFILE || no == ENOMEM) code = WHIT_ERESOURCE;
-	else if (!strcmp(verb, "create")) code = WHIT_EUSAGE;
+	if (no == ENOSPC || no == EDQUOT || no == EFBIG || no == EIO || no == EMFILE || no == ENOMEM)
+		code = WHIT_ERESOURCE;
+	else if (!strcmp(verb, "create"))
+		code = WHIT_EUSAGE;
 	return whit_fail(e, code, "%s: cannot %s: %s", path, verb, strerror(no));
 }
 
@@ -26,9 +28,7 @@ static int io_error(whit_err *e, const char *verb, const char *path) {
 
 static int64_t stat_mtime(const struct stat *s) { return (int64_t)s->st_mtim.tv_sec * 1000000000 + s->st_mtim.tv_nsec; }
 
-static const char *kind_of(mode_t m) {
-	return S_ISDIR(m) ? "directory" : S_ISFIFO(m) ? "pipe" : "device or socket";
-}
+static const char *kind_of(mode_t m) { return S_ISDIR(m) ? "directory" : S_ISFIFO(m) ? "pipe" : "device or socket"; }
 
 int whit_map_open(whit_map *m, const char *path, whit_err *e) {
 	memset(m, 0, sizeof *m);
@@ -104,7 +104,8 @@ int whit_out_open(whit_out *o, const char *path, whit_err *e) {
 	memset(o, 0, sizeof *o);
 	/* The rename at the end would put a file where a device was, or fail on a directory after all the work. */
 	if (!stat(path, &s) && !S_ISREG(s.st_mode))
-		return whit_fail(e, WHIT_EUSAGE, "%s: is a %s, need a regular file or a new name", path, kind_of(s.st_mode));
+		return whit_fail(e, WHIT_EUSAGE, "%s: is a %s, need a regular file or a new name", path,
+		                 kind_of(s.st_mode));
 	o->tmp = whit_format_text("%s.%ld.partial", path, (long)getpid());
 	o->fd = open(o->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
 	if (o->fd < 0) {
@@ -218,7 +219,8 @@ static void remove_files(const char *path, const char *but) {
 	DIR *d = opendir(path);
 	if (!d) return;
 	for (struct dirent *f; (f = readdir(d));)
-		if (strcmp(f->d_name, ".") && strcmp(f->d_name, "..") && strcmp(f->d_name, but)) unlinkat(dirfd(d), f->d_name, 0);
+		if (strcmp(f->d_name, ".") && strcmp(f->d_name, "..") && strcmp(f->d_name, but))
+			unlinkat(dirfd(d), f->d_name, 0);
 	closedir(d);
 }
 
@@ -251,7 +253,8 @@ static int lock_dir(whit_outdir *d, whit_err *e) {
 		char who[32] = "";
 		ssize_t k = read(d->lock, who, sizeof who - 1);
 		who[WHIT_MAX(k, 0)] = 0;
-		rc = whit_fail(e, WHIT_EUSAGE, "%s: is being written by process %s", d->tmp, who[0] ? who : "(unknown)");
+		rc = whit_fail(e, WHIT_EUSAGE, "%s: is being written by process %s", d->tmp,
+		               who[0] ? who : "(unknown)");
 		close(d->lock);
 		d->lock = -1;
 	} else {

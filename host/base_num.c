@@ -101,9 +101,7 @@ double whit_rng_normal(whit_rng *r) {
 	return sqrt(-2 * log(u)) * cos(2 * M_PI * v);
 }
 
-uint64_t whit_rng_below(whit_rng *r, uint64_t n) {
-	return (uint64_t)(((unsigned __int128)whit_rng_next(r) * n) >> 64);
-}
+uint64_t whit_rng_below(whit_rng *r, uint64_t n) { return (uint64_t)(((unsigned __int128)whit_rng_next(r) * n) >> 64); }
 
 /* ---- hashes ---- */
 
@@ -173,7 +171,8 @@ float whit_e5m2_to_f32(uint8_t b) { return whit_f16_to_f32((uint16_t)(b << 8)); 
 __attribute__((target("avx2,f16c"))) static int64_t f16_n_avx2(float *dst, const uint8_t *src, int64_t n) {
 	int64_t i = 0;
 	for (; i + 8 <= n; i += 8)
-		_mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(src + 2 * i))));
+		_mm256_storeu_ps(dst + i,
+		                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(src + 2 * i))));
 	return i;
 }
 

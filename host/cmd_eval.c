@@ -7,14 +7,14 @@
 
 /* Whose last positions the cosine is measured at, unless --prompts says otherwise. */
 static const char *const own_prompts[] = {
-    "The capital of France is",
-    "In the beginning of the nineteenth century, the most important",
-    "def fibonacci(n):\n    if n < 2:\n        return",
-    "Water boils at a temperature of",
-    "Once upon a time, there was a little",
-    "The theory of evolution by natural selection was first",
-    "2, 4, 8, 16, 32,",
-    "He opened the letter, read it twice, and then",
+        "The capital of France is",
+        "In the beginning of the nineteenth century, the most important",
+        "def fibonacci(n):\n    if n < 2:\n        return",
+        "Water boils at a temperature of",
+        "Once upon a time, there was a little",
+        "The theory of evolution by natural selection was first",
+        "2, 4, 8, 16, 32,",
+        "He opened the letter, read it twice, and then",
 };
 
 typedef struct args {
@@ -87,11 +87,12 @@ static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *mod
 	if (!rc) rc = whit_tok_encode(other, (const char *)text->data, text->bytes, WHIT_TOK_SPECIAL, &b, e);
 	for (int64_t i = 0; i < WHIT_MIN(a.n, b.n) && !rc; i++)
 		if (a.id[i] != b.id[i])
-			rc = whit_fail(e, WHIT_EINPUT, "%s: token %lld of the text is %d, need the %d of the reference %s", model_dir,
+			rc = whit_fail(e, WHIT_EINPUT,
+			               "%s: token %lld of the text is %d, need the %d of the reference %s", model_dir,
 			               (long long)i, a.id[i], b.id[i], ref_dir);
 	if (!rc && a.n != b.n)
-		rc = whit_fail(e, WHIT_EINPUT, "%s: makes %lld tokens of the text, need the %lld of the reference %s", model_dir,
-		               (long long)a.n, (long long)b.n, ref_dir);
+		rc = whit_fail(e, WHIT_EINPUT, "%s: makes %lld tokens of the text, need the %lld of the reference %s",
+		               model_dir, (long long)a.n, (long long)b.n, ref_dir);
 	whit_ids_free(&a);
 	whit_ids_free(&b);
 	whit_tok_close(other);
@@ -100,7 +101,8 @@ static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *mod
 
 /* Equal tokenizer files need no such test. */
 static int check_tokenizers(const whit_tok *tok, const args *a, const whit_map *text, whit_err *e) {
-	char *mine = whit_format_text("%s/tokenizer.json", a->model), *theirs = whit_format_text("%s/tokenizer.json", a->ref);
+	char *mine = whit_format_text("%s/tokenizer.json", a->model),
+	     *theirs = whit_format_text("%s/tokenizer.json", a->ref);
 	whit_map m = {0}, r = {0};
 	int rc = whit_map_open(&m, mine, e);
 	if (!rc) rc = whit_map_open(&r, theirs, e);
@@ -167,13 +169,26 @@ static int write_json(whit_report *rep, const char *path, whit_err *e) {
 /* Everything after opening: m and ref (or NULL) are open, so is the text. */
 static int evaluate(const args *a, int mode, const char *command, whit_model *m, whit_model *ref, const whit_tok *tok,
                     const whit_map *text, const prompts *p, whit_err *e) {
-	whit_eval_opts o = {.name = a->text, .mode = mode, .ctx = a->ctx, .stride = a->stride, .max_tokens = a->max_tokens,
-	                    .batch_tokens = a->batch_tokens, .floor_tokens = a->floor_tokens};
+	whit_eval_opts o = {.name = a->text,
+	                    .mode = mode,
+	                    .ctx = a->ctx,
+	                    .stride = a->stride,
+	                    .max_tokens = a->max_tokens,
+	                    .batch_tokens = a->batch_tokens,
+	                    .floor_tokens = a->floor_tokens};
 	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
 	json_t *samples = a->samples ? json_array() : NULL;
 	whit_eval_result r = {0};
-	whit_report rep = {.command = command, .model = m, .ref = ref, .compute = a->compute, .text = a->text, .result = &r,
-	                   .prompt = p->line, .cosine = cosine, .n_prompt = p->n, .samples = samples};
+	whit_report rep = {.command = command,
+	                   .model = m,
+	                   .ref = ref,
+	                   .compute = a->compute,
+	                   .text = a->text,
+	                   .result = &r,
+	                   .prompt = p->line,
+	                   .cosine = cosine,
+	                   .n_prompt = p->n,
+	                   .samples = samples};
 	/* unequal vocabularies are whit_eval_run's to refuse */
 	int rc = ref && ref->vocab == m->vocab ? check_tokenizers(tok, a, text, e) : 0;
 	if (!rc) rc = whit_eval_run(&r, m, ref, tok, (const char *)text->data, text->bytes, &o, e);
@@ -185,8 +200,9 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	if (!rc) rc = whit_map_check(text, e);
 	if (!rc) {
 		whit_report_print(&rep, stdout);
-		whit_event("eval", json_pack("{s:s, s:s, s:f, s:I}", "model", a->model, "mode", whit_eval_mode_name(mode), "ppl",
-		                             r.s.ppl.mean, "tokens", (json_int_t)r.s.tokens));
+		whit_event("eval",
+		           json_pack("{s:s, s:s, s:f, s:I}", "model", a->model, "mode", whit_eval_mode_name(mode),
+		                     "ppl", r.s.ppl.mean, "tokens", (json_int_t)r.s.tokens));
 	}
 	if (!rc && a->json) rc = write_json(&rep, a->json, e);
 	whit_eval_free(&r);
@@ -203,45 +219,55 @@ static int check_args(const args *a, int *mode, whit_err *e) {
 	const struct {
 		const char *name;
 		int64_t value, least;
-	} sizes[] = {{"--ctx", a->ctx, 0}, {"--stride", a->stride, 0}, {"--max-tokens", a->max_tokens, 0},
-	             {"--batch-tokens", a->batch_tokens, 0}, {"--floor-tokens", a->floor_tokens, -1},
+	} sizes[] = {{"--ctx", a->ctx, 0},
+	             {"--stride", a->stride, 0},
+	             {"--max-tokens", a->max_tokens, 0},
+	             {"--batch-tokens", a->batch_tokens, 0},
+	             {"--floor-tokens", a->floor_tokens, -1},
 	             {"--samples", a->samples, 0}};
 	for (int i = 0; i < WHIT_COUNT(sizes); i++)
 		if (sizes[i].value < sizes[i].least)
-			return whit_fail(e, WHIT_EUSAGE, "%s: is %lld, need at least %lld", sizes[i].name, (long long)sizes[i].value,
-			                 (long long)sizes[i].least);
+			return whit_fail(e, WHIT_EUSAGE, "%s: is %lld, need at least %lld", sizes[i].name,
+			                 (long long)sizes[i].value, (long long)sizes[i].least);
 	if (*mode == WHIT_CHUNKED && a->stride && a->stride != a->ctx)
-		return whit_fail(e, WHIT_EUSAGE, "--stride: is %lld, need none with --mode chunked", (long long)a->stride);
+		return whit_fail(e, WHIT_EUSAGE, "--stride: is %lld, need none with --mode chunked",
+		                 (long long)a->stride);
 	return 0;
 }
 
 int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	args a = {.mode = "sliding", .compute = "packed", .floor_tokens = -1};
 	const whit_opt opts[] = {
-	    {"MODEL", 's', "MODEL", "Hugging Face directory, or one that whit wrote", &a.model, 1},
-	    {"--ref", 's', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref, 0},
-	    {"--text", 's', "FILE", "text to evaluate on", &a.text, 1},
-	    {"--mode", 's', "MODE", "sliding (default), sliding_hf (weighted as in the transformers documentation) or chunked "
-	     "(as llama-perplexity)", &a.mode, 0},
-	    {"--ctx", 'i', "N", "window in tokens (default: the model's context, at most 512)", &a.ctx, 0},
-	    {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
-	    {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
-	    {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
-	    {"--json", 's', "FILE", "write the whole report as JSON", &a.json, 0},
-	    {"--prompts", 's', "FILE", "prompts for last-token cosine and samples, one a line (default: eight of our own)",
-	     &a.prompts, 0},
-	    {"--samples", 'i', "N", "greedy continuations of N tokens per prompt in the JSON (default: none)", &a.samples, 0},
-	    {"--floor-tokens", 'i', "N", "positions to measure the noise floor on, 0 = none (default: 4e9 / parameters)",
-	     &a.floor_tokens, 0},
-	    {"--batch-tokens", 'i', "N", "tokens in flight (default: chosen by the model's width)", &a.batch_tokens, 0},
-	    {NULL, 0, NULL, NULL, NULL, 0},
+	        {"MODEL", 's', "MODEL", "Hugging Face directory, or one that whit wrote", &a.model, 1},
+	        {"--ref", 's', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref,
+	         0},
+	        {"--text", 's', "FILE", "text to evaluate on", &a.text, 1},
+	        {"--mode", 's', "MODE",
+	         "sliding (default), sliding_hf (weighted as in the transformers documentation) or chunked "
+	         "(as llama-perplexity)",
+	         &a.mode, 0},
+	        {"--ctx", 'i', "N", "window in tokens (default: the model's context, at most 512)", &a.ctx, 0},
+	        {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
+	        {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
+	        {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
+	        {"--json", 's', "FILE", "write the whole report as JSON", &a.json, 0},
+	        {"--prompts", 's', "FILE",
+	         "prompts for last-token cosine and samples, one a line (default: eight of our own)", &a.prompts, 0},
+	        {"--samples", 'i', "N", "greedy continuations of N tokens per prompt in the JSON (default: none)",
+	         &a.samples, 0},
+	        {"--floor-tokens", 'i', "N",
+	         "positions to measure the noise floor on, 0 = none (default: 4e9 / parameters)", &a.floor_tokens, 0},
+	        {"--batch-tokens", 'i', "N", "tokens in flight (default: chosen by the model's width)", &a.batch_tokens,
+	         0},
+	        {NULL, 0, NULL, NULL, NULL, 0},
 	};
 	unsigned flags;
 	whit_model m, ref;
 	whit_tok *tok = NULL;
 	whit_map text = {0};
 	prompts p;
-	int mode, rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv, e);
+	int mode, rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv,
+	                            e);
 	if (rc) return rc;
 	if ((rc = check_args(&a, &mode, e))) return rc;
 	if (a.json && (rc = whit_out_try(a.json, e))) return rc;

@@ -31,31 +31,41 @@ static void print_tables(void) {
 static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	*o = (options){.method = "turboquant", .seed = 42, .samples = 32};
 	const whit_opt table[] = {
-	    {"MODEL", 's', NULL, "Hugging Face directory of the model", &o->model, 1},
-	    {"OUT", 's', NULL, "directory to write; must not exist", &o->out, 1},
-	    {"--format", 's', "F", "number format of the linears of blocks (with --recipe: of what it does not match)", &o->format, 0},
-	    {"--method", 's', "M", "how codes are chosen: turboquant or nearest (default turboquant)", &o->method, 0},
-	    {"--recipe", 's', "FILE", "lines 'pattern format [key=value ...]', first match final", &o->recipe, 0},
-	    {"--rotation", 's', "K", "none, hadamard or haar_qr (default: the method's)", &o->rotation, 0},
-	    {"--scale", 's', "RULE", "least_squares, raw, norm_corrected or ip (default least_squares)", &o->scale, 0},
-	    {"--density", 's', "D", "codebooks fitted to gaussian or beta (default gaussian)", &o->density, 0},
-	    {"--seed", 'i', "S", "seed of the rotations, 0 or more (default 42)", &o->seed, 0},
-	    {"--embeddings", 'f', NULL, "quantize embedding and head too", &o->embeddings, 0},
-	    {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
-	    {"--json", 's', "FILE", "write plan and result there too", &o->json, 0},
-	    {"--force", 'f', NULL, "replace an OUT that whit wrote before", &o->force, 0},
-	    {"--eval", 's', "FILE", "afterwards measure the result against MODEL on this text, for eval_summary.json", &o->eval, 0},
-	    {"--ctx", 'i', "N", "window of --eval in tokens (default: the model's context, at most 512)", &o->ctx, 0},
-	    {"--prompts", 's', "FILE", "prompts of sample_generations.json, one a line (default: three of our own)", &o->prompts, 0},
-	    {"--samples", 'i', "N", "tokens to generate for each prompt, 0 = no samples (default 32)", &o->samples, 0},
-	    {NULL, 0, NULL, NULL, NULL, 0},
+	        {"MODEL", 's', NULL, "Hugging Face directory of the model", &o->model, 1},
+	        {"OUT", 's', NULL, "directory to write; must not exist", &o->out, 1},
+	        {"--format", 's', "F",
+	         "number format of the linears of blocks (with --recipe: of what it does not match)", &o->format, 0},
+	        {"--method", 's', "M", "how codes are chosen: turboquant or nearest (default turboquant)", &o->method,
+	         0},
+	        {"--recipe", 's', "FILE", "lines 'pattern format [key=value ...]', first match final", &o->recipe, 0},
+	        {"--rotation", 's', "K", "none, hadamard or haar_qr (default: the method's)", &o->rotation, 0},
+	        {"--scale", 's', "RULE", "least_squares, raw, norm_corrected or ip (default least_squares)", &o->scale,
+	         0},
+	        {"--density", 's', "D", "codebooks fitted to gaussian or beta (default gaussian)", &o->density, 0},
+	        {"--seed", 'i', "S", "seed of the rotations, 0 or more (default 42)", &o->seed, 0},
+	        {"--embeddings", 'f', NULL, "quantize embedding and head too", &o->embeddings, 0},
+	        {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
+	        {"--json", 's', "FILE", "write plan and result there too", &o->json, 0},
+	        {"--force", 'f', NULL, "replace an OUT that whit wrote before", &o->force, 0},
+	        {"--eval", 's', "FILE",
+	         "afterwards measure the result against MODEL on this text, for eval_summary.json", &o->eval, 0},
+	        {"--ctx", 'i', "N", "window of --eval in tokens (default: the model's context, at most 512)", &o->ctx,
+	         0},
+	        {"--prompts", 's', "FILE", "prompts of sample_generations.json, one a line (default: three of our own)",
+	         &o->prompts, 0},
+	        {"--samples", 'i', "N", "tokens to generate for each prompt, 0 = no samples (default 32)", &o->samples,
+	         0},
+	        {NULL, 0, NULL, NULL, NULL, 0},
 	};
-	int rc = whit_options("quantize", "quantize a checkpoint below 16 bits into an output directory", table, argc, argv, e);
+	int rc = whit_options("quantize", "quantize a checkpoint below 16 bits into an output directory", table, argc,
+	                      argv, e);
 	if (rc == 1) print_tables();
 	if (rc) return rc;
 	if (!o->format && !o->recipe)
-		return whit_fail(e, WHIT_EUSAGE, "quantize: --format is missing, need it or --recipe\nsee whit quantize --help");
-	if (o->seed < 0) return whit_fail(e, WHIT_EUSAGE, "quantize: --seed is %lld, need 0 or more", (long long)o->seed);
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "quantize: --format is missing, need it or --recipe\nsee whit quantize --help");
+	if (o->seed < 0)
+		return whit_fail(e, WHIT_EUSAGE, "quantize: --seed is %lld, need 0 or more", (long long)o->seed);
 	if (o->ctx < 0) return whit_fail(e, WHIT_EUSAGE, "quantize: --ctx is %lld, need 2 or more", (long long)o->ctx);
 	if (o->samples < 0 || o->samples > 4096)
 		return whit_fail(e, WHIT_EUSAGE, "quantize: --samples is %lld, need 0 to 4096", (long long)o->samples);
@@ -69,7 +79,8 @@ static int bad_word(whit_err *e, const char *option, const char *is, const char 
 }
 
 static int base_rule(whit_rule *b, const options *o, whit_err *e) {
-	*b = (whit_rule){.rotation = -1, .rule = WHIT_SCALE_LS, .density = WHIT_DENSITY_GAUSSIAN, .seed = (uint64_t)o->seed};
+	*b = (whit_rule){
+	        .rotation = -1, .rule = WHIT_SCALE_LS, .density = WHIT_DENSITY_GAUSSIAN, .seed = (uint64_t)o->seed};
 	if (!(b->method = whit_method_find(o->method, e))) return e->code;
 	if (o->format && whit_spec_parse(o->format, &b->spec, e)) return whit_fail_in(e, "quantize: --format");
 	if (o->rotation) {
@@ -121,7 +132,9 @@ static int check_replace(const char *out, whit_err *e) {
 	if (!d) return whit_fail(e, WHIT_EUSAGE, "%s: cannot open as a directory to replace: %s", out, strerror(errno));
 	for (struct dirent *f; (f = readdir(d));) files += strcmp(f->d_name, ".") && strcmp(f->d_name, "..");
 	closedir(d);
-	return ours || !files ? 0 : whit_fail(e, WHIT_EUSAGE, "%s: is not an output of whit, --force does not replace it", out);
+	return ours || !files
+	               ? 0
+	               : whit_fail(e, WHIT_EUSAGE, "%s: is not an output of whit, --force does not replace it", out);
 }
 
 static int check_out(const options *o, whit_err *e) {
@@ -132,7 +145,8 @@ static int check_out(const options *o, whit_err *e) {
 	if (!at)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: cannot be made: %s: %s", o->out, dir, strerror(errno));
 	else if (in && !strncmp(at, in, n) && (at[n] == '/' || !at[n]))
-		rc = whit_fail(e, WHIT_EUSAGE, "%s: is the input or inside it (%s), need another place", o->out, o->model);
+		rc = whit_fail(e, WHIT_EUSAGE, "%s: is the input or inside it (%s), need another place", o->out,
+		               o->model);
 	else if (exists && !o->force)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: exists; give another name, or --force to replace it", o->out);
 	else if (exists)
@@ -157,9 +171,11 @@ static double disk_avail(const options *o) {
 
 static int check_disk(const options *o, const whit_plan *p, double *avail, whit_err *e) {
 	*avail = disk_avail(o);
-	if (*avail < 0) return whit_fail(e, WHIT_ERESOURCE, "%s: cannot ask for free space: %s", o->out, strerror(errno));
+	if (*avail < 0)
+		return whit_fail(e, WHIT_ERESOURCE, "%s: cannot ask for free space: %s", o->out, strerror(errno));
 	if (*avail >= disk_need(p)) return 0;
-	return whit_fail(e, WHIT_ERESOURCE, "%s: disk: is %.6f GB available, need %.6f GB", o->out, *avail / 1e9, disk_need(p) / 1e9);
+	return whit_fail(e, WHIT_ERESOURCE, "%s: disk: is %.6f GB available, need %.6f GB", o->out, *avail / 1e9,
+	                 disk_need(p) / 1e9);
 }
 
 /* ---- the plan in print ---- */
@@ -191,10 +207,11 @@ static void print_plan(const whit_plan *p, const options *o, double avail) {
 		printf("%-*s  %-16s  %-*s  %-32s  %14lld\n", name, row->w->name, shape, rule,
 		       row->rule ? row->rule->pattern : "-", format, (long long)row->bytes);
 	}
-	printf("\nquantized     %lld of %lld tensors, %.3f M of %.3f M parameters\n", (long long)p->quantized, (long long)p->n,
-	       (double)p->linear_weights / 1e6, (double)p->params / 1e6);
+	printf("\nquantized     %lld of %lld tensors, %.3f M of %.3f M parameters\n", (long long)p->quantized,
+	       (long long)p->n, (double)p->linear_weights / 1e6, (double)p->params / 1e6);
 	printf("bits/weight   %.4f in quantized tensors, %.4f in the whole file\n", p->bpw_linear, p->bpw_file);
-	printf("size          %.3f MB, from %.3f MB (MB = 10^6 bytes)\n", (double)p->file_bytes / 1e6, (double)source / 1e6);
+	printf("size          %.3f MB, from %.3f MB (MB = 10^6 bytes)\n", (double)p->file_bytes / 1e6,
+	       (double)source / 1e6);
 	printf("peak memory   about %.0f MB\n", (double)p->peak_bytes / 1e6);
 	printf("disk          %.1f GB available for %s\n\n", avail / 1e9, o->out);
 }
@@ -205,22 +222,25 @@ static json_t *plan_json(const whit_plan *p) {
 		const whit_plan_row *row = &p->row[i];
 		char format[32] = "keep";
 		if (!row->why_kept) whit_spec_name(&row->spec, format);
-		json_array_append_new(
-		    rows, json_pack("{s:s, s:s?, s:s, s:s?, s:s?, s:s?, s:I, s:I}", "name", row->w->name, "rule",
-		                    row->rule ? row->rule->pattern : NULL, "format", format, "method",
-		                    row->why_kept ? NULL : row->rule->method->name, "rotation",
-		                    row->why_kept ? NULL : whit_rotation_kind_name(row->rot.kind), "kept", row->why_kept, "width",
-		                    (json_int_t)row->width, "bytes", (json_int_t)row->bytes));
+		json_array_append_new(rows,
+		                      json_pack("{s:s, s:s?, s:s, s:s?, s:s?, s:s?, s:I, s:I}", "name", row->w->name,
+		                                "rule", row->rule ? row->rule->pattern : NULL, "format", format,
+		                                "method", row->why_kept ? NULL : row->rule->method->name, "rotation",
+		                                row->why_kept ? NULL : whit_rotation_kind_name(row->rot.kind), "kept",
+		                                row->why_kept, "width", (json_int_t)row->width, "bytes",
+		                                (json_int_t)row->bytes));
 	}
-	return json_pack("{s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I}", "tensors", rows, "quantized", (json_int_t)p->quantized,
-	                 "quantized_weights", (json_int_t)p->linear_weights, "quantized_bytes", (json_int_t)p->linear_bytes,
-	                 "params", (json_int_t)p->params, "bpw_linear", p->bpw_linear, "bpw_file", p->bpw_file, "bytes",
-	                 (json_int_t)p->file_bytes, "peak_bytes", (json_int_t)p->peak_bytes);
+	return json_pack("{s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I}", "tensors", rows, "quantized",
+	                 (json_int_t)p->quantized, "quantized_weights", (json_int_t)p->linear_weights,
+	                 "quantized_bytes", (json_int_t)p->linear_bytes, "params", (json_int_t)p->params, "bpw_linear",
+	                 p->bpw_linear, "bpw_file", p->bpw_file, "bytes", (json_int_t)p->file_bytes, "peak_bytes",
+	                 (json_int_t)p->peak_bytes);
 }
 
 /* ---- what follows the export ---- */
 
-static const char *const own_prompts[] = {"The history of the city begins", "In the second half of the season , the team",
+static const char *const own_prompts[] = {"The history of the city begins",
+                                          "In the second half of the season , the team",
                                           "The species was first described by"};
 
 /* Everything that lives for one run of the command. */
@@ -236,11 +256,12 @@ typedef struct session {
 	char **prompt; /* owned copies */
 	int64_t n_prompt;
 	char *command; /* as typed */
-	json_t *json; /* of --json */
+	json_t *json;  /* of --json */
 } session;
 
 static void add_prompt(session *s, const char *p, size_t n) {
-	s->prompt = whit_realloc(s->prompt, (size_t)s->n_prompt * sizeof *s->prompt, (size_t)(s->n_prompt + 1) * sizeof *s->prompt);
+	s->prompt = whit_realloc(s->prompt, (size_t)s->n_prompt * sizeof *s->prompt,
+	                         (size_t)(s->n_prompt + 1) * sizeof *s->prompt);
 	s->prompt[s->n_prompt++] = whit_format_text("%.*s", (int)n, p);
 }
 
@@ -289,10 +310,12 @@ static int prepare_report(session *s, whit_err *e) {
 	s->eval.ctx = o->ctx ? o->ctx : WHIT_MIN(s->model.context, 512);
 	s->eval.stride = WHIT_MAX(s->eval.ctx / 2, 1);
 	if (s->eval.ctx > s->model.context)
-		return whit_fail(e, WHIT_EUSAGE, "quantize: --ctx is %lld, need at most the model's %lld", (long long)s->eval.ctx,
-		                 (long long)s->model.context);
+		return whit_fail(e, WHIT_EUSAGE, "quantize: --ctx is %lld, need at most the model's %lld",
+		                 (long long)s->eval.ctx, (long long)s->model.context);
 	rc = whit_tok_encode(s->tok, (const char *)s->text.data, s->text.bytes, WHIT_TOK_SPECIAL, &ids, e);
-	if (!rc) rc = whit_windows_make(&w, WHIT_SLIDING, ids.n, s->eval.ctx, s->eval.stride, whit_tok_adds_bos(s->tok), e);
+	if (!rc)
+		rc = whit_windows_make(&w, WHIT_SLIDING, ids.n, s->eval.ctx, s->eval.stride, whit_tok_adds_bos(s->tok),
+		                       e);
 	if (rc) whit_fail_in(e, "%s", o->eval);
 	whit_windows_free(&w);
 	whit_ids_free(&ids);
@@ -319,16 +342,18 @@ static int sample(session *s, whit_model *q, const char *prompt, json_t *all, wh
 	int rc = whit_tok_encode(s->tok, prompt, strlen(prompt), WHIT_TOK_SPECIAL, &ids, e);
 	int64_t n = WHIT_MIN(s->o.samples, s->model.context - ids.n);
 	if (!rc && n < 1)
-		rc = whit_fail(e, WHIT_EINPUT, "prompt \"%.40s\": is %lld tokens, need less than the model's context %lld", prompt,
+		rc = whit_fail(e, WHIT_EINPUT,
+		               "prompt \"%.40s\": is %lld tokens, need less than the model's context %lld", prompt,
 		               (long long)ids.n, (long long)s->model.context);
 	if (!rc) rc = continue_prompt(s, &s->model, &ids, n, &base, e);
 	if (!rc) rc = continue_prompt(s, q, &ids, n, &quantized, e);
 	if (rc)
 		json_decref(base);
 	else
-		json_array_append_new(all, json_pack("{s:o, s:o, s:o, s:I, s:s}", "prompt", whit_report_text(prompt, strlen(prompt)),
-		                                     "base", base, "quantized", quantized, "max_new_tokens", (json_int_t)n,
-		                                     "decoding", "greedy"));
+		json_array_append_new(all,
+		                      json_pack("{s:o, s:o, s:o, s:I, s:s}", "prompt",
+		                                whit_report_text(prompt, strlen(prompt)), "base", base, "quantized",
+		                                quantized, "max_new_tokens", (json_int_t)n, "decoding", "greedy"));
 	whit_ids_free(&ids);
 	return rc;
 }
@@ -346,8 +371,14 @@ static int write_summary(session *s, whit_model *q, const json_t *samples, whit_
 	char print[48];
 	double *cosine = whit_alloc((size_t)(s->n_prompt + 1) * sizeof *cosine);
 	const char *const *prompt = (const char *const *)s->prompt;
-	whit_report r = {.command = s->command, .model = q, .ref = &s->model, .compute = "packed", .text = s->o.eval,
-	                 .samples = samples, .model_fp = print, .ref_fp = s->stats.fingerprint};
+	whit_report r = {.command = s->command,
+	                 .model = q,
+	                 .ref = &s->model,
+	                 .compute = "packed",
+	                 .text = s->o.eval,
+	                 .samples = samples,
+	                 .model_fp = print,
+	                 .ref_fp = s->stats.fingerprint};
 	int rc = whit_ckpt_fingerprint(&q->ckpt, print, e);
 	if (!rc && s->n_prompt) {
 		rc = whit_eval_prompts(q, &s->model, s->tok, prompt, (int)s->n_prompt, cosine, e);
@@ -410,9 +441,9 @@ static int preflight(session *s, whit_err *e) {
 	json_t *plan = plan_json(&s->plan);
 	whit_event("plan", json_incref(plan));
 	char *recipe = whit_recipe_text(&s->recipe);
-	s->json = json_pack("{s:i, s:s, s:o, s:s, s:o, s:n, s:n}", "format_version", 1, "program", "whit " WHIT_VERSION, "model",
-	                    whit_report_text(s->o.model, strlen(s->o.model)), "recipe", recipe, "plan", plan, "result",
-	                    "eval");
+	s->json = json_pack("{s:i, s:s, s:o, s:s, s:o, s:n, s:n}", "format_version", 1, "program", "whit " WHIT_VERSION,
+	                    "model", whit_report_text(s->o.model, strlen(s->o.model)), "recipe", recipe, "plan", plan,
+	                    "result", "eval");
 	whit_free(recipe);
 	return 0;
 }
@@ -427,18 +458,21 @@ static int work(session *s, whit_err *e) {
 	else
 		rc = whit_outdir_commit(&dir, e);
 	if (rc == WHIT_ERESOURCE)
-		whit_fail_in(e, "disk: is %.6f GB available, need %.6f GB", disk_avail(&s->o) / 1e9, disk_need(&s->plan) / 1e9);
+		whit_fail_in(e, "disk: is %.6f GB available, need %.6f GB", disk_avail(&s->o) / 1e9,
+		             disk_need(&s->plan) / 1e9);
 	if (rc) return rc;
 	const whit_quantize_stats *t = &s->stats;
-	json_t *result = json_pack("{s:o, s:f, s:I, s:f, s:I, s:I, s:I}", "out", whit_report_text(s->o.out, strlen(s->o.out)), "rel_mse", t->rel_mse, "weights",
-	                           (json_int_t)t->weights, "seconds", t->seconds, "zero_groups", (json_int_t)t->zero_groups,
-	                           "f32_scale_tensors", (json_int_t)t->f32_scale_tensors, "peak_rss", (json_int_t)whit_peak_rss());
+	json_t *result =
+	        json_pack("{s:o, s:f, s:I, s:f, s:I, s:I, s:I}", "out", whit_report_text(s->o.out, strlen(s->o.out)),
+	                  "rel_mse", t->rel_mse, "weights", (json_int_t)t->weights, "seconds", t->seconds,
+	                  "zero_groups", (json_int_t)t->zero_groups, "f32_scale_tensors",
+	                  (json_int_t)t->f32_scale_tensors, "peak_rss", (json_int_t)whit_peak_rss());
 	whit_event("commit", json_incref(result));
 	json_object_set_new(s->json, "result", result);
-	printf("wrote         %s: relative MSE %.6g, %lld zero groups, %lld tensors with F32 scales\n", s->o.out, t->rel_mse,
-	       (long long)t->zero_groups, (long long)t->f32_scale_tensors);
-	printf("time          %.2f s, %.1f M weights/s, peak memory %.0f MB\n", t->seconds, (double)t->weights / t->seconds / 1e6,
-	       (double)whit_peak_rss() / 1e6);
+	printf("wrote         %s: relative MSE %.6g, %lld zero groups, %lld tensors with F32 scales\n", s->o.out,
+	       t->rel_mse, (long long)t->zero_groups, (long long)t->f32_scale_tensors);
+	printf("time          %.2f s, %.1f M weights/s, peak memory %.0f MB\n", t->seconds,
+	       (double)t->weights / t->seconds / 1e6, (double)whit_peak_rss() / 1e6);
 	fflush(stdout);
 	return 0;
 }

@@ -11,7 +11,8 @@ static const whit_cmd commands[] = {
 
 static void print_usage(FILE *f) {
 	fprintf(f, "whit %s: quantize language models, prove what was lost, run the result\n\n", WHIT_VERSION);
-	for (int i = 0; i < WHIT_COUNT(commands); i++) fprintf(f, "  whit %-10s %s\n", commands[i].name, commands[i].summary);
+	for (int i = 0; i < WHIT_COUNT(commands); i++)
+		fprintf(f, "  whit %-10s %s\n", commands[i].name, commands[i].summary);
 	fprintf(f, "\n`whit help CMD` or `whit CMD --help` prints a command's options.\n"
 	           "exit codes: 0 good, 1 internal, 2 usage or recipe, 3 input, 4 resources, 5 non-finite,\n"
 	           "            6 fingerprint, 7 lost rank, 8 check failed after export, 130/143 interrupted\n");
@@ -27,7 +28,8 @@ static int unknown(const char *word) {
 	const char *name[WHIT_COUNT(commands)];
 	for (int i = 0; i < WHIT_COUNT(commands); i++) name[i] = commands[i].name;
 	const char *near = whit_nearest_name(word, name, (int)WHIT_COUNT(commands));
-	fprintf(stderr, "whit: unknown command %s%s%s\nsee whit --help\n", word, near ? "; did you mean " : "", near ? near : "");
+	fprintf(stderr, "whit: unknown command %s%s%s\nsee whit --help\n", word, near ? "; did you mean " : "",
+	        near ? near : "");
 	return -WHIT_EUSAGE;
 }
 

@@ -101,7 +101,8 @@ VATTR static void N(sincos)(float *cs, float *sn, const double *inv_freq, float 
 		VF z = VMUL(r, r);
 		VF s = VFMA(VFMA(VSET(-1.9515295891e-4f), z, VSET(8.3321608736e-3f)), z, VSET(-1.6666654611e-1f));
 		s = VFMA(VMUL(s, z), r, r);
-		VF c = VFMA(VFMA(VSET(2.443315711809948e-5f), z, VSET(-1.388731625493765e-3f)), z, VSET(4.166664568298827e-2f));
+		VF c = VFMA(VFMA(VSET(2.443315711809948e-5f), z, VSET(-1.388731625493765e-3f)), z,
+		            VSET(4.166664568298827e-2f));
 		c = VADD(VFMA(VMUL(c, z), z, VMUL(VSET(-0.5f), z)), VSET(1.0f));
 		VF half = VFLOOR(VMUL(k, VSET(0.5f))), odd = VFNMA(VSET(2.0f), half, k);
 		VF sneg = VFNMA(VSET(2.0f), VFLOOR(VMUL(half, VSET(0.5f))), half); /* quadrants 2, 3 */
@@ -167,9 +168,9 @@ VATTR static void N(pv)(float *y, const float *p, const float *v, int64_t ld, in
 
 /* VM rows of C by up to VN vectors of columns, all in registers: each step over k loads nv vectors of B and
  * spreads VM values of A over them. Rows beyond m repeat the last one and are not stored. */
-VATTR static inline __attribute__((always_inline)) void
-N(tile)(int64_t m, int nv, int64_t last, int64_t K, const float *A, int64_t ai, int64_t ak, const float *B, int64_t ldb,
-        float *C, int64_t ldc, int accumulate) {
+VATTR static inline __attribute__((always_inline)) void N(tile)(int64_t m, int nv, int64_t last, int64_t K,
+                                                                const float *A, int64_t ai, int64_t ak, const float *B,
+                                                                int64_t ldb, float *C, int64_t ldc, int accumulate) {
 	VF acc[VM][VN];
 	const float *a[VM];
 	WHIT_UNROLL for (int i = 0; i < VM; i++) {
@@ -178,7 +179,8 @@ N(tile)(int64_t m, int nv, int64_t last, int64_t K, const float *A, int64_t ai, 
 	}
 	for (int64_t k = 0; k < K; k++, B += ldb) {
 		VF b[VN];
-		WHIT_UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(B + 8 * ldb + j * VW); /* 10 % at 512 tokens */
+		WHIT_UNROLL for (int j = 0; j < nv; j++)
+		        __builtin_prefetch(B + 8 * ldb + j * VW); /* 10 % at 512 tokens */
 		WHIT_UNROLL for (int j = 0; j < nv; j++) b[j] = j == nv - 1 ? VLDN(B + j * VW, last) : VLD(B + j * VW);
 		WHIT_UNROLL for (int i = 0; i < VM; i++) {
 			VF s = VSET(a[i][k * ak]);

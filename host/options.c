@@ -12,11 +12,11 @@ static const char *cpu, *events;
 static int quiet;
 
 static const whit_opt common[] = {
-    {"--threads", 'i', "N", "threads (default: one per core this process may use)", &threads, 0},
-    {"--cpu", 's', "LEVEL", "use at most plain, avx2 or avx512 (default: what the CPU has)", &cpu, 0},
-    {"--events", 's', "FILE", "append progress as JSON lines to FILE", &events, 0},
-    {"--quiet", 'f', NULL, "no progress on stderr; warnings stay", &quiet, 0},
-    {NULL, 0, NULL, NULL, NULL, 0},
+        {"--threads", 'i', "N", "threads (default: one per core this process may use)", &threads, 0},
+        {"--cpu", 's', "LEVEL", "use at most plain, avx2 or avx512 (default: what the CPU has)", &cpu, 0},
+        {"--events", 's', "FILE", "append progress as JSON lines to FILE", &events, 0},
+        {"--quiet", 'f', NULL, "no progress on stderr; warnings stay", &quiet, 0},
+        {NULL, 0, NULL, NULL, NULL, 0},
 };
 
 static void print_table(const whit_opt *opt) {
@@ -85,9 +85,12 @@ static int parse_bytes(const char *v, int64_t *out) {
 	char *end;
 	errno = 0;
 	double x = strtod(v, &end), scale = 1;
-	if (*end == 'K' || *end == 'k') scale = 1e3, end++;
-	else if (*end == 'M' || *end == 'm') scale = 1e6, end++;
-	else if (*end == 'G' || *end == 'g') scale = 1e9, end++;
+	if (*end == 'K' || *end == 'k')
+		scale = 1e3, end++;
+	else if (*end == 'M' || *end == 'm')
+		scale = 1e6, end++;
+	else if (*end == 'G' || *end == 'g')
+		scale = 1e9, end++;
 	if (end == v || *end || errno || !(x >= 0) || !(x * scale < 9e18)) return -1;
 	*out = (int64_t)(x * scale);
 	return 0;
@@ -136,7 +139,8 @@ static int apply_common(const char *cmd, whit_err *e) {
 	if (cpu) {
 		int level = 0;
 		while (level < 3 && strcmp(cpu, whit_cpu_level_name(level))) level++;
-		if (level == 3) return whit_fail(e, WHIT_EUSAGE, "%s: --cpu is %s, need plain, avx2 or avx512", cmd, cpu);
+		if (level == 3)
+			return whit_fail(e, WHIT_EUSAGE, "%s: --cpu is %s, need plain, avx2 or avx512", cmd, cpu);
 		whit_cpu_cap(level);
 	}
 	return events ? whit_events_open(events, e) : 0;
@@ -152,7 +156,8 @@ int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int 
 		if (word[0] != '-' || !word[1]) { /* positional */
 			while (place->name && place->name[0] == '-') place++;
 			if (!place->name)
-				return whit_fail(e, WHIT_EUSAGE, "%s: one argument too many: %s\nsee whit %s --help", cmd, word, cmd);
+				return whit_fail(e, WHIT_EUSAGE, "%s: one argument too many: %s\nsee whit %s --help",
+				                 cmd, word, cmd);
 			if ((rc = set_value(cmd, place, word, e))) return rc;
 			if (place->kind != 'l') place++;
 			continue;
@@ -167,13 +172,15 @@ int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int 
 			continue;
 		}
 		if (!word[n] && i + 1 == argc)
-			return whit_fail(e, WHIT_EUSAGE, "%s: %s needs a value (%s)\nsee whit %s --help", cmd, o->name, o->arg, cmd);
+			return whit_fail(e, WHIT_EUSAGE, "%s: %s needs a value (%s)\nsee whit %s --help", cmd, o->name,
+			                 o->arg, cmd);
 		if ((rc = set_value(cmd, o, word[n] ? word + n + 1 : argv[++i], e))) return rc;
 	}
 	for (const whit_opt *o = opt; o->name; o++) {
 		int absent = o->kind == 's' ? !*(const char **)o->out : o->kind == 'l' ? !((whit_list *)o->out)->n : 0;
 		if (o->required && absent)
-			return whit_fail(e, WHIT_EUSAGE, "%s: %s is missing (%s)\nsee whit %s --help", cmd, o->name, o->help, cmd);
+			return whit_fail(e, WHIT_EUSAGE, "%s: %s is missing (%s)\nsee whit %s --help", cmd, o->name,
+			                 o->help, cmd);
 	}
 	return apply_common(cmd, e);
 }

@@ -10,7 +10,8 @@ typedef struct whit_list { /* values of a repeatable option or the positional wo
 
 typedef struct whit_opt {
 	const char *name; /* "--ctx"; a name without dashes is a positional argument, in order */
-	char kind;        /* 's' text, 'i' int64_t, 'd' double, 'f' flag (int), 'l' whit_list, 'b' bytes (int64_t, K/M/G suffix) */
+	char kind;        /* 's' text, 'i' int64_t, 'd' double, 'f' flag (int), 'l' whit_list, 'b' bytes (int64_t, K/M/G
+	                     suffix) */
 	const char *arg;  /* what the value is called in help: "N", "FILE" */
 	const char *help; /* with default and unit */
 	void *out;        /* const char **, int64_t *, double *, int *, whit_list *; holds the default */

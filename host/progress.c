@@ -12,7 +12,8 @@ static int silent, bar_shown;
 
 int whit_events_open(const char *path, whit_err *e) {
 	whit_events_close();
-	if (!(log_file = fopen(path, "ae"))) return whit_fail(e, WHIT_EUSAGE, "%s: cannot append: %s", path, strerror(errno));
+	if (!(log_file = fopen(path, "ae")))
+		return whit_fail(e, WHIT_EUSAGE, "%s: cannot append: %s", path, strerror(errno));
 	log_path = path;
 	setvbuf(log_file, NULL, _IOLBF, 0); /* flushed per line: it outlives an out-of-memory kill */
 	log_start = whit_now();
@@ -50,8 +51,10 @@ static void clear_bar(void) {
 
 static void clock_text(double seconds, char out[32]) {
 	long s = seconds > 0 && seconds < 1e8 ? (long)(seconds + 0.5) : 0;
-	if (s >= 3600) snprintf(out, 32, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
-	else snprintf(out, 32, "%ld:%02ld", s / 60, s % 60);
+	if (s >= 3600)
+		snprintf(out, 32, "%ld:%02ld:%02ld", s / 3600, s / 60 % 60, s % 60);
+	else
+		snprintf(out, 32, "%ld:%02ld", s / 60, s % 60);
 }
 
 void whit_progress_begin(whit_progress *p, const char *what, double total) {

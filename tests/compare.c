@@ -49,7 +49,8 @@ int test_check(int cond, const char *file, int line, const char *fmt, ...) {
 }
 
 int test_near(double got, double want, double tol, const char *file, int line, const char *what) {
-	return test_check(fabs(got - want) <= tol, file, line, "%s: is %.12g, need %.12g within %g", what, got, want, tol);
+	return test_check(fabs(got - want) <= tol, file, line, "%s: is %.12g, need %.12g within %g", what, got, want,
+	                  tol);
 }
 
 int test_int(long long got, long long want, const char *file, int line, const char *what) {
@@ -65,8 +66,10 @@ int test_rc(int rc, const whit_err *e, const char *file, int line, const char *w
 }
 
 int test_fails(int rc, int want, const whit_err *e, const char *word, const char *file, int line, const char *what) {
-	if (!test_check(rc == want, file, line, "%s: is %d (%s), need %d", what, rc, rc ? e->text : "no error", want)) return 0;
-	return test_check(strstr(e->text, word) != NULL, file, line, "%s: text \"%s\" lacks \"%s\"", what, e->text, word);
+	if (!test_check(rc == want, file, line, "%s: is %d (%s), need %d", what, rc, rc ? e->text : "no error", want))
+		return 0;
+	return test_check(strstr(e->text, word) != NULL, file, line, "%s: text \"%s\" lacks \"%s\"", what, e->text,
+	                  word);
 }
 
 void test_skip(const char *fmt, ...) {

@@ -9,8 +9,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 	whit_err e;
 	whit_rule base = {.method = whit_methods[0], .rotation = -1, .seed = 42};
 	if (whit_recipe_parse(&r, (const char *)data, n, "fuzz", &base, &e)) return 0;
-	static const char *const names[] = {"model.layers.0.mlp.down_proj.weight", "model.layers.31.self_attn.q_norm.weight",
-	                                    "model.embed_tokens.weight", "", "]", "{,}"};
+	static const char *const names[] = {"model.layers.0.mlp.down_proj.weight",
+	                                    "model.layers.31.self_attn.q_norm.weight",
+	                                    "model.embed_tokens.weight",
+	                                    "",
+	                                    "]",
+	                                    "{,}"};
 	for (int i = 0; i < WHIT_COUNT(names); i++)
 		for (int cls = 0; cls < 3; cls++) whit_recipe_match(&r, names[i], cls, &e);
 	whit_recipe_idle(&r, &e);

@@ -31,10 +31,10 @@ int test_rc(int rc, const whit_err *e, const char *file, int line, const char *w
 int test_fails(int rc, int want, const whit_err *e, const char *word, const char *file, int line, const char *what);
 
 int test_main(void (*const *fn)(void), int n);
-#define TEST_MAIN(...) \
-	int main(void) { \
-		void (*const fn[])(void) = {__VA_ARGS__}; \
-		return test_main(fn, (int)(sizeof fn / sizeof fn[0])); \
+#define TEST_MAIN(...)                                                                                                 \
+	int main(void) {                                                                                               \
+		void (*const fn[])(void) = {__VA_ARGS__};                                                              \
+		return test_main(fn, (int)(sizeof fn / sizeof fn[0]));                                                 \
 	}
 
 /* WHIT_DATA/relative if it exists (whit_free it), else NULL after a counted skip. */

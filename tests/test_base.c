@@ -64,9 +64,14 @@ static void halves(void) {
 
 static void random_numbers(void) {
 	/* torch.manual_seed(s); torch.randn(n): the values of turboquant.md 5a. */
-	static const struct { int n; uint64_t seed; float want[4]; } row[] = {
-	    {16, 0, {-1.1258f, -1.1524f, -.2506f, -.4339f}}, {16, 42, {1.9269f, 1.4873f, .9007f, -2.1055f}},
-	    {6, 0, {1.5410f, -.2934f, -2.1788f, .5684f}},    {6, 42, {.3367f, .1288f, .2345f, .2303f}}};
+	static const struct {
+		int n;
+		uint64_t seed;
+		float want[4];
+	} row[] = {{16, 0, {-1.1258f, -1.1524f, -.2506f, -.4339f}},
+	           {16, 42, {1.9269f, 1.4873f, .9007f, -2.1055f}},
+	           {6, 0, {1.5410f, -.2934f, -2.1788f, .5684f}},
+	           {6, 42, {.3367f, .1288f, .2345f, .2303f}}};
 	for (int i = 0; i < WHIT_COUNT(row); i++) {
 		whit_mt m;
 		float x[16];

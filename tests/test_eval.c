@@ -46,7 +46,8 @@ static double real_at(const json_t *j, const char *key) { return json_number_val
 
 /* A copy of a bf16 model in a scratch directory, the low `drop` bits of every weight cleared. */
 static char *coarse_copy(const char *dir, int drop) {
-	static const char *const files[] = {"config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"};
+	static const char *const files[] = {"config.json", "tokenizer.json", "tokenizer_config.json",
+	                                    "model.safetensors"};
 	char *out = test_scratch("coarse");
 	if (mkdir(out, 0777)) abort();
 	for (int i = 0; i < 4; i++) {
@@ -55,7 +56,8 @@ static char *coarse_copy(const char *dir, int drop) {
 		char *bytes = test_read(from, &n);
 		if (!CHECK_MSG(bytes != NULL, "%s is there", from)) abort();
 		if (i == 3)
-			for (size_t at = 8 + whit_load_u64(bytes); at + 2 <= n; at += 2) bytes[at] &= (char)-(1 << drop);
+			for (size_t at = 8 + whit_load_u64(bytes); at + 2 <= n; at += 2)
+				bytes[at] &= (char)-(1 << drop);
 		test_write(to, bytes, n);
 		free(bytes);
 		whit_free(from);
@@ -78,19 +80,22 @@ static void run_transformers(void) {
 	whit_ids_free(&ids);
 	json_array_foreach(json_object_get(j, "cases"), i, c) {
 		const char *mode = json_string_value(json_object_get(c, "mode"));
-		whit_eval_opts o = {.mode = whit_eval_mode_parse(mode), .ctx = (int64_t)real_at(c, "ctx"),
-		                    .stride = (int64_t)real_at(c, "stride"), .max_tokens = (int64_t)real_at(c, "max_tokens")};
+		whit_eval_opts o = {.mode = whit_eval_mode_parse(mode),
+		                    .ctx = (int64_t)real_at(c, "ctx"),
+		                    .stride = (int64_t)real_at(c, "stride"),
+		                    .max_tokens = (int64_t)real_at(c, "max_tokens")};
 		whit_eval_result r;
 		if (TEST_SANITIZED && i != 0 && i != 4 && i != 6) { /* one case of each mode */
-			test_skip("%s %lld/%lld: too slow under a sanitizer", mode, (long long)o.ctx, (long long)o.stride);
+			test_skip("%s %lld/%lld: too slow under a sanitizer", mode, (long long)o.ctx,
+			          (long long)o.stride);
 			continue;
 		}
 		if (!CHECK_RC(whit_eval_run(&r, &s.m, NULL, s.tok, text, n, &o, &e), e)) continue;
 		CHECK_INT(r.text_tokens, o.max_tokens);
 		CHECK_NEAR(r.s.weight, real_at(c, "n"), 0);
 		double off = r.s.ppl.mean / exp(real_at(c, "nll")) - 1;
-		CHECK_MSG(fabs(off) <= 5e-6, "%s %lld/%lld: perplexity %.6f is off by %.2g of itself", mode, (long long)o.ctx,
-		          (long long)o.stride, r.s.ppl.mean, off);
+		CHECK_MSG(fabs(off) <= 5e-6, "%s %lld/%lld: perplexity %.6f is off by %.2g of itself", mode,
+		          (long long)o.ctx, (long long)o.stride, r.s.ppl.mean, off);
 		CHECK(isnan(r.s.kld.mean) && isnan(r.s.ppl_ref.mean) && isnan(r.floor_kld) && !r.layer_err);
 		whit_eval_free(&r);
 	}
@@ -120,13 +125,19 @@ static void check_pair(const whit_eval_result *r, const json_t *g) {
 
 /* Every key of the brief is there, and null where nothing was measured. */
 static void check_json(const whit_report *rep) {
-	static const char *const keys[] = {
-	    "format_version", "program", "command", "seeds", "model", "reference", "texts", "hardware", "mode", "window",
-	    "stride", "n", "chunks", "tokens", "nll", "ppl", "ppl_se", "ppl_ref", "kld_mean", "kld_se", "kld_p50",
-	    "kld_p90", "kld_p95", "kld_p99", "kld_p999", "kld_max", "kld_rev_mean", "kld_llama_mean", "top1", "top5", "dp_rms",
-	    "cosine", "ppl_ratio", "ppl_diff", "nll_corr", "dp_percentiles", "kld_buckets", "floor", "layers", "bpw_linear",
-	    "bpw_file", "bytes", "seconds", "tokens_per_s", "peak_rss", "prompts", "samples", "baseline", "repetitions",
-	    "flags"};
+	static const char *const keys[] = {"format_version", "program",   "command",      "seeds",
+	                                   "model",          "reference", "texts",        "hardware",
+	                                   "mode",           "window",    "stride",       "n",
+	                                   "chunks",         "tokens",    "nll",          "ppl",
+	                                   "ppl_se",         "ppl_ref",   "kld_mean",     "kld_se",
+	                                   "kld_p50",        "kld_p90",   "kld_p95",      "kld_p99",
+	                                   "kld_p999",       "kld_max",   "kld_rev_mean", "kld_llama_mean",
+	                                   "top1",           "top5",      "dp_rms",       "cosine",
+	                                   "ppl_ratio",      "ppl_diff",  "nll_corr",     "dp_percentiles",
+	                                   "kld_buckets",    "floor",     "layers",       "bpw_linear",
+	                                   "bpw_file",       "bytes",     "seconds",      "tokens_per_s",
+	                                   "peak_rss",       "prompts",   "samples",      "baseline",
+	                                   "repetitions",    "flags"};
 	json_t *j = whit_report_json(rep), *sum = whit_report_summary_json(rep);
 	for (int i = 0; i < WHIT_COUNT(keys); i++) CHECK_MSG(json_object_get(j, keys[i]), "key %s is there", keys[i]);
 	int have = rep->ref != NULL;
@@ -171,7 +182,6 @@ static void run_pair(void) {
 			CHECK(r.layer_cos[l] > .8 && r.layer_cos[l] < 1);
 		}
 		check_json(&(whit_report){.model = &c.m, .ref = &s.m, .text = "ppl_text.txt", .result = &r});
-
 	}
 	whit_eval_free(&r);
 	free(text);
@@ -185,7 +195,10 @@ static void run_pair(void) {
 static void run_threads(void) {
 	subject s, c;
 	size_t n;
-	whit_eval_opts o = {.mode = WHIT_SLIDING, .ctx = 64, .stride = 32, .max_tokens = TEST_SANITIZED ? 140 : 300,
+	whit_eval_opts o = {.mode = WHIT_SLIDING,
+	                    .ctx = 64,
+	                    .stride = 32,
+	                    .max_tokens = TEST_SANITIZED ? 140 : 300,
 	                    .floor_tokens = 12};
 	whit_eval_result r[4];
 	int threads = whit_threads(), rc = 0;
@@ -224,7 +237,8 @@ static void run_itself(void) {
 	char *text = golden("ppl_text.txt", &n);
 	CHECK_RC(whit_eval_run(&r, &t.m, &s.m, s.tok, text, n, &o, &e), e);
 	CHECK_RC(whit_eval_run(&alone, &t.m, NULL, s.tok, text, n, &o, &e), e);
-	CHECK(r.s.kld.mean == 0 && r.s.kld_max == 0 && r.s.kld_rev.mean == 0 && r.s.top1.mean == 1 && r.s.ppl_ratio.mean == 1);
+	CHECK(r.s.kld.mean == 0 && r.s.kld_max == 0 && r.s.kld_rev.mean == 0 && r.s.top1.mean == 1 &&
+	      r.s.ppl_ratio.mean == 1);
 	CHECK(r.s.kld.se == 0 && r.s.top1.se == 0);
 	for (int64_t l = 0; l < r.layers; l++) CHECK(r.layer_err[l] == 0 && fabs(r.layer_cos[l] - 1) < 1e-12);
 	CHECK(!memcmp(&r.s.ppl, &alone.s.ppl, sizeof r.s.ppl));

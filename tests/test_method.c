@@ -4,8 +4,9 @@
 #include "calib/recipe.h"
 #include "formats/codebook.h"
 
-static const char *const formats[] = {"f32",    "f16",    "bf16",   "tq1g64", "tq2g128", "tq3g256", "tq4g256", "tq4row",
-                                      "tq5g64", "tq6row", "tq8g128", "int2g64", "int3g64", "int4g128", "int8"};
+static const char *const formats[] = {"f32",     "f16",     "bf16",    "tq1g64",   "tq2g128",
+                                      "tq3g256", "tq4g256", "tq4row",  "tq5g64",   "tq6row",
+                                      "tq8g128", "int2g64", "int3g64", "int4g128", "int8"};
 
 /* A source matrix in memory, with what encodes it. */
 typedef struct fixture {
@@ -93,15 +94,17 @@ static double mean_error(fixture *f, const whit_method *m, const char *format) {
 	for (int seed = 1; seed <= SEEDS; seed++) {
 		whit_err e;
 		fill_laplace(f, (uint64_t)seed);
-		if (!CHECK_RC(target_open(f, format, m->rotation, (uint64_t)seed, WHIT_DENSITY_GAUSSIAN, WHIT_SCALE_LS, &e), e) ||
+		if (!CHECK_RC(target_open(f, format, m->rotation, (uint64_t)seed, WHIT_DENSITY_GAUSSIAN, WHIT_SCALE_LS,
+		                          &e),
+		              e) ||
 		    !CHECK_RC(m->run(&f->job, &e), e))
 			return NAN;
 		double err = true_error(f);
 		/* Measured where the codes are, it is the error in the source's frame up to float rounding of the
 		 * rotation: 2^-24 log2(256) per weight, which counts against the smallest error here, that of bf16
 		 * and the 8-bit formats (relative 4e-5), as less than 1e-3 of it. f32 has none. */
-		CHECK_MSG(fabs(f->job.err - err) <= 1e-3 * err + 1e-13 * f->job.ref, "%s %s: measured %g, is %g", m->name, format,
-		          f->job.err, err);
+		CHECK_MSG(fabs(f->job.err - err) <= 1e-3 * err + 1e-13 * f->job.ref, "%s %s: measured %g, is %g",
+		          m->name, format, f->job.err, err);
 		CHECK_INT(f->job.bad_scales, 0);
 		sum += err / f->job.ref / SEEDS;
 		target_close(f);
@@ -122,12 +125,13 @@ static void never_worse(void) {
 				fixture f;
 				source_open(&f, 96, cols[k]);
 				double own = mean_error(&f, m, formats[j]);
-				/* Nearest has no way to store 192 columns in groups of 128 or 256: it gets 256 Laplace columns. */
+				/* Nearest has no way to store 192 columns in groups of 128 or 256: it gets 256 Laplace
+				 * columns. */
 				fixture g;
 				source_open(&g, 96, s.group > 0 && cols[k] % s.group ? 256 : cols[k]);
 				double nearest = mean_error(&g, whit_methods[0], formats[j]);
-				CHECK_MSG(own <= nearest * (1 + 1e-9), "%s on %s, %d columns: %g, nearest %g", m->name, formats[j],
-				          (int)cols[k], own, nearest);
+				CHECK_MSG(own <= nearest * (1 + 1e-9), "%s on %s, %d columns: %g, nearest %g", m->name,
+				          formats[j], (int)cols[k], own, nearest);
 				source_close(&g);
 				source_close(&f);
 			}
@@ -161,12 +165,16 @@ static void same_bytes(void) {
 		for (int j = 0; j < WHIT_COUNT(formats); j++) {
 			const whit_method *m = whit_methods[i];
 			if (!fits(m, formats[j])) continue;
-			if (!CHECK_RC(target_open(&f, formats[j], m->rotation, 9, WHIT_DENSITY_GAUSSIAN, WHIT_SCALE_LS, &e), e)) return;
+			if (!CHECK_RC(target_open(&f, formats[j], m->rotation, 9, WHIT_DENSITY_GAUSSIAN, WHIT_SCALE_LS,
+			                          &e),
+			              e))
+				return;
 			whit_hash one = bytes_at(&f, m, 1);
 			double err = f.job.err, ref = f.job.ref;
 			for (int t = 2; t <= 4; t++) {
 				whit_hash more = bytes_at(&f, m, t);
-				CHECK_MSG(more.hi == one.hi && more.lo == one.lo, "%s %s: other bytes at %d threads", m->name, formats[j], t);
+				CHECK_MSG(more.hi == one.hi && more.lo == one.lo, "%s %s: other bytes at %d threads",
+				          m->name, formats[j], t);
 				CHECK(f.job.err == err && f.job.ref == ref);
 			}
 			target_close(&f);
@@ -191,7 +199,10 @@ static void odd_rows(void) {
 		for (int j = 0; j < WHIT_COUNT(formats); j++) {
 			const whit_method *m = whit_methods[i];
 			if (!fits(m, formats[j])) continue;
-			if (!CHECK_RC(target_open(&f, formats[j], m->rotation, 9, WHIT_DENSITY_GAUSSIAN, WHIT_SCALE_LS, &e), e)) return;
+			if (!CHECK_RC(target_open(&f, formats[j], m->rotation, 9, WHIT_DENSITY_GAUSSIAN, WHIT_SCALE_LS,
+			                          &e),
+			              e))
+				return;
 			CHECK_RC(m->run(&f.job, &e), e);
 			int f32_scales = f.job.bad_scales > 0;
 			if (f32_scales && f.dst.spec.bits) { /* row 3's scale is below F16's normal numbers */
@@ -201,20 +212,24 @@ static void odd_rows(void) {
 				CHECK_RC(m->run(&f.job, &e), e);
 			}
 			CHECK_INT(f.job.bad_scales, 0);
-			CHECK_MSG(f32_scales == (f.dst.spec.bits > 0), "%s %s: F32 scales %d", m->name, formats[j], f32_scales);
-			CHECK_MSG(f.job.zero_groups >= 1, "%s %s: %d zero groups", m->name, formats[j], (int)f.job.zero_groups);
+			CHECK_MSG(f32_scales == (f.dst.spec.bits > 0), "%s %s: F32 scales %d", m->name, formats[j],
+			          f32_scales);
+			CHECK_MSG(f.job.zero_groups >= 1, "%s %s: %d zero groups", m->name, formats[j],
+			          (int)f.job.zero_groups);
 			for (int r = 0; r < ROWS; r++) {
 				float out[COLS];
 				whit_mat_decode(&f.dst, r, r + 1, out);
 				CHECK_MSG(whit_first_nonfinite(out, COLS) < 0, "%s %s: row %d", m->name, formats[j], r);
-				/* A least-squares scale never loses to decoding everything to zero; so a zero row stays zero. */
+				/* A least-squares scale never loses to decoding everything to zero; so a zero row stays
+				 * zero. */
 				double ref = 0, err = 0;
 				for (int c = 0; c < COLS; c++) {
 					double w = source(&f)[r * COLS + c];
 					ref += w * w;
 					err += (w - out[c]) * (w - out[c]);
 				}
-				CHECK_MSG(err <= ref * (1 + 1e-5), "%s %s: row %d: %g of %g", m->name, formats[j], r, err, ref);
+				CHECK_MSG(err <= ref * (1 + 1e-5), "%s %s: row %d: %g of %g", m->name, formats[j], r,
+				          err, ref);
 			}
 			target_close(&f);
 		}
@@ -231,7 +246,8 @@ static void nonfinite(void) {
 			fill_laplace(&f, 1);
 			source(&f)[211 * 256 + 17] = source(&f)[212 * 256 + 3] = bad[b];
 			if (!CHECK_RC(target_open(&f, "int8", whit_methods[i]->rotation, 9, 0, 0, &e), e)) return;
-			CHECK_FAILS(whit_methods[i]->run(&f.job, &e), WHIT_ENONFINITE, e, "layers.3.test.weight: row 211, column 17");
+			CHECK_FAILS(whit_methods[i]->run(&f.job, &e), WHIT_ENONFINITE, e,
+			            "layers.3.test.weight: row 211, column 17");
 			target_close(&f);
 		}
 	CHECK_FAILS(whit_weight_finite(&f.w, &e), WHIT_ENONFINITE, e, "row 211, column 17");
@@ -244,8 +260,10 @@ static void nonfinite(void) {
  * either kind. What remains is sampling noise: the relative MSE of one direction spreads by less than 40 %
  * of its mean, so the mean of 8192 by less than 0.5 %. */
 static void distortion(void) {
-	static const double want[4][4] = {{.3605, .3608, .4010, .5671}, {.1152, .1160, .1188, .1305},
-	                                  {.03352, .03398, .03382, .03473}, {.00917, .00933, .00919, .00925}};
+	static const double want[4][4] = {{.3605, .3608, .4010, .5671},
+	                                  {.1152, .1160, .1188, .1305},
+	                                  {.03352, .03398, .03382, .03473},
+	                                  {.00917, .00933, .00919, .00925}};
 	enum { ROWS = 1 << 12, COLS = 256 };
 	fixture f;
 	whit_err e;

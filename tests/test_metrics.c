@@ -61,8 +61,8 @@ static void compare(const float *p, const float *q, int64_t n, int32_t x, const 
 	/* The vector body has the same bits at both levels. */
 	pt[1].chunk = pt[2].chunk = 0;
 	CHECK_MSG(!memcmp(&pt[1], &pt[2], sizeof(whit_point)), "%s: the same bits with and without AVX2", what);
-	CHECK_MSG(pt[0].top1 == pt[2].top1 && pt[0].top5 == pt[2].top5 && pt[0].top1_in5 == pt[2].top1_in5, "%s: agreement",
-	          what);
+	CHECK_MSG(pt[0].top1 == pt[2].top1 && pt[0].top5 == pt[2].top5 && pt[0].top1_in5 == pt[2].top1_in5,
+	          "%s: agreement", what);
 }
 
 static void run_hand(void) {
@@ -70,7 +70,7 @@ static void run_hand(void) {
 	float p[2] = {0, logf(3)}, q[2] = {7, 7};
 	whit_point pt;
 	CHECK_RC(whit_point_measure(&pt, p, q, 2, 0, &e), e);
-	CHECK_NEAR(pt.kld, .25 * log(.5) + .75 * log(1.5), 1e-7); /* 0.130812 */
+	CHECK_NEAR(pt.kld, .25 * log(.5) + .75 * log(1.5), 1e-7);     /* 0.130812 */
 	CHECK_NEAR(pt.kld_rev, .5 * log(2) + .5 * log(2. / 3), 1e-7); /* 0.143841 */
 	CHECK_NEAR(pt.nll_p, log(4), 1e-7);
 	CHECK_NEAR(pt.nll_q, log(2), 1e-15);
@@ -100,11 +100,11 @@ static void run_ties(void) {
 	float p[8] = {1, 5, 5, 5, 5, 5, 5, 0}, q[8] = {5, 5, 5, 1, 5, 5, 5, 9};
 	whit_point pt;
 	CHECK_RC(whit_point_measure(&pt, p, q, 8, 0, &e), e);
-	CHECK_INT(pt.top1, 0);      /* P: 1, Q: 7 */
-	CHECK_INT(pt.top5, 3);      /* P: 1 2 3 4 5, Q: 7 0 1 2 4 */
+	CHECK_INT(pt.top1, 0); /* P: 1, Q: 7 */
+	CHECK_INT(pt.top5, 3); /* P: 1 2 3 4 5, Q: 7 0 1 2 4 */
 	CHECK_INT(pt.top1_in5, 1);
 	CHECK_RC(whit_point_measure(&pt, q, p, 8, 0, &e), e);
-	CHECK_INT(pt.top1_in5, 0);  /* 7 is not among 1 2 3 4 5 */
+	CHECK_INT(pt.top1_in5, 0); /* 7 is not among 1 2 3 4 5 */
 	float low[2] = {3, 3}, same[2] = {4, 4};
 	CHECK_RC(whit_point_measure(&pt, low, same, 2, 1, &e), e);
 	CHECK_INT(pt.top1, 1);
@@ -186,7 +186,8 @@ static void run_identical(void) {
 		fill(x, VOCAB, 5, (uint64_t)i);
 		CHECK_RC(whit_point_measure(&pt[i], x, x, VOCAB, i % VOCAB, &e), e);
 		pt[i].chunk = i / (TOKENS / CHUNKS);
-		CHECK(pt[i].kld == 0 && pt[i].kld_rev == 0 && pt[i].kld_llama == 0 && pt[i].top1 == 1 && pt[i].top5 == 5);
+		CHECK(pt[i].kld == 0 && pt[i].kld_rev == 0 && pt[i].kld_llama == 0 && pt[i].top1 == 1 &&
+		      pt[i].top5 == 5);
 	}
 	whit_summarize(&s, pt, TOKENS, 1, NULL, CHUNKS);
 	CHECK_INT(s.few, 0);
@@ -200,9 +201,19 @@ static void run_identical(void) {
 }
 
 static whit_point made(double nll_p, double nll_q, double kld, double p_max, int chunk) {
-	return (whit_point){.nll_p = nll_p, .nll_q = nll_q, .kld = kld, .kld_rev = 2 * kld, .kld_llama = kld,
-	                    .p_x = exp(-nll_p), .q_x = exp(-nll_q), .p_max = p_max, .cosine = .5, .top1 = chunk % 2,
-	                    .top5 = 4, .top1_in5 = 1, .chunk = chunk};
+	return (whit_point){.nll_p = nll_p,
+	                    .nll_q = nll_q,
+	                    .kld = kld,
+	                    .kld_rev = 2 * kld,
+	                    .kld_llama = kld,
+	                    .p_x = exp(-nll_p),
+	                    .q_x = exp(-nll_q),
+	                    .p_max = p_max,
+	                    .cosine = .5,
+	                    .top1 = chunk % 2,
+	                    .top5 = 4,
+	                    .top1_in5 = 1,
+	                    .chunk = chunk};
 }
 
 static void run_summary(void) {
@@ -214,7 +225,8 @@ static void run_summary(void) {
 	whit_rng_key(&g, 5, 0, 0);
 	for (int c = 0; c < CHUNKS; c++) {
 		double level = 3 + .2 * whit_rng_normal(&g);
-		for (int i = 0; i < EACH; i++) pt[c * EACH + i] = made(level, level + .25, (c * EACH + i) * 1e-3, (i + .5) / EACH, c);
+		for (int i = 0; i < EACH; i++)
+			pt[c * EACH + i] = made(level, level + .25, (c * EACH + i) * 1e-3, (i + .5) / EACH, c);
 		mean += level / CHUNKS;
 		sum2 += level * level / CHUNKS;
 	}
@@ -259,7 +271,8 @@ static void run_summary(void) {
 	/* Perplexity only: everything of Q is unmeasured, not zero. */
 	whit_summarize(&s, pt, TOKENS, 0, NULL, CHUNKS);
 	CHECK_NEAR(s.nll.mean, mean, 1e-12);
-	CHECK(isnan(s.kld.mean) && isnan(s.top1.mean) && isnan(s.ppl_ref.mean) && isnan(s.kld_max) && isnan(s.dp_rms.mean));
+	CHECK(isnan(s.kld.mean) && isnan(s.top1.mean) && isnan(s.ppl_ref.mean) && isnan(s.kld_max) &&
+	      isnan(s.dp_rms.mean));
 	CHECK(isnan(s.kld_se_tokens) && s.ppl_se_tokens > 0);
 }
 

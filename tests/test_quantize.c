@@ -17,18 +17,20 @@
 
 enum { HIDDEN = 128, INNER = 192, LAYERS = 2, VOCAB = 96, KV = 64 };
 
-static const struct { const char *name; int64_t rows, cols; } shapes[] = {
-    {"self_attn.q_proj.weight", HIDDEN, HIDDEN}, {"self_attn.k_proj.weight", KV, HIDDEN},
-    {"self_attn.v_proj.weight", KV, HIDDEN},     {"self_attn.o_proj.weight", HIDDEN, HIDDEN},
-    {"mlp.gate_proj.weight", INNER, HIDDEN},     {"mlp.up_proj.weight", INNER, HIDDEN},
-    {"mlp.down_proj.weight", HIDDEN, INNER},     {"input_layernorm.weight", 0, HIDDEN},
-    {"post_attention_layernorm.weight", 0, HIDDEN}};
+static const struct {
+	const char *name;
+	int64_t rows, cols;
+} shapes[] = {{"self_attn.q_proj.weight", HIDDEN, HIDDEN},   {"self_attn.k_proj.weight", KV, HIDDEN},
+              {"self_attn.v_proj.weight", KV, HIDDEN},       {"self_attn.o_proj.weight", HIDDEN, HIDDEN},
+              {"mlp.gate_proj.weight", INNER, HIDDEN},       {"mlp.up_proj.weight", INNER, HIDDEN},
+              {"mlp.down_proj.weight", HIDDEN, INNER},       {"input_layernorm.weight", 0, HIDDEN},
+              {"post_attention_layernorm.weight", 0, HIDDEN}};
 
 /* What is special about one tensor: name, and what it becomes. */
 typedef struct twist {
 	const char *name;
-	float scale; /* of every weight; 0 = 1 */
-	float value; /* of row 5, column 7, where not 0 */
+	float scale;  /* of every weight; 0 = 1 */
+	float value;  /* of row 5, column 7, where not 0 */
 	int zero_row; /* row 3 is zero */
 } twist;
 
@@ -53,10 +55,11 @@ static void put_tensor(whit_st_out *st, const char *name, int64_t rows, int64_t 
 /* Writes the model; whit_free the path. */
 static char *make_model(const char *name, const twist *t) {
 	static const char config[] =
-	    "{\"model_type\": \"llama\", \"vocab_size\": 96, \"hidden_size\": 128, \"num_hidden_layers\": 2, "
-	    "\"max_position_embeddings\": 64, \"intermediate_size\": 192, \"num_attention_heads\": 4, "
-	    "\"num_key_value_heads\": 2, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": false, \"bos_token_id\": 1, "
-	    "\"eos_token_id\": 2, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\"}";
+	        "{\"model_type\": \"llama\", \"vocab_size\": 96, \"hidden_size\": 128, \"num_hidden_layers\": 2, "
+	        "\"max_position_embeddings\": 64, \"intermediate_size\": 192, \"num_attention_heads\": 4, "
+	        "\"num_key_value_heads\": 2, \"rms_norm_eps\": 1e-5, \"tie_word_embeddings\": false, \"bos_token_id\": "
+	        "1, "
+	        "\"eos_token_id\": 2, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\"}";
 	whit_err e;
 	whit_st_out *st;
 	char *dir = test_scratch(name), *path = whit_format_text("%s/config.json", dir), full[128];
@@ -95,21 +98,25 @@ static whit_rule base_rule(const char *format) {
 }
 
 /* recipe NULL: uniform with format. */
-static int quantize(const char *in, const char *out, const char *format, const char *recipe, whit_quantize_stats *st, whit_err *e) {
+static int quantize(const char *in, const char *out, const char *format, const char *recipe, whit_quantize_stats *st,
+                    whit_err *e) {
 	whit_model m;
 	whit_recipe r;
 	whit_plan p;
 	whit_outdir dir;
 	whit_rule b = base_rule(format);
 	whit_quiet(1);
-	int rc = recipe ? whit_recipe_parse(&r, recipe, strlen(recipe), "r.txt", &b, e) : whit_recipe_uniform(&r, &b, 0, e);
+	int rc = recipe ? whit_recipe_parse(&r, recipe, strlen(recipe), "r.txt", &b, e)
+	                : whit_recipe_uniform(&r, &b, 0, e);
 	if (rc) return rc;
 	if (!(rc = whit_model_open(&m, in, 0, e))) {
 		if (!(rc = whit_plan_make(&p, &m, &r, e))) {
 			if (!(rc = whit_outdir_open(&dir, out, 0, e))) {
 				rc = whit_quantize_run(&p, &m, &r, &dir, st, e);
-				if (rc) whit_outdir_abort(&dir);
-				else rc = whit_outdir_commit(&dir, e);
+				if (rc)
+					whit_outdir_abort(&dir);
+				else
+					rc = whit_outdir_commit(&dir, e);
 			}
 			whit_plan_free(&p);
 		}
@@ -152,14 +159,20 @@ static double true_mse(const whit_weight *w, const whit_weight *src) {
 /* Runs the method again, here, on tensor src as w says it was stored, and compares planes. */
 static void check_planes(const whit_weight *w, const whit_weight *src) {
 	whit_err e;
-	whit_mat m = {.spec = w->mat.spec, .rows = w->mat.rows, .cols = w->mat.cols, .width = w->mat.width,
-	              .scale_f32 = w->mat.scale_f32, .codebook = w->mat.codebook, .rot = w->mat.rot};
+	whit_mat m = {.spec = w->mat.spec,
+	              .rows = w->mat.rows,
+	              .cols = w->mat.cols,
+	              .width = w->mat.width,
+	              .scale_f32 = w->mat.scale_f32,
+	              .codebook = w->mat.codebook,
+	              .rot = w->mat.rot};
 	whit_job j = {.src = src, .dst = &m};
 	CHECK_RC(whit_mat_alloc(&m, &e), e);
 	CHECK_RC(whit_method_rows(&j, &e), e);
 	for (int p = 0; p < WHIT_PLANES && m.plane[p]; p++)
 		for (int64_t r = 0; r < m.rows; r++)
-			if (memcmp(m.plane[p] + (size_t)r * m.row_bytes[p], w->mat.plane[p] + (size_t)r * w->mat.row_bytes[p], m.row_bytes[p])) {
+			if (memcmp(m.plane[p] + (size_t)r * m.row_bytes[p],
+			           w->mat.plane[p] + (size_t)r * w->mat.row_bytes[p], m.row_bytes[p])) {
 				CHECK_MSG(0, "%s: plane %d row %lld differs", w->name, p, (long long)r);
 				break;
 			}
@@ -205,9 +218,12 @@ static json_t *read_json(const char *dir, const char *file) {
 
 /* The `linears` tensors that pattern matches get each format; the rest is kept. */
 static void formats_of(const char *in, const char *pattern, int linears, const char *tag) {
-	static const struct { const char *format, *file; double mse; } row[] = {
-	    {"tq4", "turboquant_weights.safetensors", .0102}, {"tq2", "turboquant_weights.safetensors", .122},
-	    {"int8", "packed_weights.safetensors", 2e-4}};
+	static const struct {
+		const char *format, *file;
+		double mse;
+	} row[] = {{"tq4", "turboquant_weights.safetensors", .0102},
+	           {"tq2", "turboquant_weights.safetensors", .122},
+	           {"int8", "packed_weights.safetensors", 2e-4}};
 	for (int i = 0; i < WHIT_COUNT(row); i++) {
 		whit_err e;
 		whit_quantize_stats st;
@@ -275,7 +291,8 @@ static void mixed(void) {
 		CHECK_TEXT(json_string_value(json_object_get(j, "format")), "whit-packed");
 		CHECK_TEXT(json_string_value(json_object_get(j, "method")), "mixed");
 		const char *text = json_string_value(json_object_get(j, "recipe"));
-		CHECK(text && strstr(text, "*.down_proj.weight tq4g64 method=turboquant rotation=hadamard scale=raw density=gaussian seed=7"));
+		CHECK(text && strstr(text, "*.down_proj.weight tq4g64 method=turboquant rotation=hadamard scale=raw "
+		                           "density=gaussian seed=7"));
 		CHECK(json_string_value(json_object_get(json_object_get(j, "source"), "fingerprint")) != NULL);
 		const char *id = json_string_value(json_object_get(json_object_get(j, "source"), "id"));
 		CHECK(id && !strchr(id, '/') && strstr(id, "quantize-mixed-in"));
@@ -288,14 +305,16 @@ static void mixed(void) {
 			w = whit_ckpt_find(&m.ckpt, "model.layers.1.self_attn.k_proj.weight");
 			CHECK(w && !w->mat.rot && w->mat.spec.bits == 8);
 			w = whit_ckpt_find(&m.ckpt, "model.layers.1.self_attn.q_proj.weight");
-			CHECK(w && w->mat.rot && whit_rotation_get(w->mat.rot)->kind == WHIT_ROT_HAAR_QR && w->mat.spec.group == 0);
+			CHECK(w && w->mat.rot && whit_rotation_get(w->mat.rot)->kind == WHIT_ROT_HAAR_QR &&
+			      w->mat.spec.group == 0);
 			w = whit_ckpt_find(&m.ckpt, "model.layers.0.mlp.down_proj.weight");
 			CHECK(w && w->passthrough);
 			for (int64_t i = 0; i < m.ckpt.n; i++) {
 				w = &m.ckpt.w[i];
 				const whit_weight *s = whit_ckpt_find(&src.ckpt, w->name);
 				double mse = true_mse(w, s);
-				CHECK_MSG(mse <= .05 && fabs(mse - w->rel_mse) <= 1e-4 * mse, "%s: recorded %g, is %g", w->name, w->rel_mse, mse);
+				CHECK_MSG(mse <= .05 && fabs(mse - w->rel_mse) <= 1e-4 * mse, "%s: recorded %g, is %g",
+				          w->name, w->rel_mse, mse);
 			}
 			whit_model_close(&m);
 		}
@@ -325,14 +344,15 @@ static void odd_weights(void) {
 	json_t *j = read_json(out, "quant_manifest.json"), *t;
 	size_t i;
 	int f32 = 0;
-	json_array_foreach(json_object_get(j, "tensors"), i, t) f32 += !strcmp(json_string_value(json_object_get(t, "norm_dtype")), "F32");
+	json_array_foreach(json_object_get(j, "tensors"), i, t) f32 +=
+	        !strcmp(json_string_value(json_object_get(t, "norm_dtype")), "F32");
 	CHECK_INT(f32, 1);
 	json_decref(j);
 	remove_tree(out);
 	/* f16 has no scale that could help. */
 	out = test_scratch("quantize-odd");
-	CHECK_FAILS(quantize(in, out, NULL, "*.up_proj.* f16 method=nearest\n@linear tq4\n@embedding keep\n", &st, &e), WHIT_EINPUT, e,
-	            "model.layers.0.mlp.up_proj.weight");
+	CHECK_FAILS(quantize(in, out, NULL, "*.up_proj.* f16 method=nearest\n@linear tq4\n@embedding keep\n", &st, &e),
+	            WHIT_EINPUT, e, "model.layers.0.mlp.up_proj.weight");
 	CHECK(!whit_file_exists(out));
 	remove_tree(in);
 	remove_tree(out);
@@ -341,12 +361,16 @@ static void odd_weights(void) {
 /* ---- refused ---- */
 
 static void refused(void) {
-	static const struct { const char *recipe; int code; const char *word; } row[] = {
-	    {"*.q_proj.* tq4\n", WHIT_EUSAGE, "no line matches tensor"},
-	    {"@linear tq4\n@embedding keep\n*.experts.* tq2\n", WHIT_EUSAGE, "matches no tensor"},
-	    {"@linear tq4\n@embedding keep\n*norm.weight int8\n", WHIT_EUSAGE, "are not quantized"},
-	    {"* keep\n", WHIT_EUSAGE, "keeps every tensor"},
-	    {"@linear tq4g128 method=nearest\n@embedding keep\n", WHIT_EUSAGE, "model.layers.0.mlp.down_proj.weight"}};
+	static const struct {
+		const char *recipe;
+		int code;
+		const char *word;
+	} row[] = {{"*.q_proj.* tq4\n", WHIT_EUSAGE, "no line matches tensor"},
+	           {"@linear tq4\n@embedding keep\n*.experts.* tq2\n", WHIT_EUSAGE, "matches no tensor"},
+	           {"@linear tq4\n@embedding keep\n*norm.weight int8\n", WHIT_EUSAGE, "are not quantized"},
+	           {"* keep\n", WHIT_EUSAGE, "keeps every tensor"},
+	           {"@linear tq4g128 method=nearest\n@embedding keep\n", WHIT_EUSAGE,
+	            "model.layers.0.mlp.down_proj.weight"}};
 	whit_err e;
 	whit_quantize_stats st;
 	char *in = make_model("quantize-refused", NULL), *out = test_scratch("quantize-refused-out");
@@ -366,16 +390,19 @@ static void refused(void) {
 	/* NaN in a linear, Inf in the embedding, which is only kept: both are named. */
 	out = test_scratch("quantize-refused-out");
 	in = make_model("quantize-nan", &(twist){.name = "model.layers.1.self_attn.o_proj.weight", .value = NAN});
-	CHECK_FAILS(quantize(in, out, "tq4", NULL, &st, &e), WHIT_ENONFINITE, e, "model.layers.1.self_attn.o_proj.weight: row 5, column 7");
+	CHECK_FAILS(quantize(in, out, "tq4", NULL, &st, &e), WHIT_ENONFINITE, e,
+	            "model.layers.1.self_attn.o_proj.weight: row 5, column 7");
 	CHECK(!whit_file_exists(out));
 	remove_tree(in);
 	/* Weights that F32 holds with norms that it does not. */
 	in = make_model("quantize-vast", &(twist){.name = "model.layers.1.self_attn.k_proj.weight", .scale = 2e38f});
-	CHECK_FAILS(quantize(in, out, "tq4", NULL, &st, &e), WHIT_ENONFINITE, e, "model.layers.1.self_attn.k_proj.weight: rows 0 to 63: norm is");
+	CHECK_FAILS(quantize(in, out, "tq4", NULL, &st, &e), WHIT_ENONFINITE, e,
+	            "model.layers.1.self_attn.k_proj.weight: rows 0 to 63: norm is");
 	CHECK(!whit_file_exists(out));
 	remove_tree(in);
 	in = make_model("quantize-inf", &(twist){.name = "model.embed_tokens.weight", .value = -INFINITY});
-	CHECK_FAILS(quantize(in, out, "tq4", NULL, &st, &e), WHIT_ENONFINITE, e, "model.embed_tokens.weight: row 5, column 7");
+	CHECK_FAILS(quantize(in, out, "tq4", NULL, &st, &e), WHIT_ENONFINITE, e,
+	            "model.embed_tokens.weight: row 5, column 7");
 	CHECK(!whit_file_exists(out));
 	char *partial = whit_format_text("%s.partial", out);
 	CHECK(!whit_file_exists(partial));
@@ -454,7 +481,8 @@ static int program(const char *const *word, int64_t file_limit, const char *inte
 #define WHIT(...) program((const char *const[]){__VA_ARGS__, NULL}, 0, NULL)
 
 static void command(void) {
-	char *in = make_model("quantize-cmd", NULL), *out = test_scratch("quantize-cmd-out"), *inside = in_dir(in, "out");
+	char *in = make_model("quantize-cmd", NULL), *out = test_scratch("quantize-cmd-out"),
+	     *inside = in_dir(in, "out");
 	char *json = test_scratch("quantize-cmd.json"), *partial = whit_format_text("%s.partial", out);
 	CHECK_INT(WHIT("quantize", "--help"), 0);
 	CHECK_INT(WHIT("quantize", in, out), 2);
@@ -521,10 +549,12 @@ static void full_disk(void) {
 
 /* Ctrl-C while a model is being quantized: exit 130, nothing under either name. Slowed by a dense rotation. */
 static void interrupted(void) {
-	char *in = test_model("wiki12M-qwen3"), *out = test_scratch("quantize-int"), *partial = whit_format_text("%s.partial", out);
+	char *in = test_model("wiki12M-qwen3"), *out = test_scratch("quantize-int"),
+	     *partial = whit_format_text("%s.partial", out);
 	if (in) {
-		int rc = program((const char *const[]){"quantize", in, out, "--format", "tq8", "--rotation", "haar_qr", "--threads", "1",
-		                                       "--embeddings", NULL}, 0, partial);
+		int rc = program((const char *const[]){"quantize", in, out, "--format", "tq8", "--rotation", "haar_qr",
+		                                       "--threads", "1", "--embeddings", NULL},
+		                 0, partial);
 		CHECK_INT(rc, 130);
 		CHECK(!whit_file_exists(out) && !whit_file_exists(partial));
 	}
@@ -534,20 +564,24 @@ static void interrupted(void) {
 }
 
 static void reports(void) {
-	char *in = test_model("wiki12M-qwen3"), *out = test_scratch("quantize-report"), *text = test_scratch("quantize-text");
+	char *in = test_model("wiki12M-qwen3"), *out = test_scratch("quantize-report"),
+	     *text = test_scratch("quantize-text");
 	if (in) {
-		static const char words[] = "The tower was built in the nineteenth century , and the town around it grew with the river . ";
+		static const char words[] =
+		        "The tower was built in the nineteenth century , and the town around it grew with the river . ";
 		char *long_text = whit_alloc(40 * sizeof words);
 		for (int i = 0; i < 40; i++) memcpy(long_text + i * (int)(sizeof words - 1), words, sizeof words - 1);
 		test_write(text, long_text, 40 * (sizeof words - 1));
-		CHECK_INT(WHIT("quantize", in, out, "--format", "tq4", "--eval", text, "--ctx", "64", "--samples", "8"), 0);
+		CHECK_INT(WHIT("quantize", in, out, "--format", "tq4", "--eval", text, "--ctx", "64", "--samples", "8"),
+		          0);
 		json_t *j = read_json(out, "eval_summary.json"), *k = json_object_get(j, "kld_mean");
 		CHECK(json_is_object(k) && json_number_value(json_object_get(k, "mean")) > 0);
 		json_decref(j);
 		j = read_json(out, "sample_generations.json");
 		CHECK_INT(json_array_size(j), 3);
 		json_t *first = json_array_get(j, 0);
-		CHECK(json_is_string(json_object_get(first, "prompt")) && json_is_string(json_object_get(first, "base")) &&
+		CHECK(json_is_string(json_object_get(first, "prompt")) &&
+		      json_is_string(json_object_get(first, "base")) &&
 		      json_is_string(json_object_get(first, "quantized")));
 		CHECK_INT(json_integer_value(json_object_get(first, "max_new_tokens")), 8);
 		json_decref(j);

@@ -28,19 +28,42 @@ static int matches(const char *pattern, const char *name) {
 }
 
 static void globs(void) {
-	static const struct { const char *pattern, *name; int want; } row[] = {
-	    {"*", "", 1}, {"*", "a.b", 1}, {"a", "a", 1}, {"a", "ab", 0}, {"ab", "a", 0}, {"?b", "ab", 1}, {"?", "", 0},
-	    {"*.q_proj.weight", "model.layers.10.self_attn.q_proj.weight", 1},
-	    {"*.layers.1.*", "model.layers.10.mlp.up_proj.weight", 0},
-	    {"*.layers.1.*", "model.layers.1.mlp.up_proj.weight", 1}, {"*a*a*b", "aaaaaaaaaaaac", 0}, {"*ab*ab", "abxab", 1},
-	    {"[a-c]x", "bx", 1}, {"[a-c]x", "dx", 0}, {"[!a-c]x", "dx", 1}, {"[^a-c]x", "ax", 0}, {"[]a]", "]", 1},
-	    {"[a-]", "-", 1}, {"[!]]", "]", 0}, {"{a,b}c", "bc", 1}, {"{a,b}c", "c", 0}, {"{,b}c", "c", 1},
-	    {"x{a,b{c,d}}*{e,f}", "xbd...f", 1}, {"x{a,b{c,d}}*{e,f}", "xb...f", 0}, {"{[,],x}", ",", 1},
-	    {"{[}],y}", "}", 1}, {"*.{k,v}_proj.*", "m.v_proj.weight", 1}, {"*.{k,v}_proj.*", "m.q_proj.weight", 0},
-	    {"@linear", "anything", 1}, {"@embedding", "anything", 0}};
+	static const struct {
+		const char *pattern, *name;
+		int want;
+	} row[] = {{"*", "", 1},
+	           {"*", "a.b", 1},
+	           {"a", "a", 1},
+	           {"a", "ab", 0},
+	           {"ab", "a", 0},
+	           {"?b", "ab", 1},
+	           {"?", "", 0},
+	           {"*.q_proj.weight", "model.layers.10.self_attn.q_proj.weight", 1},
+	           {"*.layers.1.*", "model.layers.10.mlp.up_proj.weight", 0},
+	           {"*.layers.1.*", "model.layers.1.mlp.up_proj.weight", 1},
+	           {"*a*a*b", "aaaaaaaaaaaac", 0},
+	           {"*ab*ab", "abxab", 1},
+	           {"[a-c]x", "bx", 1},
+	           {"[a-c]x", "dx", 0},
+	           {"[!a-c]x", "dx", 1},
+	           {"[^a-c]x", "ax", 0},
+	           {"[]a]", "]", 1},
+	           {"[a-]", "-", 1},
+	           {"[!]]", "]", 0},
+	           {"{a,b}c", "bc", 1},
+	           {"{a,b}c", "c", 0},
+	           {"{,b}c", "c", 1},
+	           {"x{a,b{c,d}}*{e,f}", "xbd...f", 1},
+	           {"x{a,b{c,d}}*{e,f}", "xb...f", 0},
+	           {"{[,],x}", ",", 1},
+	           {"{[}],y}", "}", 1},
+	           {"*.{k,v}_proj.*", "m.v_proj.weight", 1},
+	           {"*.{k,v}_proj.*", "m.q_proj.weight", 0},
+	           {"@linear", "anything", 1},
+	           {"@embedding", "anything", 0}};
 	for (int i = 0; i < WHIT_COUNT(row); i++)
-		CHECK_MSG(matches(row[i].pattern, row[i].name) == row[i].want, "%s on %s, want %d", row[i].pattern, row[i].name,
-		          row[i].want);
+		CHECK_MSG(matches(row[i].pattern, row[i].name) == row[i].want, "%s on %s, want %d", row[i].pattern,
+		          row[i].name, row[i].want);
 	/* A pattern made to need exponential time elsewhere. */
 	char name[2001], pattern[201];
 	memset(name, 'a', 2000);
@@ -54,12 +77,13 @@ static void globs(void) {
 static void first_wins(void) {
 	whit_err e;
 	whit_recipe r;
-	static const char text[] = "# comment\n"
-	                           "\n"
-	                           "*.layers.0.*  keep            # the first layer\r\n"
-	                           "  *.k_proj.*\tint8 method=nearest seed=7\n"
-	                           "@linear tq4g128 rotation=haar_qr scale=norm_corrected density=beta seed=9223372036854775807\n"
-	                           "@embedding keep";
+	static const char text[] =
+	        "# comment\n"
+	        "\n"
+	        "*.layers.0.*  keep            # the first layer\r\n"
+	        "  *.k_proj.*\tint8 method=nearest seed=7\n"
+	        "@linear tq4g128 rotation=haar_qr scale=norm_corrected density=beta seed=9223372036854775807\n"
+	        "@embedding keep";
 	if (!CHECK_RC(parse(&r, text, &e), e)) return;
 	CHECK_INT(r.n, 4);
 	CHECK(whit_recipe_match(&r, "m.layers.0.k_proj.weight", WHIT_CLASS_LINEAR, &e) == &r.rule[0] && r.rule[0].keep);
@@ -120,24 +144,42 @@ static void uniform(void) {
 }
 
 static void refused(void) {
-	static const struct { const char *text, *word; } row[] = {
-	    {"", "is empty"}, {"# nothing\n\n", "is empty"}, {"a", "r.txt:1"}, {"\n\na b c", "r.txt:3"}, {"a tq4g128 x", "key=value"},
-	    {"a qt4g128", "qt4g128"}, {"a tq4g128 methd=nearest", "did you mean method"},
-	    {"a tq4g128 method=turbquant", "did you mean turboquant"}, {"a tq4g128 rotation=hadamrd", "did you mean hadamard"},
-	    {"a tq4g128 rotation=tq3", "need one of none, hadamard, haar_qr"},
-	    {"a tq4g128 scale=least_square", "did you mean least_squares"}, {"a tq4g128 density=gausian", "did you mean gaussian"},
-	    {"a tq4g128 seed=-1", "seed"}, {"a tq4g128 seed=", "seed"}, {"a tq4g128 seed=9223372036854775808", "seed"},
-	    {"a tq4g128 seed=1x", "seed"}, {"a tq4g128 seed=1 seed=1", "once"}, {"a keep seed=1", "keep"},
-	    {"a int8 scale=raw", "codebook"}, {"a int8 density=beta", "codebook"}, {"a bf16 method=turboquant", "does not fit"},
-	    {"a bf16 method=nearest rotation=hadamard", "plain floats"},
-	    {"[a tq4g128", "']'"}, {"{a tq4g128", "'}'"}, {"a} tq4g128", "'{'"}, {"@linaer tq4g128", "did you mean @linear"},
-	    {"{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b} keep", "too many alternatives"},
-	    {"a tq4g128 seed=1 a=1 a=1 a=1 a=1 a=1 a=1 a=1 a=1", "10 words"}};
+	static const struct {
+		const char *text, *word;
+	} row[] = {{"", "is empty"},
+	           {"# nothing\n\n", "is empty"},
+	           {"a", "r.txt:1"},
+	           {"\n\na b c", "r.txt:3"},
+	           {"a tq4g128 x", "key=value"},
+	           {"a qt4g128", "qt4g128"},
+	           {"a tq4g128 methd=nearest", "did you mean method"},
+	           {"a tq4g128 method=turbquant", "did you mean turboquant"},
+	           {"a tq4g128 rotation=hadamrd", "did you mean hadamard"},
+	           {"a tq4g128 rotation=tq3", "need one of none, hadamard, haar_qr"},
+	           {"a tq4g128 scale=least_square", "did you mean least_squares"},
+	           {"a tq4g128 density=gausian", "did you mean gaussian"},
+	           {"a tq4g128 seed=-1", "seed"},
+	           {"a tq4g128 seed=", "seed"},
+	           {"a tq4g128 seed=9223372036854775808", "seed"},
+	           {"a tq4g128 seed=1x", "seed"},
+	           {"a tq4g128 seed=1 seed=1", "once"},
+	           {"a keep seed=1", "keep"},
+	           {"a int8 scale=raw", "codebook"},
+	           {"a int8 density=beta", "codebook"},
+	           {"a bf16 method=turboquant", "does not fit"},
+	           {"a bf16 method=nearest rotation=hadamard", "plain floats"},
+	           {"[a tq4g128", "']'"},
+	           {"{a tq4g128", "'}'"},
+	           {"a} tq4g128", "'{'"},
+	           {"@linaer tq4g128", "did you mean @linear"},
+	           {"{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b}{a,b} keep", "too many alternatives"},
+	           {"a tq4g128 seed=1 a=1 a=1 a=1 a=1 a=1 a=1 a=1 a=1", "10 words"}};
 	whit_err e;
 	whit_recipe r;
 	for (int i = 0; i < WHIT_COUNT(row); i++) CHECK_FAILS(parse(&r, row[i].text, &e), WHIT_EUSAGE, e, row[i].word);
 	CHECK_FAILS(whit_recipe_parse(&r, "a\0b keep", 8, "r.txt", &(whit_rule){0}, &e), WHIT_EUSAGE, e, "binary");
-	CHECK_FAILS(whit_recipe_parse(&r, "a tq4g128", 9, "r.txt", &(whit_rule){.rotation = -1}, &e), WHIT_EUSAGE, e, "method");
+	CHECK_FAILS(whit_recipe_parse(&r, "a tq4g128", 9, "r.txt", &(whit_rule){.rotation = -1}, &e), WHIT_EUSAGE, e,
+	            "method");
 	char *wide = whit_alloc(5001);
 	memset(wide, 'a', 5000);
 	CHECK_FAILS(parse(&r, wide, &e), WHIT_EUSAGE, e, "4095");

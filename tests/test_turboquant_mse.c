@@ -6,7 +6,7 @@
 
 /* Mean over `rows` vectors of d of |x - x'|^2 / |x|^2. */
 static double distortion(const char *name, int density, int rule, int64_t rows, int64_t d, double scale, int kind) {
-	whit_mat m = { .rows = 1, .cols = d, .width = d };
+	whit_mat m = {.rows = 1, .cols = d, .width = d};
 	whit_rotation *rot = NULL;
 	whit_rotation_spec spec;
 	whit_err e;
@@ -44,22 +44,27 @@ static double distortion(const char *name, int density, int rule, int64_t rows, 
 	return sum / (double)rows;
 }
 
-static const double beta128[9] = { 0, .360889, .116000, .033966, .0093148, 2.45146e-3, 6.2996e-4, 1.5977e-4, 4.0241e-5 };
+static const double beta128[9] = {0, .360889, .116000, .033966, .0093148, 2.45146e-3, 6.2996e-4, 1.5977e-4, 4.0241e-5};
 
 static void directions(void) {
 	for (int bits = 1; bits <= 8; bits++) {
 		char name[32];
 		snprintf(name, sizeof name, "tq%dg128", bits);
 		double got = distortion(name, WHIT_DENSITY_BETA, WHIT_SCALE_RAW, 1 << 15, 128, 1, WHIT_ROT_NONE);
-		CHECK_MSG(fabs(got / beta128[bits] - 1) <= 0.01, "%s: distortion %.6g, want %.6g +- 1 %%", name, got, beta128[bits]);
+		CHECK_MSG(fabs(got / beta128[bits] - 1) <= 0.01, "%s: distortion %.6g, want %.6g +- 1 %%", name, got,
+		          beta128[bits]);
 	}
 }
 
 /* The four scale rules at d = 128 with the default N(0,1) table. The table prints 3 to 4 digits; sampling
  * noise of 2^14 vectors is below 0.1 %. */
 static void rules(void) {
-	static const double want[4][4] = { /* LS, RAW, NORM, IP: the order of the enum */
-		{ .3605, .3608, .4010, .5671 }, { .1152, .1160, .1188, .1305 }, { .03352, .03398, .03382, .03473 }, { .00917, .00933, .00919, .00925 },
+	static const double want[4][4] = {
+	        /* LS, RAW, NORM, IP: the order of the enum */
+	        {.3605, .3608, .4010, .5671},
+	        {.1152, .1160, .1188, .1305},
+	        {.03352, .03398, .03382, .03473},
+	        {.00917, .00933, .00919, .00925},
 	};
 	for (int bits = 1; bits <= 4; bits++) {
 		double got[4];
@@ -67,23 +72,32 @@ static void rules(void) {
 		snprintf(name, sizeof name, "tq%dg128", bits);
 		for (int rule = 0; rule < 4; rule++) {
 			got[rule] = distortion(name, WHIT_DENSITY_GAUSSIAN, rule, 1 << 14, 128, 1, WHIT_ROT_NONE);
-			CHECK_MSG(fabs(got[rule] / want[bits - 1][rule] - 1) <= 0.01, "%s rule %d: distortion %.6g, want %.6g +- 1 %%", name, rule, got[rule],
+			CHECK_MSG(fabs(got[rule] / want[bits - 1][rule] - 1) <= 0.01,
+			          "%s rule %d: distortion %.6g, want %.6g +- 1 %%", name, rule, got[rule],
 			          want[bits - 1][rule]);
 		}
-		for (int rule = 1; rule < 4; rule++) CHECK_MSG(got[WHIT_SCALE_LS] <= got[rule], "%s: least squares is not the best", name);
+		for (int rule = 1; rule < 4; rule++)
+			CHECK_MSG(got[WHIT_SCALE_LS] <= got[rule], "%s: least squares is not the best", name);
 	}
 }
 
 /* Gaussian rows of weights, rotated, every official width: within 1 % of N(0,1)'s column, less what least squares
  * gains (turboquant.md 4: at most 1.5 % at d = 128, less at larger d). */
 static void gaussian_rows(void) {
-	static const struct { const char *name; double want; } cases[] = { { "tq1row", .36338023 }, { "tq2row", .11748185 }, { "tq3row", .034547761 },
-		{ "tq4row", .009501008 }, { "tq8row", 4.1185083e-5 } };
+	static const struct {
+		const char *name;
+		double want;
+	} cases[] = {{"tq1row", .36338023},
+	             {"tq2row", .11748185},
+	             {"tq3row", .034547761},
+	             {"tq4row", .009501008},
+	             {"tq8row", 4.1185083e-5}};
 	for (int i = 0; i < WHIT_COUNT(cases); i++)
 		for (int kind = WHIT_ROT_NONE; kind <= WHIT_ROT_HADAMARD; kind++) {
-			double got = distortion(cases[i].name, WHIT_DENSITY_GAUSSIAN, WHIT_SCALE_RAW, 256, 3584, 0.02, kind);
-			CHECK_MSG(fabs(got / cases[i].want - 1) <= 0.01, "%s %s: distortion %.6g, want %.6g", cases[i].name, whit_rotation_kind_name(kind), got,
-			          cases[i].want);
+			double got =
+			        distortion(cases[i].name, WHIT_DENSITY_GAUSSIAN, WHIT_SCALE_RAW, 256, 3584, 0.02, kind);
+			CHECK_MSG(fabs(got / cases[i].want - 1) <= 0.01, "%s %s: distortion %.6g, want %.6g",
+			          cases[i].name, whit_rotation_kind_name(kind), got, cases[i].want);
 		}
 }
 
@@ -93,7 +107,8 @@ static double uniform_optimum(int bits) {
 	for (double step = 0.1; step < 1.6; step += 0.005) {
 		double err = 0, mass = 0;
 		for (double z = -6; z < 6; z += 0.004) {
-			double q = fmin(fmax(rint(z / step), -(1 << (bits - 1))), (1 << (bits - 1)) - 1), p = exp(-z * z / 2);
+			double q = fmin(fmax(rint(z / step), -(1 << (bits - 1))), (1 << (bits - 1)) - 1),
+			       p = exp(-z * z / 2);
 			err += p * (z - step * q) * (z - step * q);
 			mass += p;
 		}
@@ -105,10 +120,12 @@ static double uniform_optimum(int bits) {
 /* A group of 256 that picks its own step from its own tails beats the one step that is best for all: at 4 bits, where
  * clipping matters most, by an eighth (measured); more would be a mistake in the measurement. */
 static void uniform(void) {
-	static const char *const names[] = { "int2g256", "int3g256", "int4g256" };
+	static const char *const names[] = {"int2g256", "int3g256", "int4g256"};
 	for (int i = 0; i < WHIT_COUNT(names); i++) {
-		double got = distortion(names[i], 0, WHIT_SCALE_LS, 1 << 12, 256, 0.02, WHIT_ROT_NONE), best = uniform_optimum(i + 2);
-		CHECK_MSG(got <= 1.01 * best && got >= 0.85 * best, "%s: distortion %.6g, optimum of one step %.6g", names[i], got, best);
+		double got = distortion(names[i], 0, WHIT_SCALE_LS, 1 << 12, 256, 0.02, WHIT_ROT_NONE),
+		       best = uniform_optimum(i + 2);
+		CHECK_MSG(got <= 1.01 * best && got >= 0.85 * best, "%s: distortion %.6g, optimum of one step %.6g",
+		          names[i], got, best);
 	}
 	/* Unclipped 8 bits: step = peak / 127.5, peak of 256 normals about 2.9: (2.9 / 127.5)^2 / 12. */
 	double got = distortion("int8g256", 0, WHIT_SCALE_LS, 1 << 12, 256, 0.02, WHIT_ROT_NONE);

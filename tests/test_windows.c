@@ -10,8 +10,8 @@ static void expect(const whit_windows *ws, int64_t i, int64_t begin, int64_t end
 	const whit_window *w = &ws->w[i];
 	CHECK_MSG(w->begin == begin && w->end == end && w->first == first && w->last == last && w->weight == weight,
 	          "window %lld is [%lld, %lld) scoring [%lld, %lld) weight %g, need [%lld, %lld) [%lld, %lld) %g",
-	          (long long)i, (long long)w->begin, (long long)w->end, (long long)w->first, (long long)w->last, w->weight,
-	          (long long)begin, (long long)end, (long long)first, (long long)last, weight);
+	          (long long)i, (long long)w->begin, (long long)w->end, (long long)w->first, (long long)w->last,
+	          w->weight, (long long)begin, (long long)end, (long long)first, (long long)last, weight);
 }
 
 static void run_sliding(void) {
@@ -84,14 +84,16 @@ static void run_properties(void) {
 					int64_t windows = 0, end = 0;
 					double weight = 0;
 					whit_windows ws;
-					for (int64_t b = 0; end < N; b += S, windows++) end = WHIT_MIN(b + L, N); /* as the script counts */
+					for (int64_t b = 0; end < N; b += S, windows++)
+						end = WHIT_MIN(b + L, N); /* as the script counts */
 					if (whit_windows_make(&ws, mode, N, L, S, 0, &e)) {
 						CHECK_MSG(0, "%s", e.text);
 						continue;
 					}
 					for (int64_t i = 0; i < ws.n; i++) {
 						const whit_window *w = &ws.w[i];
-						bad |= w->begin % S || w->end - w->begin > L || w->end > N || w->first < w->begin || w->last >= w->end;
+						bad |= w->begin % S || w->end - w->begin > L || w->end > N ||
+						       w->first < w->begin || w->last >= w->end;
 						for (int64_t t = w->first; t < w->last; t++) count[t + 1]++;
 						weight += w->weight;
 					}
@@ -101,8 +103,10 @@ static void run_properties(void) {
 						scored += count[t];
 					}
 					bad |= count[0] || scored != ws.scored;
-					bad |= weight != (mode == WHIT_SLIDING_HF ? (double)(N - windows) : (double)scored);
-					CHECK_MSG(!bad, "mode %d, N %lld, L %lld, S %lld", mode, (long long)N, (long long)L, (long long)S);
+					bad |= weight !=
+					       (mode == WHIT_SLIDING_HF ? (double)(N - windows) : (double)scored);
+					CHECK_MSG(!bad, "mode %d, N %lld, L %lld, S %lld", mode, (long long)N,
+					          (long long)L, (long long)S);
 					whit_windows_free(&ws);
 				}
 			}
@@ -110,7 +114,8 @@ static void run_properties(void) {
 
 static void run_errors(void) {
 	whit_windows ws;
-	CHECK_FAILS(whit_windows_make(&ws, WHIT_SLIDING, 1, 4, 2, 0, &e), WHIT_EINPUT, e, "text is 1 tokens, need at least 2");
+	CHECK_FAILS(whit_windows_make(&ws, WHIT_SLIDING, 1, 4, 2, 0, &e), WHIT_EINPUT, e,
+	            "text is 1 tokens, need at least 2");
 	CHECK_FAILS(whit_windows_make(&ws, WHIT_SLIDING, 0, 4, 2, 0, &e), WHIT_EINPUT, e, "text is 0");
 	CHECK_FAILS(whit_windows_make(&ws, WHIT_SLIDING, 10, 4, 0, 0, &e), WHIT_EUSAGE, e, "stride is 0");
 	CHECK_FAILS(whit_windows_make(&ws, WHIT_SLIDING, 10, 4, 5, 0, &e), WHIT_EUSAGE, e, "stride is 5");
