@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # The ladder: one model, one text, many formats; sizes, perplexity and KL divergence in one table.
-# usage, from the repository root: bench/ladder.sh WHIT MODEL TEXT OUT.md [eval options, e.g. --mode chunked --ctx 512 --max-tokens 32768]
-# Each line of the list below is: label, then options of `whit quantize`.
+# usage, from the repository root: bench/ladder.sh WHIT MODEL TEXT LIST OUT.md [eval options, e.g. --mode chunked --ctx 512]
+# Each line of LIST (bench/ladder.list) is a label, then options of `whit quantize`.
 set -euo pipefail
-whit=$1 model=$2 text=$3 out=$4
-shift 4
+whit=$1 model=$2 text=$3 list=$4 out=$5
+shift 5
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 field() { sed -n "s/^ *\"$2\": *\([^,]*\),*$/\1/p" "$1" | head -1; }
@@ -29,28 +29,6 @@ while read -r label options; do
 		"$(field "$work/e.json" top1)" "$(field "$work/q.json" rel_mse)" | tee -a "$out.partial"
 	rm -rf "$work/q"
 	ppl_ref=$(field "$work/e.json" ppl_ref)
-done <<'LIST'
-tq8 --method turboquant --format tq8
-tq4 --method turboquant --format tq4
-tq4g64 --method turboquant --format tq4g64
-tq4row --method turboquant --format tq4row
-tq3 --method turboquant --format tq3
-tq2 --method turboquant --format tq2
-tq1 --method turboquant --format tq1
-tq4-haar --method turboquant --format tq4 --rotation haar_qr
-tq4-raw --method turboquant --format tq4 --scale raw
-tq2-raw --method turboquant --format tq2 --scale raw
-tq4-beta --method turboquant --format tq4 --density beta
-tq4-unrotated --method nearest --format tq4
-int8 --method nearest --format int8
-int4g128 --method nearest --format int4g128
-int4g128-rotated --method turboquant --format int4g128
-int4g32 --method nearest --format int4g32
-recipe-4 --recipe calib/recipes/turboquant-4.recipe
-recipe-3 --recipe calib/recipes/turboquant-3.recipe
-tq4-all --method turboquant --format tq4 --embeddings
-tq3-all --method turboquant --format tq3 --embeddings
-tq2-all --method turboquant --format tq2 --embeddings
-LIST
+done <"$list"
 { echo; printf 'Reference: 16 bits per weight, perplexity %.4f.\n' "$ppl_ref"; } >>"$out.partial"
 mv "$out.partial" "$out"

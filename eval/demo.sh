@@ -13,14 +13,20 @@ rm -rf "$work"
 mkdir -p "$work"
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-run() { printf '$ whit'; printf ' %s' "${@/#$root\//}"; printf '\n'; "$whit" "$@"; }
+exec 3>&1 # commands are shown past any filter of their output
+run() {
+	local word line="$ whit"
+	for word in "${@/#$root\//}"; do case $word in *' '*) line+=" \"$word\"" ;; *) line+=" $word" ;; esac; done
+	echo "$line" >&3
+	"$whit" "$@"
+}
 field() { sed -n "s/^ *\"$2\": *\([^,]*\),*$/\1/p" "$1" | head -1; }
 
 say "A real model: Qwen3 architecture, 11.9M parameters, bf16, trained for this project"
 run inspect "$model" | tail -n 14
 
 say "Quantize it to 4 bits: Hadamard rotation, Lloyd-Max codes, least-squares scales"
-run quantize "$model" "$work/tq4" --method turboquant --format tq4g128 --quiet
+run quantize "$model" "$work/tq4" --method turboquant --format tq4 --quiet | tail -n 9
 
 say "What was lost, on a text it has never seen"
 run eval "$work/tq4" --ref "$model" --text "$text" --ctx 128 --stride 64 --quiet --json "$work/tq4.json"
