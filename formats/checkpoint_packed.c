@@ -249,6 +249,7 @@ static int bind_planes(reader *r, const char *at, const char *prefix, whit_weigh
 		w->bytes += (int64_t)t->bytes;
 		w->file = t->file;
 	}
+	whit_weight_drop(w); /* the check mapped scales and, around them, codes: opening must not grow with the model */
 	return 0;
 }
 

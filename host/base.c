@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include "host/base.h"
 #include <errno.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -48,7 +49,17 @@ static void out_of_memory(size_t bytes) {
 	exit(-WHIT_ERESOURCE);
 }
 
+/* Large blocks go straight back to the system when freed. Otherwise glibc up to 2.37 cannot reuse the hole that an
+ * aligned block leaves (it asks for alignment bytes more than it has), and a loop over tensors grows for ever. */
+static void tune_malloc(void) {
+#if defined(__GLIBC__)
+	mallopt(M_MMAP_THRESHOLD, 128 << 10);
+#endif
+}
+
 static void *aligned(size_t bytes) {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	pthread_once(&once, tune_malloc);
 	if (bytes > SIZE_MAX / 2) out_of_memory(bytes);
 	void *p = aligned_alloc(64, WHIT_MAX((bytes + 63) / 64 * 64, 64));
 	if (!p) out_of_memory(bytes);
