@@ -134,6 +134,20 @@ expect 2 "in the way" "$whit" quantize "$model" "$scratch/way" --format tq4 --qu
 absent "$scratch/way"
 if [ -e "$scratch/way.partial/thesis.txt" ]; then ok=$((ok + 1)); else echo "FAILED: a foreign file was removed"; failed=$((failed + 1)); fi
 expect 2 "OUT is empty" "$whit" quantize "$model" "" --format tq4
+# memory does not grow with the number of layers (sanitizers keep freed memory, so not there)
+if ldd "$whit" | grep -qE 'lib(a|t)san'; then
+	echo "SKIP: memory is not measured under a sanitizer"; skipped=$((skipped + 1))
+else
+	peak() { # MB that quantizing a random model of $1 parameters takes
+		"$(dirname "$whit")/whit_random_model" "$scratch/random" --params "$1" --vocab 1000 --quiet >/dev/null
+		"$whit" quantize "$scratch/random" "$scratch/rq" --method turboquant --format tq4 --samples 0 --quiet |
+			sed -n 's/.*peak memory \([0-9]*\) MB$/\1/p'
+		rm -rf "$scratch/random" "$scratch/rq"
+	}
+	small=$(peak 48000000) large=$(peak 192000000)
+	if [ -n "$small" ] && [ "$large" -le $((small + small / 20 + 4)) ]; then ok=$((ok + 1)); else
+		echo "FAILED: 3 layers take $small MB, 12 take $large MB"; failed=$((failed + 1)); fi
+fi
 # events are JSON lines, the first says the schema
 "$whit" quantize "$model" "$scratch/ev" --method nearest --format int8 --quiet --events "$scratch/events" 2>/dev/null >/dev/null
 if head -1 "$scratch/events" | grep -q '"schema"' && grep -q '"end"' "$scratch/events"; then ok=$((ok + 1)); else
