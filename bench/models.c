@@ -96,15 +96,7 @@ int bench_model(bench_run *b, const char *path, unsigned open_flags, int64_t pro
 	double decode = (whit_now() - begin) / (double)n;
 	if (p.rc) rc = p.rc, *e = p.e;
 	if (!rc) {
-		for (int64_t i = 1; i < n; i++) /* insertion sort: n is a few dozen */
-			for (int64_t j = i; j > 0 && took[j] < took[j - 1]; j--) {
-				double t = took[j];
-				took[j] = took[j - 1];
-				took[j - 1] = t;
-			}
-		row = (bench_row){.t = {took[n / 2], took[n / 10], took[n - 1 - n / 10], (int)n},
-		                  .bytes = bytes,
-		                  .flops = 2 * weights};
+		row = (bench_row){.t = bench_spread(took, (int)n), .bytes = bytes, .flops = 2 * weights};
 		snprintf(row.name, sizeof row.name, "model %.40s decode", name);
 		bench_add(b, &row);
 		printf("  %s: prefill %.1f tokens/s, decode %.1f tokens/s (p50 %.2f ms, p90 %.2f ms), first token "

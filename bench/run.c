@@ -12,6 +12,11 @@ static int by_value(const void *a, const void *b) {
 	return (x > y) - (x < y);
 }
 
+bench_time bench_spread(double *took, int n) {
+	qsort(took, (size_t)n, sizeof *took, by_value);
+	return (bench_time){took[n / 2], took[n / 10], took[n - 1 - n / 10], n};
+}
+
 bench_time bench_measure(void (*fn)(void *ctx, int64_t k), void *ctx, double seconds) {
 	enum { MOST = 4096 };
 	static double took[MOST];
@@ -27,8 +32,7 @@ bench_time bench_measure(void (*fn)(void *ctx, int64_t k), void *ctx, double sec
 		int enough = took[0] > 1 ? 5 : 30;
 		if (n >= enough && spent >= seconds) break;
 	}
-	qsort(took, (size_t)n, sizeof *took, by_value);
-	return (bench_time){took[n / 2], took[n / 10], took[n - 1 - n / 10], n};
+	return bench_spread(took, n);
 }
 
 /* ---- roofs: every thread streams its own slice of arrays twice the last-level cache, at least 256 MB ---- */
@@ -67,8 +71,6 @@ static double roof(size_t llc, double seconds, int copy) {
 	whit_free(s.to);
 	return (copy ? 2 : 1) * (double)bytes / t.median;
 }
-
-double bench_copy_roof(size_t llc, double seconds) { return roof(llc, seconds, 1); }
 
 static size_t last_level_cache(void) {
 	size_t most = 0;

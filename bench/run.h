@@ -12,6 +12,8 @@ typedef struct bench_time { /* seconds per call */
 	int samples;
 } bench_time;
 
+/* Sorts the n > 0 durations in place and reads median, p10 and p90 off them. */
+bench_time bench_spread(double *took, int n);
 /* Times fn(ctx, k), k counting calls from 0, for about `seconds` and at least 30 calls (5 where one call
  * lasts more than a second). */
 bench_time bench_measure(void (*fn)(void *ctx, int64_t k), void *ctx, double seconds);
@@ -39,7 +41,6 @@ void bench_begin(bench_run *b, double seconds);
 bench_row *bench_add(bench_run *b, const bench_row *row);
 /* Prints the closing lines and, unless path is NULL, writes the JSON (device, versions, roofs, rows). */
 int bench_end(bench_run *b, const char *path, whit_err *e);
-double bench_copy_roof(size_t llc, double seconds); /* bytes/s read + written, all threads */
 
 /* The case families; each adds its rows. filter: words a row's name must contain, or none. */
 typedef struct bench_filter {
