@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include "formats/checkpoint_own.h"
 
-static const char *const kind_names[] = {"huggingface", "whit", "tq3"};
+static const char *const kind_names[] = {"huggingface", "whit", "tq3", "gguf"};
 
 const char *whit_ckpt_kind_name(whit_ckpt_kind k) { return kind_names[k]; }
 

@@ -1,5 +1,5 @@
 /* checkpoint: the one way to get at a model's weights, whatever stores them: a Hugging Face directory, one
- * that whit wrote, a third-party TQ3 directory. Every tensor, packed or plain, is a whit_mat. */
+ * that whit wrote, a third-party TQ3 directory, a GGUF file. Every tensor, packed or plain, is a whit_mat. */
 #ifndef WHIT_CHECKPOINT_H
 #define WHIT_CHECKPOINT_H
 #include <jansson.h>
@@ -14,22 +14,26 @@ typedef struct whit_weight {
 	whit_mat mat; /* rows = shape[0], cols = product of the rest; a vector is one row (1, n). A type that is no
 	                 number format (I64) has spec.fmt NULL and its bytes in plane 0 */
 	const char *file;
-	int64_t bytes;   /* stored, all planes */
-	int passthrough; /* stored as it was */
-	double rel_mse;  /* of a packed tensor as its manifest says, else 0 */
+	const char *type; /* as its container calls it: "BF16", "tq4g128", "Q4_K", "IQ2_XXS" */
+	int64_t bytes;    /* stored, all planes */
+	int passthrough;  /* stored as it was */
+	double rel_mse;   /* of a packed tensor as its manifest says, else 0 */
 	int64_t zero_groups;
 	const char *alias; /* non-NULL: no bytes of its own, the same tensor as this name (tied) */
 } whit_weight;
 
-typedef enum whit_ckpt_kind { WHIT_CKPT_HF, WHIT_CKPT_WHIT, WHIT_CKPT_TQ3 } whit_ckpt_kind;
+/* GGUF: names, shapes, row order and config are turned into Hugging Face's; quantized tensors have dtype F32 and a
+ * block format, those of types that are only inspected have spec.fmt NULL. */
+typedef enum whit_ckpt_kind { WHIT_CKPT_HF, WHIT_CKPT_WHIT, WHIT_CKPT_TQ3, WHIT_CKPT_GGUF } whit_ckpt_kind;
 
 typedef struct whit_ckpt {
-	char *path; /* the directory */
+	char *path; /* the directory, or the GGUF file (the first of a split) */
 	whit_ckpt_kind kind;
-	json_t *config; /* config.json */
+	json_t *config; /* config.json, or what it would be */
 	char *config_path;
-	json_t *manifest; /* quant_manifest.json of a directory that whit wrote, else NULL */
-	whit_weight *w;   /* n weights sorted by name; only types that are number formats get a mat */
+	json_t *manifest;             /* quant_manifest.json of a directory that whit wrote, else NULL */
+	const struct whit_gguf *gguf; /* metadata of a GGUF, else NULL */
+	whit_weight *w;               /* n weights sorted by name; only types that are number formats get a mat */
 	int64_t n;
 	int64_t file_bytes;            /* of all files needed to load the weights: also index, manifest, sidecar */
 	struct whit_ckpt_private *own; /* maps, codebooks, rotations */

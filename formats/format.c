@@ -49,6 +49,13 @@ int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int sca
 enum { DECODE_ROWS = 16 };
 
 void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out) {
+	if (m->paired) { /* never with a rotation: only GGUF has both orders */
+		for (int64_t r = r0; r < r1; r++) {
+			int64_t at = whit_mat_row(m, r);
+			m->spec.fmt->decode(m, at, at + 1, out + (r - r0) * m->cols);
+		}
+		return;
+	}
 	if (!m->rot) {
 		m->spec.fmt->decode(m, r0, r1, out);
 		return;

@@ -39,7 +39,16 @@ typedef struct whit_mat {
 	int scale_f32;            /* scales are F32 instead of F16 (turboquant.md 6) */
 	const float *codebook;    /* 1 << bits ascending values, NULL where the format has none; borrowed */
 	const whit_rotation *rot; /* stored rows are rotated rows; NULL = as they are; borrowed */
+	/* GGUF's row order of a llama's q and k (ggml.md 5): of each `paired` rows, stored row 2p + t is logical row
+	 * t * paired / 2 + p. 0 = rows are stored in order. Formats see stored rows; whit_mat_decode and the ops give
+	 * logical ones. */
+	int64_t paired;
 } whit_mat;
+/* Where logical row r is stored. */
+static inline int64_t whit_mat_row(const whit_mat *m, int64_t r) {
+	int64_t h = m->paired, i = h ? r % h : 0;
+	return h ? r - i + 2 * (i % (h / 2)) + i / (h / 2) : r;
+}
 
 /* How a codebook format's encoder chooses the stored scale (turboquant.md 4). */
 enum { WHIT_SCALE_LS, WHIT_SCALE_RAW, WHIT_SCALE_NORM, WHIT_SCALE_IP };
@@ -66,6 +75,7 @@ struct whit_format {
 	 * bytes; T <= WHIT_GEMV_MAX. x is in the frame of the stored rows. NULL = none: decode instead. */
 	void (*gemv)(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy);
 	int needs_codebook;
+	const struct whit_block *block; /* rows are whole blocks of ggml's (blocks.h); NULL = they are not */
 };
 enum { WHIT_GEMV_MAX = 8 };
 

@@ -103,7 +103,18 @@ static void gemm_item(void *ctx, int64_t item, int worker) {
 			j->y[t * w->rows + r0 + i] = c[i * TOKENS + t - t0] + (j->bias ? j->bias[r0 + i] : 0);
 }
 
-void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias,
+/* A matrix whose rows are stored in pairs was multiplied in stored order: puts each token's outputs into logical
+ * order. bias: none was added yet. */
+static void unpair(float *y, int64_t T, const whit_mat *w, const float *bias, whit_arena *scratch) {
+	float *row = whit_take(scratch, w->rows);
+	for (int64_t t = 0; t < T; t++, y += w->rows) {
+		memcpy(row, y, (size_t)w->rows * sizeof *row);
+		for (int64_t r = 0; r < w->rows; r++) y[r] = row[whit_mat_row(w, r)] + (bias ? bias[r] : 0);
+	}
+}
+
+/* In the order of stored rows. */
+static void linear_stored(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias,
                           whit_arena *scratch) {
 	linear_job j = {.y = y, .x = x, .T = T, .w = w, .bias = bias, .v = whit_vec_get()};
 	if (w->rot) {
@@ -127,4 +138,10 @@ void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w
 	whit_items(panels, P * w->width, pack_item, &j);
 	int64_t blocks = (w->rows + j.rows - 1) / j.rows;
 	whit_items(blocks * ((T + TOKENS - 1) / TOKENS), j.rows * w->width * WHIT_MIN(T, TOKENS), gemm_item, &j);
+}
+
+void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias,
+                          whit_arena *scratch) {
+	linear_stored(y, x, T, w, w->paired ? NULL : bias, scratch);
+	if (w->paired) unpair(y, T, w, bias, scratch);
 }

@@ -65,7 +65,7 @@ expect 2 "512" "$whit" generate "$model" --prompt hello -n 4096
 
 # quantize, and what it refuses
 expect 2 "tq4" "$whit" quantize "$model" "$scratch/x" --method turboquant --format tq44
-expect 2 "need one of: f32; f16; bf16; tqB" "$whit" quantize "$model" "$scratch/x" --format q4_0
+expect 2 "need one of: f32; f16; bf16; tqB" "$whit" quantize "$model" "$scratch/x" --format q9_0
 expect 2 "nearest" "$whit" quantize "$model" "$scratch/x" --method nearst --format tq4
 expect 0 "bits/weight" "$whit" quantize "$model" "$scratch/plan" --method turboquant --format tq4 --plan
 absent "$scratch/plan" "$scratch/plan.partial" "$scratch/x" "$scratch/x.partial"

@@ -83,7 +83,7 @@ static void parse_and_print(void) {
 	                                    "int4g96",  "int4g1024",
 	                                    "int-4",    "int4g128x",
 	                                    "f64",      "F32",
-	                                    "q4_k",     "tq4g99999999999999999999",
+	                                    "q4_kk",    "tq4g99999999999999999999",
 	                                    "int8g-32"};
 	for (int i = 0; i < WHIT_COUNT(wrong); i++)
 		CHECK_FAILS(whit_spec_parse(wrong[i], &s, &e), WHIT_EUSAGE, e, "tqBgG");

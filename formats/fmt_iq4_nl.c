@@ -1,0 +1,12 @@
+/* iq4_nl: 32 weights in 18 bytes, w = d * level[code], 16 uneven levels.
+ *
+ *   [d F16][16 bytes of nibbles as in q4_0] */
+#include "formats/blocks.h"
+
+static void decode(const uint8_t *b, float out[]) {
+	float d = whit_block_f16(b, 0);
+	for (int i = 0; i < 32; i++) out[i] = d * (float)whit_iq4_levels[whit_nibble(b + 2, i, 16)];
+}
+
+WHIT_BLOCK_FORMAT(iq4_nl, "4.5 bits: 32 codes of 4 bits into 16 uneven levels, one F16 scale", .weights = 32,
+                  .bytes = 18, .fallback = NULL, .decode = decode);

@@ -1,0 +1,18 @@
+/* iq4_xs: 256 weights in 136 bytes, eight groups g of 32: w = d * (scale[g] - 32) * level[code].
+ *
+ *   [d F16][u16: bits 4, 5 of scale g at 2g][4 bytes: low nibbles of scales][8 x 16 bytes of nibbles as in q4_0] */
+#include "formats/blocks.h"
+
+static void decode(const uint8_t *b, float out[]) {
+	float d = whit_block_f16(b, 0);
+	int high = whit_load_u16(b + 2);
+	for (int g = 0; g < 8; g++) {
+		int scale = (b[4 + g / 2] >> 4 * (g % 2) & 15) | (high >> 2 * g & 3) << 4;
+		float dl = d * (float)(scale - 32);
+		for (int r = 0; r < 32; r++)
+			out[32 * g + r] = dl * (float)whit_iq4_levels[whit_nibble(b + 8 + 16 * g, r, 16)];
+	}
+}
+
+WHIT_BLOCK_FORMAT(iq4_xs, "4.25 bits: groups of 32 with 6-bit scales, 16 uneven levels", .weights = 256, .bytes = 136,
+                  .fallback = "iq4_nl", .decode = decode);

@@ -1,0 +1,12 @@
+/* q1_0: 128 weights in 18 bytes, w = bit ? d : -d.
+ *
+ *   [d F16][bit i % 8 of byte i / 8] */
+#include "formats/blocks.h"
+
+static void decode(const uint8_t *b, float out[]) {
+	float d = whit_block_f16(b, 0);
+	for (int i = 0; i < 128; i++) out[i] = b[2 + i / 8] >> i % 8 & 1 ? d : -d;
+}
+
+WHIT_BLOCK_FORMAT(q1_0, "1.125 bits: 128 signs, one F16 scale", .weights = 128, .bytes = 18, .fallback = NULL,
+                  .decode = decode);

@@ -1,0 +1,16 @@
+/* q2_k: 256 weights in 84 bytes, sixteen groups s of 16: w = d * scale[s] * code - m * min[s].
+ *
+ *   [16 bytes: scale low, min high nibble][64 bytes of 2-bit codes as in tq2_0][d F16][m F16] */
+#include "formats/blocks.h"
+
+static void decode(const uint8_t *b, float out[]) {
+	float d = whit_block_f16(b, 80), m = whit_block_f16(b, 82);
+	for (int i = 0; i < 256; i++) {
+		int s = b[i / 16];
+		float dl = d * (float)(s & 15), ml = m * (float)(s >> 4);
+		out[i] = dl * (float)(b[16 + i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3) - ml;
+	}
+}
+
+WHIT_BLOCK_FORMAT(q2_k, "2.625 bits: groups of 16 with 4-bit scales and minima", .weights = 256, .bytes = 84,
+                  .fallback = "q4_0", .decode = decode);

@@ -1,0 +1,18 @@
+/* q3_k: 256 weights in 110 bytes, sixteen groups s of 16: w = d * (scale[s] - 32) * (code - 4).
+ *
+ *   [32 bytes: bit g of byte r is bit 2 of code 32 g + r][64 bytes of low 2 bits as in tq2_0]
+ *   [12 bytes of scales: byte s % 8 has low nibbles (s < 8: low half), byte 8 + s % 4 bits 4, 5 at 2 (s / 4)][d F16] */
+#include "formats/blocks.h"
+
+static void decode(const uint8_t *b, float out[]) {
+	float d = whit_block_f16(b, 108);
+	for (int i = 0; i < 256; i++) {
+		int s = i / 16, g = i / 32, r = i % 32;
+		int scale = (b[96 + s % 8] >> 4 * (s / 8) & 15) | (b[104 + s % 4] >> 2 * (s / 4) & 3) << 4;
+		int code = (b[32 + i / 128 * 32 + r] >> 2 * (g % 4) & 3) | (b[r] >> g & 1) << 2;
+		out[i] = d * (float)(scale - 32) * (float)(code - 4);
+	}
+}
+
+WHIT_BLOCK_FORMAT(q3_k, "3.4375 bits: groups of 16 with 6-bit scales", .weights = 256, .bytes = 110, .fallback = "q4_0",
+                  .decode = decode);

@@ -1,0 +1,12 @@
+/* q4_1: 32 weights in 20 bytes, w = d * code + m.
+ *
+ *   [d F16][m F16][16 bytes of nibbles as in q4_0] */
+#include "formats/blocks.h"
+
+static void decode(const uint8_t *b, float out[]) {
+	float d = whit_block_f16(b, 0), m = whit_block_f16(b, 2);
+	for (int i = 0; i < 32; i++) out[i] = (float)whit_nibble(b + 4, i, 16) * d + m;
+}
+
+WHIT_BLOCK_FORMAT(q4_1, "5 bits: 32 codes of 4 bits, F16 scale and minimum", .weights = 32, .bytes = 20,
+                  .fallback = NULL, .decode = decode);

@@ -1,0 +1,13 @@
+/* q5_1: 32 weights in 24 bytes, w = d * code + m.
+ *
+ *   [d F16][m F16][u32: bit i is bit 4 of code i][16 bytes of nibbles as in q4_0] */
+#include "formats/blocks.h"
+
+static void decode(const uint8_t *b, float out[]) {
+	float d = whit_block_f16(b, 0), m = whit_block_f16(b, 2);
+	uint32_t high = whit_load_u32(b + 4);
+	for (int i = 0; i < 32; i++) out[i] = (float)(whit_nibble(b + 8, i, 16) | (int)(high >> i & 1) << 4) * d + m;
+}
+
+WHIT_BLOCK_FORMAT(q5_1, "6 bits: 32 codes of 5 bits, F16 scale and minimum", .weights = 32, .bytes = 24,
+                  .fallback = NULL, .decode = decode);

@@ -1,0 +1,20 @@
+/* q5_k: 256 weights in 176 bytes, eight groups g of 32: w = d * scale[g] * code - m * min[g].
+ *
+ *   [d F16][m F16][12 bytes as in q4_k][32 bytes: bit g of byte r is bit 4 of code 32 g + r][128 bytes as in q4_k] */
+#include "formats/blocks.h"
+
+static void decode(const uint8_t *b, float out[]) {
+	float d = whit_block_f16(b, 0), m = whit_block_f16(b, 2);
+	for (int g = 0; g < 8; g++) {
+		int scale, min;
+		whit_k_scale(b + 4, g, &scale, &min);
+		float dl = d * (float)scale, ml = m * (float)min;
+		for (int r = 0; r < 32; r++) {
+			int code = (b[48 + g / 2 * 32 + r] >> 4 * (g % 2) & 15) | (b[16 + r] >> g & 1) << 4;
+			out[32 * g + r] = dl * (float)code - ml;
+		}
+	}
+}
+
+WHIT_BLOCK_FORMAT(q5_k, "5.5 bits: groups of 32 with 6-bit scales and minima", .weights = 256, .bytes = 176,
+                  .fallback = "q5_1", .decode = decode);
