@@ -201,9 +201,20 @@ static int sort_names(whit_gguf *g, whit_err *e) {
 			                 g->kv_by_key[i]->key);
 	for (int64_t i = 1; i < g->n; i++)
 		if (!by_name(&g->t_by_name[i - 1], &g->t_by_name[i]))
-			return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is there twice, need once", g->name,
-			                 g->t_by_name[i]->name);
+			return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is there twice, need once",
+			                 g->t_by_name[i]->file, g->t_by_name[i]->name);
 	return 0;
+}
+
+int whit_gguf_join(whit_gguf *g, const whit_gguf *part, int64_t n, whit_err *e) {
+	*g = (whit_gguf){.name = part->name, .version = part->version, .alignment = part->alignment};
+	for (int64_t i = 0; i < n; i++) g->n += part[i].n;
+	g->n_kv = part->n_kv;
+	g->kv = memcpy(whit_alloc((size_t)(g->n_kv + 1) * sizeof *g->kv), part->kv, (size_t)g->n_kv * sizeof *g->kv);
+	whit_gguf_tensor *t = g->t = whit_alloc((size_t)(g->n + 1) * sizeof *t);
+	for (int64_t i = 0; i < n; t += part[i++].n)
+		if (part[i].n) memcpy(t, part[i].t, (size_t)part[i].n * sizeof *t);
+	return sort_names(g, e);
 }
 
 /* Points every tensor at its bytes: each begins where the one before it ends, padded. offset: as the infos say. */
