@@ -17,7 +17,7 @@ typedef struct whit_weight {
 	const char *type; /* as its container calls it: "BF16", "tq4g128", "Q4_K", "IQ2_XXS" */
 	int64_t bytes;    /* stored, all planes */
 	int passthrough;  /* stored as it was */
-	double rel_mse;   /* of a packed tensor as its manifest says, else 0 */
+	double rel_mse;   /* of a packed tensor as its manifest says, NaN = not known (GGUF); else 0 */
 	int64_t zero_groups;
 	const char *alias; /* non-NULL: no bytes of its own, the same tensor as this name (tied) */
 } whit_weight;

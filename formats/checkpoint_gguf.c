@@ -2,6 +2,7 @@
  * names, config.json out of the metadata. A file of another architecture, or with keys and tensors that whit does not
  * implement, opens too, to be listed under the names it has: c->unfit then says what no engine can run. Refuses
  * splits that are not complete, and what the container's reader refuses. */
+#include <math.h>
 #include <stdio.h>
 #include "formats/checkpoint_own.h"
 #include "formats/gguf_model.h"
@@ -127,10 +128,12 @@ static int bind_weight(whit_ckpt *c, const whit_gguf_arch *a, int64_t head, cons
 	w->type = t->type->name;
 	w->bytes = (int64_t)t->bytes;
 	w->dtype = WHIT_F32;
+	w->rel_mse = NAN; /* of blocks: nobody wrote it down */
 	for (int64_t i = 0; i < WHIT_COUNT(plain); i++) {
 		if (strcmp(plain[i].name, t->type->name)) continue;
 		w->dtype = plain[i].dtype;
 		w->passthrough = 1;
+		w->rel_mse = 0;
 	}
 	w->ndim = t->ndim;
 	int64_t count = 1;
