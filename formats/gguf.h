@@ -65,6 +65,8 @@ typedef struct whit_gguf {
 	int64_t n_kv;
 	whit_gguf_tensor *t; /* in file order */
 	int64_t n;
+	whit_gguf_kv **kv_by_key; /* the same, sorted, to find with */
+	whit_gguf_tensor **t_by_name;
 	whit_arena arena;
 } whit_gguf;
 
@@ -76,6 +78,7 @@ int whit_gguf_open(whit_gguf *g, const char *path, whit_err *e);
 int whit_gguf_parse(whit_gguf *g, const uint8_t *data, size_t n, const char *name, whit_err *e);
 void whit_gguf_close(whit_gguf *g);
 
+const char *whit_gguf_kind_name(int kind);                               /* "u32" */
 const whit_gguf_kv *whit_gguf_find(const whit_gguf *g, const char *key); /* NULL = absent */
 const whit_gguf_tensor *whit_gguf_tensor_find(const whit_gguf *g, const char *name);
 /* One value. Absent: *v stays and 0 is returned unless required. Another kind, or outside [lo, hi]: an error. Any
@@ -84,7 +87,9 @@ int whit_gguf_int(const whit_gguf *g, const char *key, int required, int64_t lo,
 int whit_gguf_real(const whit_gguf *g, const char *key, int required, double lo, double hi, double *v, whit_err *e);
 int whit_gguf_bool(const whit_gguf *g, const char *key, int required, int *v, whit_err *e);
 int whit_gguf_string(const whit_gguf *g, const char *key, int required, const char **text, whit_err *e);
-/* The array under key, whose elements must be of kind elem. */
+/* Element i of an array of integers of any kind; -1 if it has no integers, or this one is 2^63 or more. */
+int whit_gguf_element(const whit_gguf_kv *kv, int64_t i, int64_t *v);
+/* The array under key, whose elements must be of kind elem; *kv stays where it is absent. */
 int whit_gguf_array(const whit_gguf *g, const char *key, int required, int elem, const whit_gguf_kv **kv, whit_err *e);
 
 /* ---- writing: pairs, then tensor infos, then data in the same order; version 3, alignment 32 ---- */
