@@ -96,7 +96,7 @@ typedef struct whit_model {
 	whit_ckpt ckpt;
 	const struct whit_arch *arch;
 	int64_t vocab, hidden, layers, context; /* context: max_position_embeddings */
-	int32_t bos, eos[8];
+	int32_t bos, eos[16];
 	int n_eos;
 	whit_program embed, *layer, head; /* embed: tokens to (T, hidden); head: norm and lm_head, to (T, vocab) */
 	int plain;                        /* run plain twins (oracle, noise floor) */
