@@ -176,6 +176,7 @@ static int read_tensor(whit_gguf *g, cursor *c, whit_gguf_tensor *t, uint64_t *o
 	if (__builtin_mul_overflow(count / t->type->block, (int64_t)t->type->bytes, &bytes))
 		return whit_fail(e, WHIT_EINPUT, "%s: is 2^63 bytes or more, need less", c->at);
 	t->bytes = (size_t)bytes;
+	t->file = g->name;
 	return 0;
 }
 

@@ -54,6 +54,7 @@ typedef struct whit_gguf_tensor {
 	const uint8_t *data; /* bytes long, borrowed from the map */
 	size_t bytes;
 	uint64_t offset; /* from the start of the file */
+	const char *file;
 } whit_gguf_tensor;
 
 typedef struct whit_gguf {

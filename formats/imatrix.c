@@ -30,7 +30,11 @@ static int entry_finish(whit_importance *w, const char *file, whit_err *e) {
 	return 0;
 }
 
-static int sort(whit_imatrix *m, whit_err *e) {
+int whit_imatrix_finish(whit_imatrix *m, whit_err *e) {
+	for (int64_t i = 0; i < m->n; i++) {
+		int rc = entry_finish(&m->w[i], m->path, e);
+		if (rc) return rc;
+	}
 	qsort(m->w, (size_t)m->n, sizeof *m->w, by_name);
 	for (int64_t i = 1; i < m->n; i++)
 		if (!strcmp(m->w[i - 1].name, m->w[i].name))
@@ -80,7 +84,7 @@ static int add_pair(whit_imatrix *m, const whit_gguf *g, const whit_gguf_tensor 
 	whit_importance *w = entry_new(m, t->name, n, t->ne[0]);
 	memcpy(w->sum2, t->data, t->bytes);
 	w->count = whit_load_f32(c->data);
-	return entry_finish(w, m->path, e);
+	return 0;
 }
 
 static int read_gguf(whit_imatrix *m, const whit_gguf *g, whit_err *e) {
@@ -149,8 +153,8 @@ static int take(reader *r, const char *what, size_t n, const uint8_t **p, whit_e
 }
 
 static int read_entry(whit_imatrix *m, reader *r, whit_err *e) {
-	const uint8_t *name, *values;
-	int64_t len, calls, n;
+	const uint8_t *name = NULL, *values = NULL;
+	int64_t len = 0, calls = 0, n = 0;
 	int rc = take_i32(r, "the length of a name", 1, &len, e);
 	if (!rc) rc = take(r, "a name", (size_t)len, &name, e);
 	if (!rc && memchr(name, 0, (size_t)len))
@@ -162,12 +166,12 @@ static int read_entry(whit_imatrix *m, reader *r, whit_err *e) {
 	whit_importance *w = entry_new(m, (const char *)name, (size_t)len, n);
 	memcpy(w->sum2, values, 4 * (size_t)n);
 	w->count = (double)calls;
-	return entry_finish(w, m->path, e);
+	return 0;
 }
 
 static int read_legacy(whit_imatrix *m, reader *r, whit_err *e) {
-	int64_t n, len;
-	const uint8_t *path;
+	int64_t n = 0, len = 0;
+	const uint8_t *path = NULL;
 	int rc = take_i32(r, "the number of entries", 1, &n, e);
 	if (rc) return rc;
 	if ((uint64_t)n > r->left / 17) /* an entry of one value and a name of one letter */
@@ -203,7 +207,7 @@ int whit_imatrix_parse(whit_imatrix *m, const uint8_t *data, size_t n, const cha
 		}
 	} else
 		rc = read_legacy(m, &(reader){name, data, n}, e);
-	if (!rc) rc = sort(m, e);
+	if (!rc) rc = whit_imatrix_finish(m, e);
 	if (rc) whit_imatrix_close(m);
 	return rc;
 }

@@ -59,4 +59,9 @@ int32_t whit_tok_bos(const whit_tok *t);   /* -1 = none */
 int32_t whit_tok_eos(const whit_tok *t);
 int whit_tok_is_special(const whit_tok *t, int32_t id);
 int whit_tok_adds_bos(const whit_tok *t);
+/* The ids of a text to measure or calibrate on, appended to out: special tokens only where the tokenizer puts them at
+ * the start. Empty, or an id that is not below vocab: WHIT_EINPUT naming `name`. Bytes that are not UTF-8 are a
+ * warning, counted in *invalid. */
+int whit_tok_text(const whit_tok *t, const char *name, const char *text, size_t n, int64_t vocab, whit_ids *out,
+                  int64_t *invalid, whit_err *e);
 #endif
