@@ -294,13 +294,13 @@ static int prepare_report(session *s, whit_err *e) {
 	whit_ids ids = {0};
 	whit_windows w = {0};
 	int rc = 0;
-	if (!whit_tok_exists(o->model) && !o->eval && !o->prompts && o->samples) {
+	if (!whit_tok_exists(s->model.ckpt.path) && !o->eval && !o->prompts && o->samples) {
 		whit_say("warning: %s has no tokenizer: no sample generations", o->model);
 		whit_event("warn", json_pack("{s:s}", "what", "no_tokenizer"));
 		s->o.samples = 0;
 	}
 	if (!o->eval && !o->samples) return 0;
-	if ((rc = whit_tok_open(&s->tok, o->model, e))) return rc;
+	if ((rc = whit_tok_open(&s->tok, s->model.ckpt.path, e))) return rc;
 	if (o->samples && (rc = read_prompts(s, e))) return rc;
 	if (!o->eval) return 0;
 	if ((rc = whit_map_open(&s->text, o->eval, e))) return rc;
