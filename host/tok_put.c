@@ -218,7 +218,7 @@ static int fill_table(const whit_tok *t, table *b, whit_err *e) {
 		}
 		b->text[id] = (whit_gguf_text){w->p, w->n};
 		b->type[id] = id == bpe->unk     ? TOK_UNKNOWN
-		              : w->special       ? TOK_CONTROL
+		              : w->special || (w->added && whit_tok_known_control(w->p, w->n)) ? TOK_CONTROL
 		              : w->added         ? TOK_USER_DEFINED
 		              : is_byte(bpe, id) ? TOK_BYTE
 		                                 : TOK_NORMAL;
