@@ -18,7 +18,7 @@ static const char *const own_prompts[] = {
 };
 
 typedef struct args {
-	const char *model, *ref, *text, *mode, *compute, *json, *prompts;
+	const char *model, *ref, *text, *mode, *compute, *json, *prompts, *save_logits, *ref_logits;
 	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
 } args;
 
@@ -163,6 +163,8 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	                    .stride = a->stride,
 	                    .max_tokens = a->max_tokens,
 	                    .batch_tokens = a->batch_tokens,
+	                    .save_logits = a->save_logits,
+	                    .ref_logits = a->ref_logits,
 	                    .floor_tokens = a->floor_tokens};
 	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
 	json_t *samples = a->samples ? json_array() : NULL;
@@ -170,6 +172,7 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	whit_report rep = {.command = command,
 	                   .model = m,
 	                   .ref = ref,
+	                   .ref_logits = a->ref_logits,
 	                   .compute = a->compute,
 	                   .text = a->text,
 	                   .result = &r,
@@ -220,6 +223,10 @@ static int check_args(const args *a, int *mode, whit_err *e) {
 	if (*mode == WHIT_CHUNKED && a->stride && a->stride != a->ctx)
 		return whit_fail(e, WHIT_EUSAGE, "--stride: is %lld, need none with --mode chunked",
 		                 (long long)a->stride);
+	if (a->ref && a->ref_logits) return whit_fail(e, WHIT_EUSAGE, "--ref-logits: is given with --ref, need one");
+	if (*mode != WHIT_CHUNKED && (a->save_logits || a->ref_logits))
+		return whit_fail(e, WHIT_EUSAGE, "%s: needs --mode chunked, is %s",
+		                 a->save_logits ? "--save-logits" : "--ref-logits", a->mode);
 	return 0;
 }
 
@@ -238,6 +245,10 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	        {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
 	        {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
 	        {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
+	        {"--save-logits", 's', "FILE",
+	         "write the model's logits as llama-perplexity's --kl-divergence-base (with --mode chunked)",
+	         &a.save_logits, 0},
+	        {"--ref-logits", 's', "FILE", "such a file as the reference, instead of --ref", &a.ref_logits, 0},
 	        {"--json", 's', "FILE", "write the whole report as JSON", &a.json, 0},
 	        {"--prompts", 's', "FILE",
 	         "prompts for last-token cosine and samples, one a line (default: eight of our own)", &a.prompts, 0},
@@ -259,6 +270,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	if (rc) return rc;
 	if ((rc = check_args(&a, &mode, e))) return rc;
 	if (a.json && (rc = whit_out_try(a.json, e))) return rc;
+	if (a.save_logits && (rc = whit_out_try(a.save_logits, e))) return rc;
 	flags = strcmp(a.compute, "float") ? 0 : WHIT_OPEN_DECODE;
 
 	if ((rc = whit_map_open(&text, a.text, e))) return rc;
