@@ -22,18 +22,6 @@ typedef struct args {
 	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
 } args;
 
-/* "whit eval ...", words quoted where a shell would split or expand them. */
-static char *command_text(int argc, char **argv) {
-	char *all = whit_strdup("whit");
-	for (int i = 0; i < argc; i++) {
-		int plain = argv[i][0] && !argv[i][strcspn(argv[i], " \t\n'\"\\$`*?&|;<>()[]{}#!~")];
-		char *longer = whit_format_text(plain ? "%s %s" : "%s '%s'", all, argv[i]);
-		whit_free(all);
-		all = longer;
-	}
-	return all;
-}
-
 /* ---- prompts ---- */
 
 typedef struct prompts {
@@ -278,7 +266,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	if ((rc = whit_tok_open(&tok, a.model, e))) goto prompts_free;
 	if ((rc = whit_model_open(&m, a.model, flags, e))) goto tok_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
-	char *command = command_text(argc, argv);
+	char *command = whit_command_text(argc, argv);
 	rc = evaluate(&a, mode, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
 	whit_free(command);
 	if (a.ref) whit_model_close(&ref);

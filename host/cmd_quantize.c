@@ -490,12 +490,7 @@ int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
 	session s = {0};
 	int rc = parse_options(&s.o, argc, argv, e);
 	if (rc) return rc;
-	s.command = whit_strdup("whit");
-	for (int i = 0; i < argc; i++) {
-		char *longer = whit_format_text("%s %s", s.command, argv[i]);
-		whit_free(s.command);
-		s.command = longer;
-	}
+	s.command = whit_command_text(argc, argv);
 	rc = preflight(&s, e);
 	if (!rc && s.o.plan) {
 		if (s.o.json) rc = whit_json_write(s.json, s.o.json, e);

@@ -297,6 +297,21 @@ size_t whit_state_bytes(const whit_state *s) { return s->bytes; }
 
 /* ---- running ---- */
 
+static int is_linear(const whit_node *n) { return n->op && !strcmp(n->op->name, "linear"); }
+
+int whit_program_observed(const whit_program *p, int i) {
+	if (!is_linear(&p->node[i])) return 0;
+	for (int k = 0; k < i; k++)
+		if (is_linear(&p->node[k]) && p->node[k].in[0] == p->node[i].in[0]) return 0;
+	return 1;
+}
+
+static int observe(const whit_model *m, const whit_program *p, int i, const whit_call *c, whit_err *e) {
+	if (!whit_program_observed(p, i)) return 0;
+	int64_t layer = p == &m->head ? m->layers : p - m->layer;
+	return m->observer->input(m->observer->ctx, layer, p->node[i].in[0], c->in[0], c->batch->T, c->in_width[0], e);
+}
+
 /* Runs p on value 0 = in, writing the last value to out (which may not be in). state: of p's nodes, or NULL. */
 static int run(whit_model *m, const whit_program *p, const whit_batch *b, void ***state, int64_t cap, const float *in,
                float *out, whit_err *e) {
@@ -327,7 +342,8 @@ static int run(whit_model *m, const whit_program *p, const whit_batch *b, void *
 		}
 		if (state && n->state >= 0) c.state = state[n->state];
 		whit_arena_reset(&m->scratch);
-		int rc = n->op->forward(&c, e);
+		int rc = m->observer ? observe(m, p, i, &c, e) : 0;
+		if (!rc) rc = n->op->forward(&c, e);
 		if (rc) return whit_fail_in(e, "%s", n->role);
 	}
 	return 0;
