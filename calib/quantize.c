@@ -153,7 +153,7 @@ static int plan_row(whit_plan *p, whit_plan_row *row, const whit_model *m, whit_
 	                : row->rule                    ? NULL
 	                                               : "not a matrix of weights";
 	if (row->absent) return 0;
-	int rc = p->target.gguf ? plan_gguf(p, row, a, heads ? heads->dim : 0, e)
+	int rc = p->target.gguf  ? plan_gguf(p, row, a, heads ? heads->dim : 0, e)
 	         : row->why_kept ? 0
 	                         : plan_tensor(row, row->rule, e);
 	if (!rc) rc = plan_importance(p, row, a, e);

@@ -40,7 +40,7 @@ typedef struct whit_plan {
 	int64_t file_bytes;                   /* weights file and manifest, about */
 	int64_t params;                       /* of the source, tied tensors once */
 	double bpw_linear, bpw_file;
-	int64_t peak_bytes; /* predicted peak memory: process so far, largest tensor, rotations, scratch */
+	int64_t peak_bytes;  /* predicted peak memory: process so far, largest tensor, rotations, scratch */
 	int64_t requantized; /* rows whose source is coded already, and that get other codes: losses add up */
 	int64_t fallbacks;   /* rows whose width is no multiple of the asked format's block */
 	int64_t weighted, unweighted, rotated; /* quantized rows with importance; that the imatrix lacks; that are

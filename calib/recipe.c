@@ -398,6 +398,16 @@ int whit_recipe_prepend(whit_recipe *r, const char *pattern, const char *format,
 	return 0;
 }
 
+void whit_recipe_join(whit_recipe *r, whit_recipe *rest) {
+	for (int i = 0; i < rest->n; i++) {
+		whit_rule *u = add_rule(r);
+		*u = rest->rule[i];
+		u->line = 0;
+		rest->rule[i].pattern = rest->rule[i].when = NULL;
+	}
+	whit_recipe_free(rest);
+}
+
 const whit_preset *whit_preset_find(const char *name) {
 	char *mixed = whit_format_text("%s_M", name);
 	const whit_preset *found = NULL;

@@ -39,7 +39,7 @@ typedef struct whit_subject { /* what lines may ask about a tensor */
 typedef struct whit_rule {
 	char *pattern;
 	char *when; /* NULL = always */
-	int keep; /* format "keep": stays as it is */
+	int keep;   /* format "keep": stays as it is */
 	whit_spec spec;
 	const whit_method *method;
 	int rotation; /* whit_rotation_kind; -1 in a base: the method's default */
@@ -78,11 +78,14 @@ void whit_recipe_free(whit_recipe *r);
 /* Puts the line "pattern format" before all others, as an option does: it may stay idle. */
 int whit_recipe_prepend(whit_recipe *r, const char *pattern, const char *format, whit_err *e);
 
+/* Moves rest's lines behind r's: what decides tensors that r does not match. They may stay idle. */
+void whit_recipe_join(whit_recipe *r, whit_recipe *rest);
+
 /* The recipes of calib/recipes that llama.cpp's users know by name ("Q4_K_M"), in the program itself. */
 typedef struct whit_preset {
 	const char *name, *text;
 } whit_preset;
-extern const whit_preset whit_presets[];            /* NULL-terminated, by name; made by calib/recipes/embed.cmake */
+extern const whit_preset whit_presets[];               /* NULL-terminated, by name; made by calib/recipes/embed.cmake */
 const whit_preset *whit_preset_find(const char *name); /* any case; "Q4_K" is Q4_K_M; NULL = no such */
 
 /* Names of scale rules and densities, as files and options spell them; parse: -1 = unknown. */

@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "calib/quantize.h"
 #include "formats/gguf_model.h"
+#include "host/progress.h"
+#include "host/tokenizer.h"
 
 #include <stdlib.h>
 #include <strings.h>
@@ -18,10 +20,10 @@ static const struct {
 	const char *name;
 	int id;
 } file_types[] = {
-        {"F32", 0},     {"F16", 1},     {"Q4_0", 2},    {"Q4_1", 3},    {"Q8_0", 7},    {"Q5_0", 8},    {"Q5_1", 9},
-        {"Q2_K", 10},   {"Q3_K_S", 11}, {"Q3_K_M", 12}, {"Q3_K_L", 13}, {"Q4_K_S", 14}, {"Q4_K_M", 15}, {"Q5_K_S", 16},
-        {"Q5_K_M", 17}, {"Q6_K", 18},   {"IQ4_NL", 25}, {"IQ4_XS", 30}, {"BF16", 32},   {"TQ1_0", 36},  {"TQ2_0", 37},
-        {"MXFP4", 38},  {"Q1_0", 40},   {"Q2_0", 41},
+        {"F32", 0},     {"F16", 1},     {"Q4_0", 2},    {"Q4_1", 3},    {"Q8_0", 7},    {"Q5_0", 8},
+        {"Q5_1", 9},    {"Q2_K", 10},   {"Q3_K_S", 11}, {"Q3_K_M", 12}, {"Q3_K_L", 13}, {"Q4_K_S", 14},
+        {"Q4_K_M", 15}, {"Q5_K_S", 16}, {"Q5_K_M", 17}, {"Q6_K", 18},   {"IQ4_NL", 25}, {"IQ4_XS", 30},
+        {"BF16", 32},   {"TQ1_0", 36},  {"TQ2_0", 37},  {"MXFP4", 38},  {"Q1_0", 40},   {"Q2_0", 41},
 };
 
 /* -1 = there is none. A type that has only mixes is called by its middle one. */
@@ -82,6 +84,15 @@ static int put_imatrix(gguf_sink *s, const whit_imatrix *m, whit_err *e) {
 	return rc;
 }
 
+/* A model without a tokenizer can be measured for speed, no more. */
+static int put_tokenizer(gguf_sink *s, const whit_model *m, whit_err *e) {
+	if (whit_tok_exists(m->ckpt.path)) return whit_tok_put_gguf(m->ckpt.path, m->vocab, s->out, e);
+	if (whit_gguf_out_has(s->out, "tokenizer.ggml.model")) return 0;
+	whit_say("warning: %s has no tokenizer, the GGUF will not read or write text", m->ckpt.path);
+	whit_event("warn", json_pack("{s:s}", "what", "no_tokenizer"));
+	return whit_gguf_put_string(s->out, "tokenizer.ggml.model", "none", e);
+}
+
 /* Shapes as GGUF counts them: the contiguous axis first. */
 static int announce(gguf_sink *s, const whit_plan *p, int64_t n_factors, whit_err *e) {
 	int rc = n_factors ? whit_gguf_out_tensor(s->out, "rope_freqs.weight", whit_ggml_type_of(0), 1, &n_factors, e)
@@ -113,6 +124,7 @@ static int open_gguf(whit_sink *sink, const whit_plan *p, const whit_model *m, c
 	if (!rc) rc = whit_gguf_put_config(s->out, a, c->config, c->config_path, name, &factors, &n, e);
 	if (!rc) rc = put_labels(s, p, e);
 	if (!rc) rc = put_imatrix(s, p->target.imatrix, e);
+	if (!rc) rc = put_tokenizer(s, m, e);
 	if (!rc && c->gguf) rc = copy_pairs(s, c->gguf, e);
 	if (!rc) rc = announce(s, p, n, e);
 	if (!rc && n) rc = whit_gguf_out_write(s->out, factors, (size_t)n * sizeof *factors, e);
