@@ -210,13 +210,16 @@ int whit_tok_new(whit_tok **out, const json_t *root, const json_t *config, const
 
 /* Where a model keeps its tokenizer. */
 typedef struct tok_source {
-	char *json, *config, *gguf; /* tokenizer.json with tokenizer_config.json (NULL = absent), or a GGUF; the rest NULL */
+	char *json, *config,
+	        *gguf; /* tokenizer.json with tokenizer_config.json (NULL = absent), or a GGUF; the rest NULL */
 } tok_source;
 int whit_tok_source(tok_source *s, const char *path, whit_err *e);
 void whit_tok_source_free(tok_source *s);
 int whit_tok_source_load(const tok_source *s, json_t **root, json_t **config, whit_err *e); /* of JSON */
 
-/* ---- GGUF's names for pre-tokenizers (ggml.md 5) ---- */
+/* ---- GGUF (ggml.md 5) ---- */
+enum { TOK_NORMAL = 1, TOK_UNKNOWN, TOK_CONTROL, TOK_USER_DEFINED, TOK_UNUSED, TOK_BYTE, TOK_TYPES }; /* of a token */
+/* Its names for pre-tokenizers. */
 typedef struct tok_pre {
 	const char *name;
 	const char *pattern[4]; /* each cuts the pieces of the one before it */

@@ -129,9 +129,8 @@ int whit_bpe_merge(tok_bpe *b, const char *l, size_t nl, const char *r, size_t n
 	if (a < 0 || c < 0 || id < 0) {
 		const char *what = a < 0 ? l : c < 0 ? r : both.p;
 		size_t len = a < 0 ? nl : c < 0 ? nr : both.n;
-		rc = whit_fail(e, WHIT_EINPUT,
-		               "%s: merges: entry %lld needs token \"%.*s\", the vocabulary has none", file,
-		               (long long)at, (int)WHIT_MIN(len, 100), what ? what : "");
+		rc = whit_fail(e, WHIT_EINPUT, "%s: merges: entry %lld needs token \"%.*s\", the vocabulary has none",
+		               file, (long long)at, (int)WHIT_MIN(len, 100), what ? what : "");
 	} else {
 		set_pair(b, a, c, (uint32_t)at, id);
 	}

@@ -8,7 +8,6 @@
 
 #define KEY(name) "tokenizer.ggml." name
 
-enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE, TYPES };
 /* A score-driven merge looks at all ways to cut a token in two, so length costs its square. */
 enum { MOST_SPM_TOKEN = 1024 };
 
@@ -19,8 +18,7 @@ enum { MOST_SPM_TOKEN = 1024 };
 #define LETTERS(digits) "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
 #define LLAMA3 CONTRACTIONS LETTERS("\\p{N}{1,3}") SPACES
 #define QWEN2 CONTRACTIONS LETTERS("\\p{N}") SPACES
-#define QWEN35                                                                                                         \
-	CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES
+#define QWEN35 CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" SPACES
 
 /* Measured with llama-tokenize on random text; default cuts punctuation and some ASCII symbols off first, then as
  * GPT-2, then digits, by three. */
@@ -67,8 +65,8 @@ static int set_pre(whit_tok *t, const tok_pre *pre, whit_err *e) {
 	for (int i = 0; i < WHIT_COUNT(pre->pattern) && pre->pattern[i]; i++)
 		json_array_append_new(list, json_pack("{s:s, s:{s:s}, s:s}", "type", "Split", "pattern", "Regex",
 		                                      pre->pattern[i], "behavior", "Isolated"));
-	json_array_append_new(
-	        list, json_pack("{s:s, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "use_regex", 0));
+	json_array_append_new(list,
+	                      json_pack("{s:s, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", 0, "use_regex", 0));
 	json_t *pre_tokenizer = json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", list),
 	       *decoder = json_pack("{s:s}", "type", "ByteLevel");
 	int rc = whit_pretokenizer_read(&t->pre, pre_tokenizer, t->name, &t->bpe.mem, e);
@@ -111,16 +109,16 @@ typedef struct source {
 } source;
 
 static int type_of(const source *s, int64_t i) {
-	return s->type ? (int)(int32_t)whit_load_u32(s->type->data + 4 * i) : NORMAL;
+	return s->type ? (int)(int32_t)whit_load_u32(s->type->data + 4 * i) : TOK_NORMAL;
 }
 
-static int is_added(int type) { return type == UNKNOWN || type == CONTROL || type == USER_DEFINED; }
+static int is_added(int type) { return type == TOK_UNKNOWN || type == TOK_CONTROL || type == TOK_USER_DEFINED; }
 
 /* What fills a table of embeddings that has more rows than there are tokens. */
 static int is_padding(const source *s, int64_t i) {
 	char name[32];
 	int n = snprintf(name, sizeof name, "[PAD%lld]", (long long)i);
-	return type_of(s, i) == UNUSED && s->token->text[i].n == (size_t)n &&
+	return type_of(s, i) == TOK_UNUSED && s->token->text[i].n == (size_t)n &&
 	       !memcmp(s->token->text[i].p, name, (size_t)n);
 }
 
@@ -134,17 +132,19 @@ static int read_array(source *s, const char *key, int elem, int required, const 
 static int check_token(const source *s, int64_t i, whit_err *e) {
 	whit_gguf_text t = s->token->text[i];
 	int valid = 1, type = type_of(s, i);
-	if (type < NORMAL || type >= TYPES)
+	if (type < TOK_NORMAL || type >= TOK_TYPES)
 		return whit_fail(e, WHIT_EINPUT, "%s: key %s: of token %lld is %d, need 1 to 6", s->g->name,
 		                 KEY("token_type"), (long long)i, type);
 	if (t.n && (whit_utf8_stretch(t.p, t.n, &valid) != t.n || !valid))
 		return whit_fail(e, WHIT_EINPUT, "%s: token %lld is not UTF-8", s->g->name, (long long)i);
-	if (s->spm && type == BYTE) {
+	if (s->spm && type == TOK_BYTE) {
 		unsigned byte;
 		char text[8] = "", again[8];
 		if (t.n == 6) memcpy(text, t.p, 6);
-		if (sscanf(text, "<0x%2X>", &byte) == 1) snprintf(again, sizeof again, "<0x%02X>", byte & 255);
-		else again[0] = '?', again[1] = 0;
+		if (sscanf(text, "<0x%2X>", &byte) == 1)
+			snprintf(again, sizeof again, "<0x%02X>", byte & 255);
+		else
+			again[0] = '?', again[1] = 0;
 		if (strcmp(text, again))
 			return whit_fail(e, WHIT_EINPUT, "%s: token %lld is the byte \"%.*s\", need <0x00> to <0xFF>",
 			                 s->g->name, (long long)i, (int)WHIT_MIN(t.n, 100), t.p);
@@ -186,8 +186,9 @@ static int enter_tokens(whit_tok *t, const source *s, whit_err *e) {
 		if (is_added(type_of(s, i)) || is_padding(s, i)) continue;
 		int32_t known = whit_bpe_enter(&t->bpe, (int32_t)i, x.p, x.n);
 		if (known >= 0)
-			return whit_fail(e, WHIT_EINPUT, "%s: tokens %d and %lld are both \"%.*s\", need different ones",
-			                 t->name, known, (long long)i, (int)WHIT_MIN(x.n, 100), x.p);
+			return whit_fail(e, WHIT_EINPUT,
+			                 "%s: tokens %d and %lld are both \"%.*s\", need different ones", t->name,
+			                 known, (long long)i, (int)WHIT_MIN(x.n, 100), x.p);
 	}
 	return 0;
 }
@@ -200,8 +201,8 @@ static int enter_merges(whit_tok *t, const source *s, whit_err *e) {
 		const char *space = m.n ? memchr(m.p, ' ', m.n) : NULL;
 		size_t left = space ? (size_t)(space - m.p) : 0, right = space ? m.n - left - 1 : 0;
 		if (!left || !right || memchr(space + 1, ' ', right))
-			rc = whit_fail(e, WHIT_EINPUT, "%s: merges: entry %lld is \"%.*s\", need \"LEFT RIGHT\"", t->name,
-			               (long long)i, (int)WHIT_MIN(m.n, 100), m.p);
+			rc = whit_fail(e, WHIT_EINPUT, "%s: merges: entry %lld is \"%.*s\", need \"LEFT RIGHT\"",
+			               t->name, (long long)i, (int)WHIT_MIN(m.n, 100), m.p);
 		else
 			rc = whit_bpe_merge(&t->bpe, m.p, left, space + 1, right, i, t->name, e);
 	}
@@ -243,7 +244,7 @@ static int enter_added_tokens(whit_tok *t, const source *s, whit_err *e) {
 		v[n] = (tok_added){.p = s->token->text[i].p,
 		                   .n = s->token->text[i].n,
 		                   .id = (int32_t)i,
-		                   .special = type != USER_DEFINED};
+		                   .special = type != TOK_USER_DEFINED};
 		if (s->spm) with_spaces(&t->bpe.mem, &v[n]);
 		n++;
 	}

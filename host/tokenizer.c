@@ -72,8 +72,9 @@ static int stands_alone(const whit_tok *t, tok_work *w, const char *text, size_t
 
 /* Finds the next added token at or behind *cursor, where everything before `done` is spent. 1: [*at, *end) is
  * the token with the blanks that it takes, *cursor is behind it; 0: none; negative: error. */
-static int next_added(const whit_tok *t, const tok_added_set *s, tok_work *w, const char *text, size_t n, unsigned flags,
-                      size_t *cursor, size_t done, const tok_added **hit, size_t *at, size_t *end, whit_err *e) {
+static int next_added(const whit_tok *t, const tok_added_set *s, tok_work *w, const char *text, size_t n,
+                      unsigned flags, size_t *cursor, size_t done, const tok_added **hit, size_t *at, size_t *end,
+                      whit_err *e) {
 	uint32_t cp;
 	for (size_t i = *cursor; s->n && i < n; i++) {
 		const tok_added *a = s->first[(uint8_t)text[i]] ? longest(s, text + i, n - i) : NULL;
@@ -197,8 +198,8 @@ static int enter_added(whit_tok *t, tok_added *a, whit_err *e) {
 	tok_word *w = &t->bpe.word[a->id];
 	int32_t known = whit_bpe_find(&t->bpe, a->p, a->n);
 	if (known >= 0 && known != a->id)
-		return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.*s\" has id %d, the vocabulary says %d",
-		                 t->name, (int)WHIT_MIN(a->n, 100), a->p, a->id, known);
+		return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.*s\" has id %d, the vocabulary says %d", t->name,
+		                 (int)WHIT_MIN(a->n, 100), a->p, a->id, known);
 	if (w->p && (w->added || known < 0))
 		return whit_fail(e, WHIT_EINPUT, "%s: id %d is both \"%.*s\" and \"%.*s\"", t->name, a->id,
 		                 (int)WHIT_MIN(w->n, 100), w->p, (int)WHIT_MIN(a->n, 100), a->p);
