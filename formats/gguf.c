@@ -2,6 +2,7 @@
  * before memory is taken for it or anything points at it; time and memory grow with the header, not with what it
  * claims. Refuses all that ggml.md 1 lists; nonzero padding and bytes after the last tensor are nobody's and ignored.
  */
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include "formats/gguf.h"
@@ -71,11 +72,15 @@ static int read_name(whit_gguf *g, cursor *c, const char *what, char **name, whi
 	int rc = read_text(c, what, &t, e);
 	if (rc) return rc;
 	if (t.n == 0) return whit_fail(e, WHIT_EINPUT, "%s: %s is empty, need text", c->at, what);
-	if (memchr(t.p, 0, t.n)) return whit_fail(e, WHIT_EINPUT, "%s: %s holds a NUL, need text", c->at, what);
 	*name = whit_take_bytes(&g->arena, t.n + 1);
 	memcpy(*name, t.p, t.n);
 	(*name)[t.n] = 0;
-	return 0;
+	json_t *text = json_stringn(*name, t.n); /* NULL if it is not UTF-8 */
+	int bad = !text;
+	for (size_t i = 0; i < t.n; i++) bad |= (unsigned char)t.p[i] < ' ' || t.p[i] == 0x7f;
+	json_decref(text);
+	return bad ? whit_fail(e, WHIT_EINPUT, "%s: %s is binary, need UTF-8 without control characters", c->at, what)
+	           : 0;
 }
 
 /* n strings, checked; then a table of them: memory is taken only for strings that are there. */
@@ -201,9 +206,20 @@ static int sort_names(whit_gguf *g, whit_err *e) {
 			                 g->kv_by_key[i]->key);
 	for (int64_t i = 1; i < g->n; i++)
 		if (!by_name(&g->t_by_name[i - 1], &g->t_by_name[i]))
-			return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is there twice, need once", g->name,
-			                 g->t_by_name[i]->name);
+			return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is there twice, need once",
+			                 g->t_by_name[i]->file, g->t_by_name[i]->name);
 	return 0;
+}
+
+int whit_gguf_join(whit_gguf *g, const whit_gguf *part, int64_t n, whit_err *e) {
+	*g = (whit_gguf){.name = part->name, .version = part->version, .alignment = part->alignment};
+	for (int64_t i = 0; i < n; i++) g->n += part[i].n;
+	g->n_kv = part->n_kv;
+	g->kv = memcpy(whit_alloc((size_t)(g->n_kv + 1) * sizeof *g->kv), part->kv, (size_t)g->n_kv * sizeof *g->kv);
+	whit_gguf_tensor *t = g->t = whit_alloc((size_t)(g->n + 1) * sizeof *t);
+	for (int64_t i = 0; i < n; t += part[i++].n)
+		if (part[i].n) memcpy(t, part[i].t, (size_t)part[i].n * sizeof *t);
+	return sort_names(g, e);
 }
 
 /* Points every tensor at its bytes: each begins where the one before it ends, padded. offset: as the infos say. */

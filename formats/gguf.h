@@ -27,7 +27,9 @@ typedef struct whit_ggml_type {
 	const char *name;   /* "Q4_K" */
 	int block, bytes;   /* weights and bytes of a block; 0 = removed, or never in files */
 	const char *format; /* name of the number format that computes with it; NULL = inspected only */
+	int scales, at; /* F16 scales of a block, side by side from byte `at` on; WHIT_GGML_E8M0: one exponent there */
 } whit_ggml_type;
+enum { WHIT_GGML_E8M0 = -1 };
 const whit_ggml_type *whit_ggml_type_of(int id);                  /* NULL = unknown */
 const whit_ggml_type *whit_ggml_type_of_spec(const whit_spec *s); /* NULL = GGUF has no such type */
 
@@ -78,6 +80,8 @@ int whit_gguf_open(whit_gguf *g, const char *path, whit_err *e);
 /* The same on bytes in memory (fuzzing, tests); data stays the caller's and outlives g. */
 int whit_gguf_parse(whit_gguf *g, const uint8_t *data, size_t n, const char *name, whit_err *e);
 void whit_gguf_close(whit_gguf *g);
+/* The n files of a split as one: pairs of the first, tensors of all, whose names must differ. Borrows from part. */
+int whit_gguf_join(whit_gguf *g, const whit_gguf *part, int64_t n, whit_err *e);
 
 const char *whit_gguf_kind_name(int kind);                               /* "u32" */
 const whit_gguf_kv *whit_gguf_find(const whit_gguf *g, const char *key); /* NULL = absent */

@@ -18,7 +18,7 @@ static const char *const own_prompts[] = {
 };
 
 typedef struct args {
-	const char *model, *ref, *text, *mode, *compute, *json, *prompts;
+	const char *model, *ref, *text, *mode, *compute, *json, *prompts, *save_logits, *ref_logits;
 	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
 } args;
 
@@ -65,7 +65,7 @@ static void prompts_free(prompts *p) {
 
 /* ---- one tokenizer for both models ---- */
 
-/* Both directories must tokenize the text alike, else their logits are about different tokens. */
+/* Both models must tokenize the text alike, else their logits are about different tokens. */
 static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *model_dir, const whit_map *text,
                        whit_err *e) {
 	whit_ids a = {0}, b = {0};
@@ -92,9 +92,10 @@ static int check_tokenizers(const whit_tok *tok, const args *a, const whit_map *
 	char *mine = whit_format_text("%s/tokenizer.json", a->model),
 	     *theirs = whit_format_text("%s/tokenizer.json", a->ref);
 	whit_map m = {0}, r = {0};
-	int rc = whit_map_open(&m, mine, e);
-	if (!rc) rc = whit_map_open(&r, theirs, e);
-	if (!rc && (m.bytes != r.bytes || memcmp(m.data, r.data, m.bytes)))
+	int files = whit_file_exists(mine) && whit_file_exists(theirs), rc = 0; /* a GGUF has none */
+	if (files) rc = whit_map_open(&m, mine, e);
+	if (files && !rc) rc = whit_map_open(&r, theirs, e);
+	if (!rc && (!files || m.bytes != r.bytes || memcmp(m.data, r.data, m.bytes)))
 		rc = same_tokens(tok, a->ref, a->model, text, e);
 	whit_map_close(&m);
 	whit_map_close(&r);
@@ -163,6 +164,8 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	                    .stride = a->stride,
 	                    .max_tokens = a->max_tokens,
 	                    .batch_tokens = a->batch_tokens,
+	                    .save_logits = a->save_logits,
+	                    .ref_logits = a->ref_logits,
 	                    .floor_tokens = a->floor_tokens};
 	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
 	json_t *samples = a->samples ? json_array() : NULL;
@@ -170,6 +173,7 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	whit_report rep = {.command = command,
 	                   .model = m,
 	                   .ref = ref,
+	                   .ref_logits = a->ref_logits,
 	                   .compute = a->compute,
 	                   .text = a->text,
 	                   .result = &r,
@@ -220,13 +224,17 @@ static int check_args(const args *a, int *mode, whit_err *e) {
 	if (*mode == WHIT_CHUNKED && a->stride && a->stride != a->ctx)
 		return whit_fail(e, WHIT_EUSAGE, "--stride: is %lld, need none with --mode chunked",
 		                 (long long)a->stride);
+	if (a->ref && a->ref_logits) return whit_fail(e, WHIT_EUSAGE, "--ref-logits: is given with --ref, need one");
+	if (*mode != WHIT_CHUNKED && (a->save_logits || a->ref_logits))
+		return whit_fail(e, WHIT_EUSAGE, "%s: needs --mode chunked, is %s",
+		                 a->save_logits ? "--save-logits" : "--ref-logits", a->mode);
 	return 0;
 }
 
 int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	args a = {.mode = "sliding", .compute = "packed", .floor_tokens = -1};
 	const whit_opt opts[] = {
-	        {"MODEL", 's', "MODEL", "Hugging Face directory, or one that whit wrote", &a.model, 1},
+	        {"MODEL", 's', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &a.model, 1},
 	        {"--ref", 's', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref,
 	         0},
 	        {"--text", 's', "FILE", "text to evaluate on", &a.text, 1},
@@ -238,6 +246,10 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	        {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
 	        {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
 	        {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
+	        {"--save-logits", 's', "FILE",
+	         "write the model's logits as llama-perplexity's --kl-divergence-base (with --mode chunked)",
+	         &a.save_logits, 0},
+	        {"--ref-logits", 's', "FILE", "such a file as the reference, instead of --ref", &a.ref_logits, 0},
 	        {"--json", 's', "FILE", "write the whole report as JSON", &a.json, 0},
 	        {"--prompts", 's', "FILE",
 	         "prompts for last-token cosine and samples, one a line (default: eight of our own)", &a.prompts, 0},
@@ -259,6 +271,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	if (rc) return rc;
 	if ((rc = check_args(&a, &mode, e))) return rc;
 	if (a.json && (rc = whit_out_try(a.json, e))) return rc;
+	if (a.save_logits && (rc = whit_out_try(a.save_logits, e))) return rc;
 	flags = strcmp(a.compute, "float") ? 0 : WHIT_OPEN_DECODE;
 
 	if ((rc = whit_map_open(&text, a.text, e))) return rc;

@@ -122,8 +122,8 @@ static int bind_slot(const whit_model *m, whit_slot *s, unsigned flags, whit_err
 		                 is, want);
 	}
 	if (!w->mat.spec.fmt)
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, need a type of weights", w->file, s->name,
-		                 whit_dtype_name(w->dtype));
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, which whit lists and does not compute with",
+		                 w->file, s->name, w->type);
 	if (!s->rows) {
 		s->vec = whit_alloc((size_t)s->cols * sizeof *s->vec);
 		whit_mat_decode(&w->mat, 0, 1, s->vec);
@@ -163,7 +163,8 @@ static int bind(whit_model *m, unsigned flags, whit_err *e) {
 		plan_buffers(p);
 		for (int k = 0; k < p->n_slot && !rc; k++) {
 			rc = bind_slot(m, &p->slot[k], flags, e);
-			if (!rc) used[p->slot[k].weight - m->ckpt.w] = 1;
+			const whit_weight *w = p->slot[k].weight;
+			if (!rc && !used[w - m->ckpt.w]++ && !(flags & WHIT_OPEN_LIST)) rc = whit_weight_scales(w, e);
 		}
 	}
 	for (int64_t i = 0; i < m->ckpt.n && !rc; i++) {
@@ -199,7 +200,8 @@ int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e
 	memset(m, 0, sizeof *m);
 	int rc = whit_ckpt_open(&m->ckpt, path, e);
 	if (rc) return rc;
-	rc = find_arch(m, e);
+	if (m->ckpt.unfit) rc = whit_fail(e, WHIT_EINPUT, "%s", m->ckpt.unfit);
+	if (!rc) rc = find_arch(m, e);
 	if (!rc) rc = m->arch->build(m, e);
 	if (!rc) rc = bind(m, flags, e);
 	if (rc) whit_model_close(m);

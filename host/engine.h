@@ -105,7 +105,10 @@ typedef struct whit_model {
 	whit_arena out, values, scratch;  /* of the layer, the program and the node that is running */
 } whit_model;
 
-enum { WHIT_OPEN_DECODE = 1 /* decode packed matrices to F32 at load instead of computing from codes */ };
+enum {
+	WHIT_OPEN_DECODE = 1, /* decode packed matrices to F32 at load instead of computing from codes */
+	WHIT_OPEN_LIST = 2    /* to be listed, not run: scales inside blocks are not checked, no page of them is read */
+};
 /* Opens checkpoint, recognises the architecture, binds every weight. Unknown architecture, missing, unused
  * or misshapen tensor, unimplemented or missing config key: errors that list what is known. */
 int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e);
