@@ -89,19 +89,8 @@ static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *mod
 
 /* Equal tokenizer files need no such test. */
 static int check_tokenizers(const whit_tok *tok, const args *a, const whit_map *text, whit_err *e) {
-	char *mine = whit_format_text("%s/tokenizer.json", a->model),
-	     *theirs = whit_format_text("%s/tokenizer.json", a->ref);
-	whit_map m = {0}, r = {0};
-	int files = whit_file_exists(mine) && whit_file_exists(theirs), rc = 0; /* a GGUF has none */
-	if (files) rc = whit_map_open(&m, mine, e);
-	if (files && !rc) rc = whit_map_open(&r, theirs, e);
-	if (!rc && (!files || m.bytes != r.bytes || memcmp(m.data, r.data, m.bytes)))
-		rc = same_tokens(tok, a->ref, a->model, text, e);
-	whit_map_close(&m);
-	whit_map_close(&r);
-	whit_free(mine);
-	whit_free(theirs);
-	return rc;
+	int same, rc = whit_tok_same(a->model, a->ref, &same, e);
+	return rc || same ? rc : same_tokens(tok, a->ref, a->model, text, e);
 }
 
 /* ---- samples ---- */

@@ -5,7 +5,6 @@
 #include "eval/eval.h"
 #include "eval/report.h"
 #include "formats/codebook.h"
-#include "formats/gguf.h"
 #include "formats/json.h"
 #include "host/cmd_plan.h"
 #include "host/commands.h"
@@ -164,12 +163,9 @@ static int prepare_report(session *s, whit_err *e) {
 	const options *o = &s->o;
 	whit_ids ids = {0};
 	whit_windows w = {0};
-	char *file = whit_format_text("%s/tokenizer.json", o->model);
-	const whit_gguf *g = s->model.ckpt.gguf;
-	int there = g ? whit_gguf_find(g, "tokenizer.ggml.model") != NULL : whit_file_exists(file), rc = 0;
-	whit_free(file);
-	if (!there && !o->eval && !o->prompts && o->samples) {
-		whit_say("warning: %s has no %s: no sample generations", o->model, g ? "tokenizer" : "tokenizer.json");
+	int rc = 0;
+	if (!whit_tok_exists(o->model) && !o->eval && !o->prompts && o->samples) {
+		whit_say("warning: %s has no tokenizer: no sample generations", o->model);
 		whit_event("warn", json_pack("{s:s}", "what", "no_tokenizer"));
 		s->o.samples = 0;
 	}
