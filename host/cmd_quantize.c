@@ -9,6 +9,7 @@
 #include "host/cmd_plan.h"
 #include "host/commands.h"
 #include "host/progress.h"
+#include "host/prompts.h"
 
 typedef struct options {
 	const char *model, *out, *method, *format, *recipe, *rotation, *scale, *density, *json, *eval, *prompts,
@@ -123,40 +124,10 @@ typedef struct session {
 	whit_tok *tok; /* NULL: neither measuring nor samples */
 	whit_map text; /* of --eval */
 	whit_eval_opts eval;
-	char **prompt; /* owned copies */
-	int64_t n_prompt;
+	whit_prompts prompts;
 	char *command; /* as typed */
 	json_t *json;  /* of --json */
 } session;
-
-static void add_prompt(session *s, const char *p, size_t n) {
-	s->prompt = whit_realloc(s->prompt, (size_t)s->n_prompt * sizeof *s->prompt,
-	                         (size_t)(s->n_prompt + 1) * sizeof *s->prompt);
-	s->prompt[s->n_prompt++] = whit_format_text("%.*s", (int)n, p);
-}
-
-static int read_prompts(session *s, whit_err *e) {
-	whit_map file;
-	if (!s->o.prompts) {
-		for (int i = 0; i < WHIT_COUNT(own_prompts); i++) add_prompt(s, own_prompts[i], strlen(own_prompts[i]));
-		return 0;
-	}
-	int rc = whit_map_open(&file, s->o.prompts, e);
-	if (rc) return rc;
-	for (size_t i = 0, n; i < file.bytes; i += n + 1) {
-		const char *line = (const char *)file.data + i, *end = memchr(line, '\n', file.bytes - i);
-		n = end ? (size_t)(end - line) : file.bytes - i;
-		size_t text = n && line[n - 1] == '\r' ? n - 1 : n;
-		if (text > 1 << 20 || memchr(line, 0, text))
-			rc = whit_fail(e, WHIT_EINPUT, "%s: offset %zu: is %s, need lines of text", s->o.prompts, i,
-			               text > 1 << 20 ? "a line beyond 1 MiB" : "binary");
-		else if (text)
-			add_prompt(s, line, text);
-		if (rc) break;
-	}
-	whit_map_close(&file);
-	return rc || s->n_prompt ? rc : whit_fail(e, WHIT_EINPUT, "%s: is empty, need a prompt per line", s->o.prompts);
-}
 
 /* Opens what the report will need, so that its absence is known before the work and not after it. */
 static int prepare_report(session *s, whit_err *e) {
@@ -164,14 +135,15 @@ static int prepare_report(session *s, whit_err *e) {
 	whit_ids ids = {0};
 	whit_windows w = {0};
 	int rc = 0;
-	if (!whit_tok_exists(o->model) && !o->eval && !o->prompts && o->samples) {
+	if (!o->eval && !o->prompts && o->samples && !whit_tok_exists(o->model)) {
 		whit_say("warning: %s has no tokenizer: no sample generations", o->model);
 		whit_event("warn", json_pack("{s:s}", "what", "no_tokenizer"));
 		s->o.samples = 0;
 	}
 	if (!o->eval && !o->samples) return 0;
 	if ((rc = whit_tok_open(&s->tok, o->model, e))) return rc;
-	if (o->samples && (rc = read_prompts(s, e))) return rc;
+	if (o->samples && (rc = whit_prompts_read(&s->prompts, o->prompts, own_prompts, WHIT_COUNT(own_prompts), e)))
+		return rc;
 	if (!o->eval) return 0;
 	if ((rc = whit_map_open(&s->text, o->eval, e))) return rc;
 	s->eval = (whit_eval_opts){.name = o->eval, .mode = WHIT_SLIDING, .floor_tokens = -1};
@@ -237,8 +209,7 @@ static int write_in(const char *dir, const char *name, const json_t *j, whit_err
 static int write_summary(session *s, whit_model *q, const json_t *samples, whit_err *e) {
 	whit_eval_result res = {0};
 	char print[48];
-	double *cosine = whit_alloc((size_t)(s->n_prompt + 1) * sizeof *cosine);
-	const char *const *prompt = (const char *const *)s->prompt;
+	double *cosine = whit_alloc((size_t)(s->prompts.n + 1) * sizeof *cosine);
 	whit_report r = {.command = s->command,
 	                 .model = q,
 	                 .ref = &s->model,
@@ -248,11 +219,11 @@ static int write_summary(session *s, whit_model *q, const json_t *samples, whit_
 	                 .model_fp = print,
 	                 .ref_fp = s->stats.fingerprint};
 	int rc = whit_ckpt_fingerprint(&q->ckpt, print, e);
-	if (!rc && s->n_prompt) {
-		rc = whit_eval_prompts(q, &s->model, s->tok, prompt, (int)s->n_prompt, cosine, e);
-		r.prompt = prompt;
+	if (!rc && s->prompts.n) {
+		rc = whit_eval_prompts(q, &s->model, s->tok, s->prompts.line, s->prompts.n, cosine, e);
+		r.prompt = s->prompts.line;
 		r.cosine = cosine;
-		r.n_prompt = (int)s->n_prompt;
+		r.n_prompt = s->prompts.n;
 	}
 	if (!rc && s->o.eval) {
 		rc = whit_eval_run(&res, q, &s->model, s->tok, (const char *)s->text.data, s->text.bytes, &s->eval, e);
@@ -280,9 +251,9 @@ static int report(session *s, whit_err *e) {
 	json_t *samples = json_array();
 	int rc = whit_model_open(&q, s->o.out, 0, e);
 	if (!rc) {
-		for (int64_t i = 0; i < s->n_prompt && !rc; i++) {
+		for (int i = 0; i < s->prompts.n && !rc; i++) {
 			rc = whit_interrupted(e);
-			if (!rc) rc = sample(s, &q, s->prompt[i], samples, e);
+			if (!rc) rc = sample(s, &q, s->prompts.line[i], samples, e);
 		}
 		if (!rc) rc = write_in(s->o.out, "sample_generations.json", samples, e);
 		if (!rc) rc = write_summary(s, &q, samples, e);
@@ -344,8 +315,7 @@ int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
 	}
 	whit_event("end", json_pack("{s:i}", "code", -rc));
 	json_decref(s.json);
-	for (int64_t i = 0; i < s.n_prompt; i++) whit_free(s.prompt[i]);
-	whit_free(s.prompt);
+	whit_prompts_free(&s.prompts);
 	whit_free(s.command);
 	if (s.text.path) whit_map_close(&s.text);
 	if (s.tok) whit_tok_close(s.tok);
