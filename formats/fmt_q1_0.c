@@ -16,11 +16,7 @@ static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *co
 	whit_codes_pack(b + 2, code, 128, 1);
 }
 
-static const whit_grid grid = {.kind = WHIT_GRID_SIGN, .weights = 128, .bytes = 18, .pack = pack};
-
-static int encode(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks) {
-	return whit_grid_encode(&grid, out, w, imp, n, zero_blocks);
-}
+WHIT_GRID(.kind = WHIT_GRID_SIGN, .weights = 128, .bytes = 18)
 
 WHIT_BLOCK_FORMAT(q1_0, "1.125 bits: 128 signs, one F16 scale", .weights = 128, .bytes = 18, .fallback = NULL,
                   .decode = decode, .encode = encode);

@@ -38,20 +38,7 @@ static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *co
 	memcpy(b + 52, &d, 2);
 }
 
-static const float trial[] = {1,    1.25, 1.5,  1.75, 2,    2.25, 2.5,  2.75, 3,    3.25, 3.5,
-                              3.75, 4,    4.25, 4.5,  4.75, 5,    5.25, 5.5,  5.75, 6};
-static const whit_grid grid = {.kind = WHIT_GRID_STEP,
-                               .weights = 256,
-                               .bytes = 54,
-                               .lo = -1,
-                               .hi = 1,
-                               .trial = trial,
-                               .trials = WHIT_COUNT(trial),
-                               .pack = pack};
-
-static int encode(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks) {
-	return whit_grid_encode(&grid, out, w, imp, n, zero_blocks);
-}
+WHIT_GRID(.kind = WHIT_GRID_STEP, .weights = 256, .bytes = 54, .lo = -1, .hi = 1, .from = 1, .to = 8, .by = .35f)
 
 WHIT_BLOCK_FORMAT(tq1_0, "1.6875 bits: 256 ternary codes, five in a byte, one F16 scale", .weights = 256, .bytes = 54,
                   .fallback = "q4_0", .decode = decode, .encode = encode);
