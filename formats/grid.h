@@ -37,8 +37,9 @@ typedef struct whit_grid_found { /* of up to WHIT_GRID_BATCH groups */
 	int bad, zero; /* scales beyond F16, blocks of zeros */
 } whit_grid_found;
 
-/* One row, as whit_block.encode (blocks.h) says. Importance below 2^-24 of a group's largest counts as that much:
- * so a group without any is as if unweighted, and what has none is still near. */
+/* One row, as whit_block.encode (blocks.h) says. A row without any importance is unweighted; importance below 2^-24
+ * of a group's largest counts as that much, so a group without any is as if unweighted too, and what has none is
+ * still near. */
 int whit_grid_encode(const whit_grid *g, uint8_t *out, const float *w, const float *imp, int64_t n,
                      int64_t *zero_blocks);
 

@@ -288,6 +288,9 @@ INLINE vf find_level(const whit_grid *g, const lanes_of *in, int weighted, const
 		keep(&b, err, add(d, gain));
 	}
 	vf wanted = mul(b.d, in->back);
+	stored.err = zero(); /* of d = 0: no level is 0, so the least F16 may be too large */
+	for (int i = 0; i < in->n; i++)
+		stored.err = fmadd(weighted ? mul(in->imp[i], in->x[i]) : in->x[i], in->x[i], stored.err);
 	for (int k = 0; k < rounds; k++) {
 		vf v = grid_f16(mul(b.d, in->back), 0), d = mul(v, in->scale);
 		level_sums(&s, in, weighted, 0, d, quotient(set1(1), d), t);
@@ -320,7 +323,7 @@ INLINE vf find_sign(const lanes_of *in, int weighted) {
 		all = add(all, p);
 	}
 	vf wanted = mul(quotient(sum, all), in->back);
-	return beyond_f16(wanted, grid_f16(wanted, 0));
+	return beyond_f16(wanted, grid_f16(wanted, 1));
 }
 
 /* Least squares for d and m at once; what is nearly one code only leaves d as it is. */
@@ -364,18 +367,22 @@ INLINE vf find_min(const whit_grid *g, const lanes_of *in, int weighted, vf *min
 		refit_min(&s, all, hi, &d, &m, &err);
 		keep_min(&b, err, d, m);
 	}
-	/* One more candidate is for weights so far from 0 that F16 cannot place m within their range. */
+	/* Candidates, each rounded to F16: one for weights so far from 0 that F16 cannot place m within their range;
+	 * the fitted; that refitted; and the best with its codes moved, since F16 may hold another m exactly. */
+	static const float moved[] = {-1, 1, -2, 2};
 	vf below = grid_f16(mul(fmadd(set1(-0x1p-11f), magnitude(low), low), in->back), 1);
 	vf d = mul(sub(high, mul(below, in->scale)), quotient(set1(1), hi)), m = mul(below, in->scale);
-	for (int k = 0; k <= POLISH; k++) {
+	for (int k = 0; k < 3 + WHIT_COUNT(moved); k++) {
 		vf vm = grid_f16(mul(m, in->back), 1), v = grid_f16(mul(d, in->back), 0);
 		d = mul(v, in->scale), m = mul(vm, in->scale);
 		min_sums(&s, in, weighted, d, quotient(set1(1), d), m, hi);
 		keep_min(&stored, s.ee, v, vm);
-		if (k)
+		if (k == 0)
+			d = b.d, m = b.m;
+		else if (k == 1)
 			refit_min(&s, all, hi, &d, &m, &err);
 		else
-			d = b.d, m = b.m;
+			d = b.d, m = fmadd(set1(moved[(k - 2) % 4]), b.d, b.m);
 	}
 	*min = beyond_f16(mul(b.m, in->back), stored.m);
 	return beyond_f16(mul(b.d, in->back), stored.d);
