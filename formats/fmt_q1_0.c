@@ -6,8 +6,14 @@
 #include "formats/grid.h"
 
 static void decode(const uint8_t *b, float out[]) {
-	float d = whit_block_f16(b, 0);
-	for (int i = 0; i < 128; i++) out[i] = b[2 + i / 8] >> i % 8 & 1 ? d : -d;
+	uint32_t d, minus = 0x80000000u;
+	float scale = whit_block_f16(b, 0);
+	memcpy(&d, &scale, 4);
+	for (int i = 0; i < 16; i++)
+		for (int k = 0; k < 8; k++) {
+			uint32_t v = d ^ (~(uint32_t)b[2 + i] << (31 - k) & minus);
+			memcpy(out + 8 * i + k, &v, 4);
+		}
 }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {

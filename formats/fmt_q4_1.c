@@ -6,7 +6,8 @@
 
 static void decode(const uint8_t *b, float out[]) {
 	float d = whit_block_f16(b, 0), m = whit_block_f16(b, 2);
-	for (int i = 0; i < 32; i++) out[i] = (float)whit_nibble(b + 4, i, 16) * d + m;
+	for (int i = 0; i < 16; i++) out[i] = (float)(b[4 + i] & 15) * d + m;
+	for (int i = 0; i < 16; i++) out[16 + i] = (float)(b[4 + i] >> 4) * d + m;
 }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {

@@ -6,7 +6,9 @@
 
 static void decode(const uint8_t *b, float out[]) {
 	float d = whit_block_f16(b, 64);
-	for (int i = 0; i < 256; i++) out[i] = (float)((b[i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3) - 1) * d;
+	for (int h = 0; h < 2; h++)
+		for (int t = 0; t < 4; t++)
+			for (int r = 0; r < 32; r++, out++) *out = (float)((b[32 * h + r] >> 2 * t & 3) - 1) * d;
 }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
