@@ -4,6 +4,7 @@
 #include "formats/json.h"
 #include "host/commands.h"
 #include "host/progress.h"
+#include "host/prompts.h"
 
 /* Whose last positions the cosine is measured at, unless --prompts says otherwise. */
 static const char *const own_prompts[] = {
@@ -21,47 +22,6 @@ typedef struct args {
 	const char *model, *ref, *text, *mode, *compute, *json, *prompts, *save_logits, *ref_logits;
 	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
 } args;
-
-/* ---- prompts ---- */
-
-typedef struct prompts {
-	whit_map map;
-	char *copy;
-	const char **line; /* own_prompts, or lines of copy */
-	int n;
-} prompts;
-
-static int prompts_read(prompts *p, const char *path, whit_err *e) {
-	int rc;
-	memset(p, 0, sizeof *p);
-	if (!path) {
-		p->n = (int)WHIT_COUNT(own_prompts);
-		p->line = whit_alloc(sizeof own_prompts);
-		memcpy(p->line, own_prompts, sizeof own_prompts);
-		return 0;
-	}
-	if ((rc = whit_map_open(&p->map, path, e))) return rc;
-	p->copy = whit_alloc(p->map.bytes + 1);
-	memcpy(p->copy, p->map.data, p->map.bytes);
-	int64_t lines = 1;
-	for (size_t i = 0; i < p->map.bytes; i++) lines += p->copy[i] == '\n';
-	p->line = whit_alloc((size_t)lines * sizeof *p->line);
-	for (char *s = p->copy, *end = s + p->map.bytes; s < end;) {
-		char *stop = memchr(s, '\n', (size_t)(end - s));
-		if (!stop) stop = end;
-		if (stop > s && stop[-1] == '\r') stop[-1] = 0;
-		*stop = 0;
-		if (*s) p->line[p->n++] = s;
-		s = stop + 1;
-	}
-	return p->n ? 0 : whit_fail(e, WHIT_EINPUT, "%s: has no prompt, need one on a line", path);
-}
-
-static void prompts_free(prompts *p) {
-	whit_free(p->line);
-	whit_free(p->copy);
-	whit_map_close(&p->map);
-}
 
 /* ---- one tokenizer for both models ---- */
 
@@ -89,19 +49,8 @@ static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *mod
 
 /* Equal tokenizer files need no such test. */
 static int check_tokenizers(const whit_tok *tok, const args *a, const whit_map *text, whit_err *e) {
-	char *mine = whit_format_text("%s/tokenizer.json", a->model),
-	     *theirs = whit_format_text("%s/tokenizer.json", a->ref);
-	whit_map m = {0}, r = {0};
-	int files = whit_file_exists(mine) && whit_file_exists(theirs), rc = 0; /* a GGUF has none */
-	if (files) rc = whit_map_open(&m, mine, e);
-	if (files && !rc) rc = whit_map_open(&r, theirs, e);
-	if (!rc && (!files || m.bytes != r.bytes || memcmp(m.data, r.data, m.bytes)))
-		rc = same_tokens(tok, a->ref, a->model, text, e);
-	whit_map_close(&m);
-	whit_map_close(&r);
-	whit_free(mine);
-	whit_free(theirs);
-	return rc;
+	int same, rc = whit_tok_same(a->model, a->ref, &same, e);
+	return rc || same ? rc : same_tokens(tok, a->ref, a->model, text, e);
 }
 
 /* ---- samples ---- */
@@ -122,8 +71,8 @@ static int sample(whit_model *m, const whit_tok *tok, const char *prompt, int64_
 }
 
 /* Greedy continuations of each prompt by both models, as in sample_generations.json. */
-static int samples_make(json_t *all, whit_model *m, whit_model *ref, const whit_tok *tok, const prompts *p, int64_t n,
-                        whit_err *e) {
+static int samples_make(json_t *all, whit_model *m, whit_model *ref, const whit_tok *tok, const whit_prompts *p,
+                        int64_t n, whit_err *e) {
 	int rc = 0;
 	for (int i = 0; i < p->n && !rc; i++) {
 		json_t *base = NULL, *quantized = NULL, *o = json_object();
@@ -157,7 +106,7 @@ static int write_json(whit_report *rep, const char *path, whit_err *e) {
 
 /* Everything after opening: m and ref (or NULL) are open, so is the text. */
 static int evaluate(const args *a, int mode, const char *command, whit_model *m, whit_model *ref, const whit_tok *tok,
-                    const whit_map *text, const prompts *p, whit_err *e) {
+                    const whit_map *text, const whit_prompts *p, whit_err *e) {
 	whit_eval_opts o = {.name = a->text,
 	                    .mode = mode,
 	                    .ctx = a->ctx,
@@ -265,7 +214,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	whit_model m, ref;
 	whit_tok *tok = NULL;
 	whit_map text = {0};
-	prompts p;
+	whit_prompts p;
 	int mode, rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv,
 	                            e);
 	if (rc) return rc;
@@ -275,7 +224,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	flags = strcmp(a.compute, "float") ? 0 : WHIT_OPEN_DECODE;
 
 	if ((rc = whit_map_open(&text, a.text, e))) return rc;
-	if ((rc = prompts_read(&p, a.prompts, e))) goto prompts_free;
+	if ((rc = whit_prompts_read(&p, a.prompts, own_prompts, WHIT_COUNT(own_prompts), e))) goto prompts_free;
 	if ((rc = whit_tok_open(&tok, a.model, e))) goto prompts_free;
 	if ((rc = whit_model_open(&m, a.model, flags, e))) goto tok_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
@@ -288,7 +237,7 @@ model_close:
 tok_close:
 	whit_tok_close(tok);
 prompts_free:
-	prompts_free(&p);
+	whit_prompts_free(&p);
 	whit_map_close(&text);
 	return rc;
 }

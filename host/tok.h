@@ -219,6 +219,9 @@ int whit_tok_source_load(const tok_source *s, json_t **root, json_t **config, wh
 
 /* ---- GGUF (ggml.md 5) ---- */
 enum { TOK_NORMAL = 1, TOK_UNKNOWN, TOK_CONTROL, TOK_USER_DEFINED, TOK_UNUSED, TOK_BYTE, TOK_TYPES }; /* of a token */
+/* Texts that llama.cpp takes for control tokens even where the file says user-defined (measured): ends of generation,
+ * and Qwen's tokens for filling in the middle. */
+int whit_tok_known_control(const char *p, size_t n);
 /* Its names for pre-tokenizers. */
 typedef struct tok_pre {
 	const char *name;
