@@ -3,9 +3,7 @@
 #include "calib/method.h"
 #include "formats/blocks.h"
 
-static int fits(const whit_spec *spec) {
-	return spec->fmt->encode && (!spec->fmt->block || spec->fmt->block->encode);
-}
+static int fits(const whit_spec *spec) { return spec->fmt->encode && (!spec->fmt->block || spec->fmt->block->encode); }
 
 const whit_method whit_method_nearest = {
         .name = "nearest",

@@ -96,7 +96,6 @@ static int cut(chunks *c, whit_stats_text *t, const whit_model *m, const whit_to
 	int rc = whit_tok_text(tok, t->name, t->data, t->bytes, m->vocab, &c->ids, &t->invalid, e);
 	if (rc) return rc;
 	t->tokens = c->ids.n - from;
-	t->first = c->n;
 	have = t->tokens / s->ctx;
 	if (have < 1)
 		return whit_fail(e, WHIT_EINPUT, "%s: text is %lld tokens, need at least %lld (one chunk)", t->name,

@@ -23,7 +23,6 @@ typedef struct whit_stats_text { /* in */
 	size_t bytes;
 	/* out */
 	int64_t invalid, tokens, chunks; /* bytes that are not UTF-8; tokens of the whole text; chunks used */
-	int64_t first;                   /* its first chunk among all */
 } whit_stats_text;
 
 typedef struct whit_stats_opts {

@@ -3,6 +3,7 @@
 #include "eval/eval.h"
 #include <math.h>
 #include <stdio.h>
+#include "eval/logits.h"
 #include "host/progress.h"
 
 enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 };  /* a tile of logits is 64 MB at most */
@@ -25,9 +26,12 @@ typedef struct pass {
 	int32_t bos; /* -1, or what replaces each window's first input */
 	const whit_windows *ws;
 	int64_t batch_tokens, tile;
-	whit_point *pt;         /* ws->scored */
-	whit_layer_sums *layer; /* of each layer, or NULL */
-	whit_progress *bar;     /* or NULL */
+	whit_point *pt;          /* ws->scored */
+	const whit_logits *base; /* or NULL: ln P of each point from a file, p being the model measured against it */
+	float *base_rows;        /* (tile, vocab) */
+	whit_logits_out *save;   /* or NULL: where the model's logits go */
+	whit_layer_sums *layer;  /* of each layer, or NULL */
+	whit_progress *bar;      /* or NULL */
 	double done;
 	/* The batch at hand: tokens of whole windows, and which rows are scored. */
 	int64_t *start, *past, *pos, *row, rows;
@@ -136,6 +140,13 @@ typedef struct tile {
 static int measure_row(const tile *t, int64_t i, whit_err *e) {
 	const pass *s = t->s;
 	int64_t vocab = s->p.m->vocab;
+	if (s->base) {
+		float *logp = s->base_rows + i * vocab;
+		int rc = whit_logits_row(s->base, t->pt - s->pt + i, logp, e);
+		return rc ? rc
+		          : whit_point_measure_logp(&t->pt[i], logp, s->p.logits + i * vocab, vocab,
+		                                    s->target[t->first + i], e);
+	}
 	return whit_point_measure(&t->pt[i], s->p.logits + i * vocab, s->q.m ? s->q.logits + i * vocab : NULL, vocab,
 	                          s->target[t->first + i], e);
 }
@@ -155,6 +166,7 @@ static int batch_score(pass *s, const whit_batch *b, whit_point *pt, whit_err *e
 		tile t = {s, i, pt + i};
 		int rc = side_head(&s->p, s->row + i, n, e);
 		if (!rc) rc = side_head(&s->q, s->row + i, n, e);
+		if (!rc && s->save) rc = whit_logits_out_rows(s->save, s->q.m ? s->q.logits : s->p.logits, n, e);
 		if (rc) return rc;
 		whit_parallel(n, measure_item, &t);
 		for (int64_t k = 0; k < n; k++) {
@@ -203,6 +215,7 @@ static int pass_run(pass *s, whit_err *e) {
 	s->tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / s->p.m->vocab, TILE_MOST), room));
 	side_take(&s->p, &a, room, s->tile);
 	side_take(&s->q, &a, room, s->tile);
+	if (s->base) s->base_rows = whit_take(&a, s->tile * s->p.m->vocab);
 	s->start = whit_take_bytes(&a, (size_t)(room + 1) * sizeof(*s->start)); /* a window is a token at least */
 	s->past = whit_take_bytes(&a, (size_t)room * sizeof(*s->past));
 	s->pos = whit_take_bytes(&a, (size_t)room * sizeof(*s->pos));
@@ -321,12 +334,29 @@ static int measure(whit_eval_result *r, pass *s, whit_model *ref, whit_err *e) {
 			weight = whit_alloc((size_t)s->ws->n * sizeof(*weight));
 			for (int64_t w = 0; w < s->ws->n; w++) weight[w] = s->ws->w[w].weight;
 		}
-		whit_summarize(&r->s, s->pt, s->ws->scored, ref != NULL, weight, s->ws->n);
+		whit_summarize(&r->s, s->pt, s->ws->scored, r->have_ref, weight, s->ws->n);
 		if (layers) layer_errors(r, s->layer, layers);
 	}
 	whit_free(weight);
 	whit_free(s->layer);
 	whit_free(s->pt);
+	return rc;
+}
+
+/* Both files stand for chunks: opens them, and keeps the windows that the reference has. */
+static int open_logits(pass *s, whit_logits_out *out, const whit_logits *base, const whit_eval_result *r,
+                       const whit_ids *ids, whit_windows *ws, const char *name, const whit_eval_opts *o, whit_err *e) {
+	int rc = 0;
+	if (base->row) {
+		rc = whit_logits_match(base, ids->id, ids->n, r->ctx, r->vocab, name, e);
+		if (rc) return rc;
+		ws->n = base->chunks;
+		ws->scored = base->chunks * base->rows;
+		ws->fed = base->chunks * base->ctx;
+		s->base = base;
+	}
+	if (o->save_logits) rc = whit_logits_out_open(out, o->save_logits, r->ctx, r->vocab, ws->n, ids->id, e);
+	if (!rc && o->save_logits) s->save = out;
 	return rc;
 }
 
@@ -336,10 +366,18 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 	const char *name = o->name ? o->name : "text";
 	whit_windows ws = {0};
 	whit_ids ids = {0};
-	int rc;
-	*r = (whit_eval_result){
-	        .have_ref = ref != NULL, .mode = o->mode, .vocab = m->vocab, .floor_kld = NAN, .floor_top1 = NAN};
-	r->ctx = o->ctx ? o->ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
+	whit_logits base = {0};
+	whit_logits_out save = {0};
+	int rc = 0;
+	*r = (whit_eval_result){.have_ref = ref || o->ref_logits,
+	                        .mode = o->mode,
+	                        .vocab = m->vocab,
+	                        .floor_kld = NAN,
+	                        .floor_top1 = NAN};
+	if ((o->save_logits || o->ref_logits) && (o->mode != WHIT_CHUNKED || (ref && o->ref_logits)))
+		return whit_fail(e, WHIT_EUSAGE, "base logits: need mode chunked, and one reference");
+	if (o->ref_logits && (rc = whit_logits_open(&base, o->ref_logits, e))) return rc;
+	r->ctx = o->ctx ? o->ctx : base.row ? base.ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
 	r->stride = o->mode == WHIT_CHUNKED ? r->ctx : o->stride ? o->stride : WHIT_MAX(r->ctx / 2, 1);
 	whit_eval_size(m, &r->bpw_linear, &r->bpw_file, &r->bytes, &r->params);
 
@@ -354,13 +392,18 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 		          .batch_tokens = o->batch_tokens > 0 ? o->batch_tokens : choose_batch(m, ref, r->ctx)};
 		s.p.plain = s.p.m->plain;
 		s.q.plain = m->plain;
-		rc = measure(r, &s, ref, e);
+		rc = open_logits(&s, &save, &base, r, &ids, &ws, name, o, e);
+		if (!rc) rc = measure(r, &s, ref, e);
 	}
 	if (!rc && ref && o->floor_tokens) {
 		int64_t want =
 		        o->floor_tokens > 0 ? o->floor_tokens : (int64_t)(floor_work / (double)WHIT_MAX(r->params, 1));
 		rc = measure_floor(r, ref, &ids, want, e);
 	}
+	if (!rc && base.row) rc = whit_map_check(&base.map, e);
+	if (!rc && o->save_logits) rc = whit_logits_out_commit(&save, e);
+	whit_logits_out_abort(&save); /* nothing, once committed */
+	whit_logits_close(&base);
 	whit_windows_free(&ws);
 	whit_ids_free(&ids);
 	if (rc) whit_eval_free(r);

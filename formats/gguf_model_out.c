@@ -50,8 +50,8 @@ static int refuse_biases(const put *p, whit_err *e) {
 	int attention = 0, mlp = 0;
 	int rc = whit_json_bool(p->config, p->path, "attention_bias", 0, &attention, e);
 	if (!rc) rc = whit_json_bool(p->config, p->path, "mlp_bias", 0, &mlp, e);
-	if (!rc && attention && !p->a->qkv_bias) rc = cannot(p, e, "attention_bias", "true", "false");
-	if (!rc && mlp) rc = cannot(p, e, "mlp_bias", "true", "false");
+	if (!rc && attention && !p->a->biases) rc = cannot(p, e, "attention_bias", "true", "false");
+	if (!rc && mlp && !p->a->biases) rc = cannot(p, e, "mlp_bias", "true", "false");
 	return rc;
 }
 
@@ -149,11 +149,19 @@ static int put_yarn(const put *p, const json_t *rope, whit_err *e) {
 	return rc;
 }
 
+static int put_linear(const put *p, const json_t *rope, int required, whit_err *e) {
+	double factor = 0;
+	int rc = whit_json_real(rope, p->path, "factor", required, 1e-6, 1e6, &factor, e);
+	if (rc || factor == 0) return rc;
+	rc = put_text(p, "rope.scaling.type", "linear", e);
+	return rc ? rc : put_f32(p, "rope.scaling.factor", factor, e);
+}
+
 static int put_rope(const put *p, whit_err *e) {
 	json_t *none = json_object();
 	const json_t *rope = json_object_get(p->config, "rope_scaling");
 	const char *type = "default";
-	double theta = 10000, factor;
+	double theta = 10000;
 	if (!json_is_object(rope)) rope = json_object_get(p->config, "rope_parameters");
 	if (!json_is_object(rope)) rope = none;
 	int rc = whit_json_real(p->config, p->path, "rope_theta", 0, 1, 1e12, &theta, e);
@@ -165,13 +173,12 @@ static int put_rope(const put *p, whit_err *e) {
 	if (rc || !strcmp(type, "default")) {
 		;
 	} else if (!strcmp(type, "linear")) {
-		rc = whit_json_real(rope, p->path, "factor", 1, 1e-6, 1e6, &factor, e);
-		if (!rc) rc = put_text(p, "rope.scaling.type", "linear", e);
-		if (!rc) rc = put_f32(p, "rope.scaling.factor", factor, e);
+		rc = put_linear(p, rope, 1, e);
 	} else if (!strcmp(type, "llama3")) {
 		rc = llama3_factors(p, rope, theta, e);
 	} else if (!strcmp(type, "factors")) {
 		rc = given_factors(p, rope, e);
+		if (!rc) rc = put_linear(p, rope, 0, e); /* a GGUF may have both */
 	} else if (!strcmp(type, "yarn")) {
 		rc = put_yarn(p, rope, e);
 	} else {

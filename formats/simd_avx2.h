@@ -58,6 +58,13 @@ INLINE vf gather(const float *table, vi i) { return _mm256_i32gather_ps(table, i
 INLINE vi step_above(vi k, vf y, vf t, int step) {
 	return iadd(k, _mm256_and_si256(_mm256_castps_si256(_mm256_cmp_ps(y, t, _CMP_GT_OQ)), iset1(step)));
 }
+/* a < b ? yes : no */
+INLINE vf less_pick(vf a, vf b, vf yes, vf no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+INLINE vi bits_of(vf v) { return _mm256_castps_si256(v); }
+INLINE vf float_of(vi v) { return _mm256_castsi256_ps(v); }
+INLINE __m128i f16_of(vf v) { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE vf round_f16(vf v) { return _mm256_cvtph_ps(f16_of(v)); }
+INLINE void st_f16(uint16_t *p, vf v) { _mm_storeu_si128((__m128i *)p, f16_of(v)); }
 /* a, b = 2 W values; their even and their odd ones. */
 INLINE void unzip(vf a, vf b, vf *even, vf *odd) {
 	vf e = _mm256_shuffle_ps(a, b, 0x88), o = _mm256_shuffle_ps(a, b, 0xdd);

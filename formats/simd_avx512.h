@@ -49,6 +49,15 @@ INLINE vf gather(const float *table, vi i) { return _mm512_i32gather_ps(i, table
 INLINE vi step_above(vi k, vf y, vf t, int step) {
 	return _mm512_mask_add_epi32(k, _mm512_cmp_ps_mask(y, t, _CMP_GT_OQ), k, iset1(step));
 }
+/* a < b ? yes : no */
+INLINE vf less_pick(vf a, vf b, vf yes, vf no) {
+	return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), no, yes);
+}
+INLINE vi bits_of(vf v) { return _mm512_castps_si512(v); }
+INLINE vf float_of(vi v) { return _mm512_castsi512_ps(v); }
+INLINE __m256i f16_of(vf v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE vf round_f16(vf v) { return _mm512_cvtph_ps(f16_of(v)); }
+INLINE void st_f16(uint16_t *p, vf v) { _mm256_storeu_si256((__m256i *)p, f16_of(v)); }
 /* a, b = 2 W values; their even and their odd ones. */
 INLINE void unzip(vf a, vf b, vf *even, vf *odd) {
 	const vi e = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

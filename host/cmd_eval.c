@@ -4,6 +4,7 @@
 #include "formats/json.h"
 #include "host/commands.h"
 #include "host/progress.h"
+#include "host/prompts.h"
 
 /* Whose last positions the cosine is measured at, unless --prompts says otherwise. */
 static const char *const own_prompts[] = {
@@ -18,50 +19,9 @@ static const char *const own_prompts[] = {
 };
 
 typedef struct args {
-	const char *model, *ref, *text, *mode, *compute, *json, *prompts;
+	const char *model, *ref, *text, *mode, *compute, *json, *prompts, *save_logits, *ref_logits;
 	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
 } args;
-
-/* ---- prompts ---- */
-
-typedef struct prompts {
-	whit_map map;
-	char *copy;
-	const char **line; /* own_prompts, or lines of copy */
-	int n;
-} prompts;
-
-static int prompts_read(prompts *p, const char *path, whit_err *e) {
-	int rc;
-	memset(p, 0, sizeof *p);
-	if (!path) {
-		p->n = (int)WHIT_COUNT(own_prompts);
-		p->line = whit_alloc(sizeof own_prompts);
-		memcpy(p->line, own_prompts, sizeof own_prompts);
-		return 0;
-	}
-	if ((rc = whit_map_open(&p->map, path, e))) return rc;
-	p->copy = whit_alloc(p->map.bytes + 1);
-	memcpy(p->copy, p->map.data, p->map.bytes);
-	int64_t lines = 1;
-	for (size_t i = 0; i < p->map.bytes; i++) lines += p->copy[i] == '\n';
-	p->line = whit_alloc((size_t)lines * sizeof *p->line);
-	for (char *s = p->copy, *end = s + p->map.bytes; s < end;) {
-		char *stop = memchr(s, '\n', (size_t)(end - s));
-		if (!stop) stop = end;
-		if (stop > s && stop[-1] == '\r') stop[-1] = 0;
-		*stop = 0;
-		if (*s) p->line[p->n++] = s;
-		s = stop + 1;
-	}
-	return p->n ? 0 : whit_fail(e, WHIT_EINPUT, "%s: has no prompt, need one on a line", path);
-}
-
-static void prompts_free(prompts *p) {
-	whit_free(p->line);
-	whit_free(p->copy);
-	whit_map_close(&p->map);
-}
 
 /* ---- one tokenizer for both models ---- */
 
@@ -112,8 +72,8 @@ static int sample(whit_model *m, const whit_tok *tok, const char *prompt, int64_
 }
 
 /* Greedy continuations of each prompt by both models, as in sample_generations.json. */
-static int samples_make(json_t *all, whit_model *m, whit_model *ref, const whit_tok *tok, const prompts *p, int64_t n,
-                        whit_err *e) {
+static int samples_make(json_t *all, whit_model *m, whit_model *ref, const whit_tok *tok, const whit_prompts *p,
+                        int64_t n, whit_err *e) {
 	int rc = 0;
 	for (int i = 0; i < p->n && !rc; i++) {
 		json_t *base = NULL, *quantized = NULL, *o = json_object();
@@ -147,13 +107,15 @@ static int write_json(whit_report *rep, const char *path, whit_err *e) {
 
 /* Everything after opening: m and ref (or NULL) are open, so is the text. */
 static int evaluate(const args *a, int mode, const char *command, whit_model *m, whit_model *ref, const whit_tok *tok,
-                    const whit_map *text, const prompts *p, whit_err *e) {
+                    const whit_map *text, const whit_prompts *p, whit_err *e) {
 	whit_eval_opts o = {.name = a->text,
 	                    .mode = mode,
 	                    .ctx = a->ctx,
 	                    .stride = a->stride,
 	                    .max_tokens = a->max_tokens,
 	                    .batch_tokens = a->batch_tokens,
+	                    .save_logits = a->save_logits,
+	                    .ref_logits = a->ref_logits,
 	                    .floor_tokens = a->floor_tokens};
 	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
 	json_t *samples = a->samples ? json_array() : NULL;
@@ -161,6 +123,7 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	whit_report rep = {.command = command,
 	                   .model = m,
 	                   .ref = ref,
+	                   .ref_logits = a->ref_logits,
 	                   .compute = a->compute,
 	                   .text = a->text,
 	                   .result = &r,
@@ -211,6 +174,10 @@ static int check_args(const args *a, int *mode, whit_err *e) {
 	if (*mode == WHIT_CHUNKED && a->stride && a->stride != a->ctx)
 		return whit_fail(e, WHIT_EUSAGE, "--stride: is %lld, need none with --mode chunked",
 		                 (long long)a->stride);
+	if (a->ref && a->ref_logits) return whit_fail(e, WHIT_EUSAGE, "--ref-logits: is given with --ref, need one");
+	if (*mode != WHIT_CHUNKED && (a->save_logits || a->ref_logits))
+		return whit_fail(e, WHIT_EUSAGE, "%s: needs --mode chunked, is %s",
+		                 a->save_logits ? "--save-logits" : "--ref-logits", a->mode);
 	return 0;
 }
 
@@ -229,6 +196,10 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	        {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
 	        {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
 	        {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
+	        {"--save-logits", 's', "FILE",
+	         "write the model's logits as llama-perplexity's --kl-divergence-base (with --mode chunked)",
+	         &a.save_logits, 0},
+	        {"--ref-logits", 's', "FILE", "such a file as the reference, instead of --ref", &a.ref_logits, 0},
 	        {"--json", 's', "FILE", "write the whole report as JSON", &a.json, 0},
 	        {"--prompts", 's', "FILE",
 	         "prompts for last-token cosine and samples, one a line (default: eight of our own)", &a.prompts, 0},
@@ -244,16 +215,17 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	whit_model m, ref;
 	whit_tok *tok = NULL;
 	whit_map text = {0};
-	prompts p;
+	whit_prompts p;
 	int mode, rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv,
 	                            e);
 	if (rc) return rc;
 	if ((rc = check_args(&a, &mode, e))) return rc;
 	if (a.json && (rc = whit_out_try(a.json, e))) return rc;
+	if (a.save_logits && (rc = whit_out_try(a.save_logits, e))) return rc;
 	flags = strcmp(a.compute, "float") ? 0 : WHIT_OPEN_DECODE;
 
 	if ((rc = whit_map_open(&text, a.text, e))) return rc;
-	if ((rc = prompts_read(&p, a.prompts, e))) goto prompts_free;
+	if ((rc = whit_prompts_read(&p, a.prompts, own_prompts, WHIT_COUNT(own_prompts), e))) goto prompts_free;
 	if ((rc = whit_model_open(&m, a.model, flags, e))) goto prompts_free;
 	/* of a split, the file that has the metadata */
 	if ((rc = whit_tok_open(&tok, m.ckpt.path, e))) goto model_close;
@@ -266,7 +238,7 @@ model_close:
 	whit_tok_close(tok);
 	whit_model_close(&m);
 prompts_free:
-	prompts_free(&p);
+	whit_prompts_free(&p);
 	whit_map_close(&text);
 	return rc;
 }

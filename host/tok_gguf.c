@@ -112,6 +112,16 @@ static int type_of(const source *s, int64_t i) {
 	return s->type ? (int)(int32_t)whit_load_u32(s->type->data + 4 * i) : TOK_NORMAL;
 }
 
+int whit_tok_known_control(const char *p, size_t n) {
+	static const char *const known[] = {"</s>",           "<|im_end|>",      "<|endoftext|>",  "<|eot_id|>",
+	                                    "<|eom_id|>",     "<|end_of_text|>", "<|end|>",        "<end_of_turn>",
+	                                    "<eos>",          "<EOT>",           "<|fim_prefix|>", "<|fim_suffix|>",
+	                                    "<|fim_middle|>", "<|fim_pad|>",     "<|repo_name|>",  "<|file_sep|>"};
+	for (int64_t i = 0; i < WHIT_COUNT(known); i++)
+		if (n == strlen(known[i]) && !memcmp(p, known[i], n)) return 1;
+	return 0;
+}
+
 static int is_added(int type) { return type == TOK_UNKNOWN || type == TOK_CONTROL || type == TOK_USER_DEFINED; }
 
 /* What fills a table of embeddings that has more rows than there are tokens. */
@@ -241,10 +251,9 @@ static int enter_added_tokens(whit_tok *t, const source *s, whit_err *e) {
 	for (int64_t i = 0; i < s->n; i++) {
 		int type = type_of(s, i);
 		if (!is_added(type)) continue;
-		v[n] = (tok_added){.p = s->token->text[i].p,
-		                   .n = s->token->text[i].n,
-		                   .id = (int32_t)i,
-		                   .special = type != TOK_USER_DEFINED};
+		whit_gguf_text x = s->token->text[i];
+		int special = type != TOK_USER_DEFINED || whit_tok_known_control(x.p, x.n);
+		v[n] = (tok_added){.p = x.p, .n = x.n, .id = (int32_t)i, .special = special};
 		if (s->spm) with_spaces(&t->bpe.mem, &v[n]);
 		n++;
 	}

@@ -217,11 +217,11 @@ static int fill_table(const whit_tok *t, table *b, whit_err *e) {
 			continue;
 		}
 		b->text[id] = (whit_gguf_text){w->p, w->n};
-		b->type[id] = id == bpe->unk     ? TOK_UNKNOWN
-		              : w->special       ? TOK_CONTROL
-		              : w->added         ? TOK_USER_DEFINED
-		              : is_byte(bpe, id) ? TOK_BYTE
-		                                 : TOK_NORMAL;
+		b->type[id] = id == bpe->unk                                                   ? TOK_UNKNOWN
+		              : w->special || (w->added && whit_tok_known_control(w->p, w->n)) ? TOK_CONTROL
+		              : w->added                                                       ? TOK_USER_DEFINED
+		              : is_byte(bpe, id)                                               ? TOK_BYTE
+		                                                                               : TOK_NORMAL;
 	}
 	return 0;
 }

@@ -13,6 +13,10 @@ static int parse(whit_recipe *r, const char *text, whit_err *e) {
 	return whit_recipe_parse(r, text, strlen(text), "r.txt", &b, e);
 }
 
+static whit_rule *match(whit_recipe *r, const char *name, int cls, whit_err *e) {
+	return whit_recipe_match(r, &(whit_subject){.name = name, .cls = cls, .layer = -1, .arch = ""}, e);
+}
+
 /* Does the only rule's pattern match? */
 static int matches(const char *pattern, const char *name) {
 	whit_err e;
@@ -20,7 +24,7 @@ static int matches(const char *pattern, const char *name) {
 	char *text = whit_format_text("%s keep\n", pattern);
 	int hit = -1;
 	if (!CHECK_RC(parse(&r, text, &e), e)) return -1;
-	hit = whit_recipe_match(&r, name, WHIT_CLASS_LINEAR, &e) != NULL;
+	hit = match(&r, name, WHIT_CLASS_LINEAR, &e) != NULL;
 	CHECK_INT(hit ? 0 : WHIT_EUSAGE, e.code);
 	whit_recipe_free(&r);
 	whit_free(text);
@@ -86,18 +90,18 @@ static void first_wins(void) {
 	        "@embedding keep";
 	if (!CHECK_RC(parse(&r, text, &e), e)) return;
 	CHECK_INT(r.n, 4);
-	CHECK(whit_recipe_match(&r, "m.layers.0.k_proj.weight", WHIT_CLASS_LINEAR, &e) == &r.rule[0] && r.rule[0].keep);
-	const whit_rule *k = whit_recipe_match(&r, "m.layers.1.k_proj.weight", WHIT_CLASS_LINEAR, &e);
+	CHECK(match(&r, "m.layers.0.k_proj.weight", WHIT_CLASS_LINEAR, &e) == &r.rule[0] && r.rule[0].keep);
+	const whit_rule *k = match(&r, "m.layers.1.k_proj.weight", WHIT_CLASS_LINEAR, &e);
 	CHECK(k == &r.rule[1] && !k->keep && !strcmp(k->method->name, "nearest") && k->rotation == WHIT_ROT_NONE);
 	CHECK(k->seed == 7 && k->spec.bits == 8 && k->line == 4);
-	const whit_rule *q = whit_recipe_match(&r, "m.layers.1.q_proj.weight", WHIT_CLASS_LINEAR, &e);
+	const whit_rule *q = match(&r, "m.layers.1.q_proj.weight", WHIT_CLASS_LINEAR, &e);
 	CHECK(q == &r.rule[2] && !strcmp(q->method->name, "turboquant") && q->rotation == WHIT_ROT_HAAR_QR);
 	CHECK(q->seed == INT64_MAX && q->spec.bits == 4 && q->spec.group == 128 && q->rule == WHIT_SCALE_NORM);
 	CHECK(q->density == WHIT_DENSITY_BETA);
-	CHECK(whit_recipe_match(&r, "m.embed", WHIT_CLASS_EMBEDDING, &e) == &r.rule[3]);
+	CHECK(match(&r, "m.embed", WHIT_CLASS_EMBEDDING, &e) == &r.rule[3]);
 	/* Norms ask nobody but a "keep" line. */
-	CHECK(whit_recipe_match(&r, "m.layers.0.norm.weight", WHIT_CLASS_NONE, &e) == &r.rule[0]);
-	CHECK(!whit_recipe_match(&r, "m.norm.weight", WHIT_CLASS_NONE, &e) && e.code == 0);
+	CHECK(match(&r, "m.layers.0.norm.weight", WHIT_CLASS_NONE, &e) == &r.rule[0]);
+	CHECK(!match(&r, "m.norm.weight", WHIT_CLASS_NONE, &e) && e.code == 0);
 	CHECK_RC(whit_recipe_idle(&r, &e), e);
 	CHECK_INT(r.rule[1].shadowed, 1);
 	/* Resolved text parses back to the same text, and says everything. */
@@ -122,16 +126,16 @@ static void uniform(void) {
 	CHECK_RC(whit_spec_parse("tq2g64", &b.spec, &e), e);
 	for (int emb = 0; emb < 2; emb++) {
 		if (!CHECK_RC(whit_recipe_uniform(&r, &b, emb, &e), e)) return;
-		const whit_rule *u = whit_recipe_match(&r, "x", WHIT_CLASS_LINEAR, &e);
+		const whit_rule *u = match(&r, "x", WHIT_CLASS_LINEAR, &e);
 		CHECK(u && !u->keep && u->spec.bits == 2 && u->spec.group == 64 && u->rotation == WHIT_ROT_HADAMARD);
-		u = whit_recipe_match(&r, "x", WHIT_CLASS_EMBEDDING, &e);
+		u = match(&r, "x", WHIT_CLASS_EMBEDDING, &e);
 		CHECK(u && u->keep == !emb);
 		whit_recipe_free(&r);
 	}
 	/* Appended behind a file's lines it takes what they leave, and may be idle. */
 	if (!CHECK_RC(whit_recipe_parse(&r, "* tq4g64\n", 9, "r.txt", &b, &e), e)) return;
 	CHECK_RC(whit_recipe_add_uniform(&r, 0, &e), e);
-	const whit_rule *u = whit_recipe_match(&r, "x", WHIT_CLASS_LINEAR, &e);
+	const whit_rule *u = match(&r, "x", WHIT_CLASS_LINEAR, &e);
 	CHECK(u == &r.rule[0]);
 	CHECK_RC(whit_recipe_idle(&r, &e), e);
 	char *text = whit_recipe_text(&r);
@@ -186,13 +190,13 @@ static void refused(void) {
 	whit_free(wide);
 
 	if (!CHECK_RC(parse(&r, "a tq4g128\na* int8\nnorm int8\nb keep\n", &e), e)) return;
-	CHECK(!whit_recipe_match(&r, "c", WHIT_CLASS_LINEAR, &e));
+	CHECK(!match(&r, "c", WHIT_CLASS_LINEAR, &e));
 	CHECK_FAILS(e.code, WHIT_EUSAGE, e, "no line matches tensor c");
 	CHECK_FAILS(whit_recipe_idle(&r, &e), WHIT_EUSAGE, e, "r.txt:1: pattern 'a' matches no tensor");
-	CHECK(whit_recipe_match(&r, "a", WHIT_CLASS_LINEAR, &e) != NULL);
+	CHECK(match(&r, "a", WHIT_CLASS_LINEAR, &e) != NULL);
 	CHECK_FAILS(whit_recipe_idle(&r, &e), WHIT_EUSAGE, e, "earlier lines");
-	CHECK(whit_recipe_match(&r, "ab", WHIT_CLASS_LINEAR, &e) != NULL);
-	CHECK(!whit_recipe_match(&r, "norm", WHIT_CLASS_NONE, &e) && !e.code);
+	CHECK(match(&r, "ab", WHIT_CLASS_LINEAR, &e) != NULL);
+	CHECK(!match(&r, "norm", WHIT_CLASS_NONE, &e) && !e.code);
 	CHECK_FAILS(whit_recipe_idle(&r, &e), WHIT_EUSAGE, e, "not quantized");
 	whit_recipe_free(&r);
 }
