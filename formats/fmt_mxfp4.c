@@ -19,21 +19,8 @@ static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *co
 	for (int i = 0; i < 16; i++) b[1 + i] = (uint8_t)(stored[code[i]] | stored[code[i + 16]] << 4);
 }
 
-static const float ascending[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12, 12};
-static const float trial[] = {0.125f, 0.25f, 0.0625f};
-static const whit_grid grid = {.kind = WHIT_GRID_POWER,
-                               .weights = 32,
-                               .bytes = 17,
-                               .lo = 0,
-                               .hi = 15,
-                               .level = ascending,
-                               .trial = trial,
-                               .trials = WHIT_COUNT(trial),
-                               .pack = pack};
-
-static int encode(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks) {
-	return whit_grid_encode(&grid, out, w, imp, n, zero_blocks);
-}
+static const int8_t ascending[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12, 12};
+WHIT_GRID(.kind = WHIT_GRID_POWER, .weights = 32, .bytes = 17, .hi = 15, .level = ascending)
 
 WHIT_BLOCK_FORMAT(mxfp4, "4.25 bits: 32 E2M1 floats, one power of two", .weights = 32, .bytes = 17, .fallback = NULL,
                   .decode = decode, .encode = encode);

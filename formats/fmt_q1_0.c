@@ -6,8 +6,14 @@
 #include "formats/grid.h"
 
 static void decode(const uint8_t *b, float out[]) {
-	float d = whit_block_f16(b, 0);
-	for (int i = 0; i < 128; i++) out[i] = b[2 + i / 8] >> i % 8 & 1 ? d : -d;
+	uint32_t d, minus = 0x80000000u;
+	float scale = whit_block_f16(b, 0);
+	memcpy(&d, &scale, 4);
+	for (int i = 0; i < 16; i++)
+		for (int k = 0; k < 8; k++) {
+			uint32_t v = d ^ (~(uint32_t)b[2 + i] << (31 - k) & minus);
+			memcpy(out + 8 * i + k, &v, 4);
+		}
 }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
@@ -16,11 +22,7 @@ static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *co
 	whit_codes_pack(b + 2, code, 128, 1);
 }
 
-static const whit_grid grid = {.kind = WHIT_GRID_SIGN, .weights = 128, .bytes = 18, .pack = pack};
-
-static int encode(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks) {
-	return whit_grid_encode(&grid, out, w, imp, n, zero_blocks);
-}
+WHIT_GRID(.kind = WHIT_GRID_SIGN, .weights = 128, .bytes = 18)
 
 WHIT_BLOCK_FORMAT(q1_0, "1.125 bits: 128 signs, one F16 scale", .weights = 128, .bytes = 18, .fallback = NULL,
                   .decode = decode, .encode = encode);

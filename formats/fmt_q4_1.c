@@ -6,7 +6,8 @@
 
 static void decode(const uint8_t *b, float out[]) {
 	float d = whit_block_f16(b, 0), m = whit_block_f16(b, 2);
-	for (int i = 0; i < 32; i++) out[i] = (float)whit_nibble(b + 4, i, 16) * d + m;
+	for (int i = 0; i < 16; i++) out[i] = (float)(b[4 + i] & 15) * d + m;
+	for (int i = 0; i < 16; i++) out[16 + i] = (float)(b[4 + i] >> 4) * d + m;
 }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
@@ -15,22 +16,7 @@ static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *co
 	for (int i = 0; i < 16; i++) b[4 + i] = (uint8_t)(code[i] | code[i + 16] << 4);
 }
 
-static const float trial[] = {-0.5,  -0.5,  -0.5, -0.25, -0.5,  0,     -0.5, 0.25,  -0.5, 0.5, -0.25, -0.5, -0.25,
-                              -0.25, -0.25, 0,    -0.25, 0.25,  -0.25, 0.5,  0,     -0.5, 0,   -0.25, 0,    0,
-                              0,     0.25,  0,    0.5,   0.25,  -0.5,  0.25, -0.25, 0.25, 0,   0.25,  0.25, 0.25,
-                              0.5,   0.5,   -0.5, 0.5,   -0.25, 0.5,   0,    0.5,   0.25, 0.5, 0.5};
-static const whit_grid grid = {.kind = WHIT_GRID_MIN,
-                               .weights = 32,
-                               .bytes = 20,
-                               .lo = 0,
-                               .hi = 15,
-                               .trial = trial,
-                               .trials = WHIT_COUNT(trial) / 2,
-                               .pack = pack};
-
-static int encode(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks) {
-	return whit_grid_encode(&grid, out, w, imp, n, zero_blocks);
-}
+WHIT_GRID(.kind = WHIT_GRID_MIN, .weights = 32, .bytes = 20, .hi = 15, .from = .5f, .to = -1, .by = -.3f)
 
 WHIT_BLOCK_FORMAT(q4_1, "5 bits: 32 codes of 4 bits, F16 scale and minimum", .weights = 32, .bytes = 20,
                   .fallback = NULL, .decode = decode, .encode = encode);

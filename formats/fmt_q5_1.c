@@ -20,22 +20,7 @@ static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *co
 	for (int i = 0; i < 16; i++) b[8 + i] = (uint8_t)((code[i] & 15) | code[i + 16] << 4);
 }
 
-static const float trial[] = {-0.5,  -0.5,  -0.5, -0.25, -0.5,  0,     -0.5, 0.25,  -0.5, 0.5, -0.25, -0.5, -0.25,
-                              -0.25, -0.25, 0,    -0.25, 0.25,  -0.25, 0.5,  0,     -0.5, 0,   -0.25, 0,    0,
-                              0,     0.25,  0,    0.5,   0.25,  -0.5,  0.25, -0.25, 0.25, 0,   0.25,  0.25, 0.25,
-                              0.5,   0.5,   -0.5, 0.5,   -0.25, 0.5,   0,    0.5,   0.25, 0.5, 0.5};
-static const whit_grid grid = {.kind = WHIT_GRID_MIN,
-                               .weights = 32,
-                               .bytes = 24,
-                               .lo = 0,
-                               .hi = 31,
-                               .trial = trial,
-                               .trials = WHIT_COUNT(trial) / 2,
-                               .pack = pack};
-
-static int encode(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks) {
-	return whit_grid_encode(&grid, out, w, imp, n, zero_blocks);
-}
+WHIT_GRID(.kind = WHIT_GRID_MIN, .weights = 32, .bytes = 24, .hi = 31, .from = .5f, .to = -1.9f, .by = -.4f)
 
 WHIT_BLOCK_FORMAT(q5_1, "6 bits: 32 codes of 5 bits, F16 scale and minimum", .weights = 32, .bytes = 24,
                   .fallback = NULL, .decode = decode, .encode = encode);

@@ -304,6 +304,7 @@ static void add_id(json_t *list, int64_t id) {
 /* The tokens that llama.cpp ends a generation at for their text alone. */
 static void add_known_ends(const reader *r, json_t *list) {
 	static const char *const text[] = {"<|im_end|>",  "<|endoftext|>", "<|eot_id|>",   "<|eom_id|>",
+	                                   "<|end|>",     "<end_of_turn>", "<EOT>",        "</s>",
 	                                   "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>", "<|end_of_text|>"};
 	enum { CONTROL = 3, USER = 4 };
 	const whit_gguf_kv *tokens = whit_gguf_find(r->g, "tokenizer.ggml.tokens"),

@@ -2,10 +2,17 @@
 #include "formats/simd_plain.h"
 #include "formats/grid_simd.h"
 
+static int any_nonzero(const float *x, int64_t n) {
+	for (int64_t i = 0; i < n; i++)
+		if (x[i] != 0) return 1;
+	return 0;
+}
+
 int whit_grid_encode(const whit_grid *g, uint8_t *out, const float *w, const float *imp, int64_t n,
                      int64_t *zero_blocks) {
 	int groups = g->kind == WHIT_GRID_SUPER ? 8 : 1, bad = 0;
 	whit_grid_found found;
+	if (imp && !any_nonzero(imp, n)) imp = NULL;
 	for (int64_t i = 0; i < n; i += (int64_t)WHIT_GRID_BATCH * g->weights) {
 		int some = (int)WHIT_MIN(WHIT_GRID_BATCH, (n - i) / g->weights);
 		const float *p = imp ? imp + i : NULL;

@@ -103,11 +103,13 @@ INLINE vi nearest_level(const table *t, vf y) {
 	return k;
 }
 
-/* middle: scratch that outlives the table. */
-INLINE table table_of(const float *level, float middle[16]) {
-	for (int k = 0; k < 15; k++) middle[k] = (level[k] + level[k + 1]) / 2;
+/* scratch outlives the table. */
+INLINE table table_of(const int8_t *level, float scratch[32]) {
+	float *middle = scratch + 16;
+	for (int k = 0; k < 16; k++) scratch[k] = level[k];
+	for (int k = 0; k < 15; k++) middle[k] = (scratch[k] + scratch[k + 1]) / 2;
 	middle[15] = INFINITY;
-	return (table){lut_of(level), lut_of(middle)};
+	return (table){lut_of(scratch), lut_of(middle)};
 }
 
 /* Codes of each group for its stored scale d and minimum m, in the order of weights. */
@@ -196,6 +198,31 @@ INLINE void keep(best *b, vf err, vf d) {
 }
 INLINE best best_none(void) { return (best){set1(INFINITY), zero()}; }
 
+/* ---- trials ---- */
+
+enum { TRIALS = 64 };
+
+/* From each trial a step is fitted, so they need only be dense enough to meet each way of rounding the largest weights.
+ * Weights that matter little may be clipped far. */
+INLINE int trials_of(const whit_grid *g, int weighted, float s[TRIALS]) {
+	static const float far_step[] = {1.12f, 1.28f, 1.5f, 1.8f, 2.3f, 3, 4},
+	                   far_level[] = {1.1f, 1.25f, 1.5f, 2, 2.6f},
+	                   far_fine[] = {.99f, .98f, .97f, .96f, .95f, .94f, .93f, .92f, .91f, .9f, .89f, .88f},
+	                   far_min[] = {-1.5f, -3};
+	const float *more = g->kind == WHIT_GRID_STEP   ? far_step
+	                    : g->kind == WHIT_GRID_FINE ? far_fine
+	                    : g->kind == WHIT_GRID_MIN  ? far_min
+	                                                : far_level;
+	int many = (int)(g->kind == WHIT_GRID_STEP   ? WHIT_COUNT(far_step)
+	                 : g->kind == WHIT_GRID_FINE ? WHIT_COUNT(far_fine)
+	                 : g->kind == WHIT_GRID_MIN  ? WHIT_COUNT(far_min)
+	                                             : WHIT_COUNT(far_level));
+	int n = (int)((g->to - g->from) / g->by + 1.5f);
+	for (int i = 0; i < n; i++) s[i] = g->from + (float)i * g->by;
+	for (int i = 0; weighted && i < many; i++) s[n++] = g->to * more[i];
+	return n;
+}
+
 /* ---- the kinds; each returns its scale in the weights' own units, F16 but for what is beyond ---- */
 
 /* From the unrounded d: rounded to F16 and refitted, the best of which counts. */
@@ -210,9 +237,11 @@ INLINE vf find_step(const whit_grid *g, const lanes_of *in, int weighted, int si
 	best b = best_none(), stored = best_none();
 	sums s[2];
 	vf err, gain;
-	for (int k = 0; k < g->trials; k++) {
-		vf d = mul(in->big, set1(1 / g->trial[k]));
-		step_sums(s, in, weighted, sides, 0, d, mul(one, set1(g->trial[k])), lo, hi);
+	float trial[TRIALS];
+	int trials = trials_of(g, weighted, trial);
+	for (int k = 0; k < trials; k++) {
+		vf d = mul(in->big, set1(1 / trial[k]));
+		step_sums(s, in, weighted, sides, 0, d, mul(one, set1(trial[k])), lo, hi);
 		for (int i = 0; i < sides; i++) {
 			gain = refit(s + i, &err);
 			d = add(d, gain);
@@ -233,8 +262,10 @@ INLINE vf find_step(const whit_grid *g, const lanes_of *in, int weighted, int si
 INLINE vf find_fine(const whit_grid *g, const lanes_of *in, int weighted) {
 	const vf lo = set1((float)g->lo), hi = set1((float)g->hi), big = mul(in->big, in->back);
 	best stored = best_none();
-	for (int k = 0; k < g->trials; k++) {
-		vf v = grid_f16(quotient(big, set1(g->trial[k])), 0), d = mul(v, in->scale);
+	float trial[TRIALS];
+	int trials = trials_of(g, weighted, trial);
+	for (int k = 0; k < trials; k++) {
+		vf v = grid_f16(quotient(big, set1(trial[k])), 0), d = mul(v, in->scale);
 		sums s[2];
 		step_sums(s, in, weighted, 1, 1, d, quotient(set1(1), d), lo, hi);
 		keep(&stored, s[0].ee, v);
@@ -247,13 +278,19 @@ INLINE vf find_level(const whit_grid *g, const lanes_of *in, int weighted, const
 	best b = best_none(), stored = best_none();
 	sums s;
 	vf err;
-	for (int k = 0; k < g->trials; k++) {
-		vf d = mul(in->big, set1(1 / g->trial[k]));
-		level_sums(&s, in, weighted, 0, d, mul(one, set1(g->trial[k])), t);
+	float trial[TRIALS];
+	int trials = trials_of(g, weighted, trial);
+	for (int k = 0; k < 2 * trials; k++) {
+		float at = k % 2 ? -trial[k / 2] : trial[k / 2];
+		vf d = mul(in->big, set1(1 / at));
+		level_sums(&s, in, weighted, 0, d, mul(one, set1(at)), t);
 		vf gain = refit(&s, &err);
 		keep(&b, err, add(d, gain));
 	}
 	vf wanted = mul(b.d, in->back);
+	stored.err = zero(); /* of d = 0: no level is 0, so the least F16 may be too large */
+	for (int i = 0; i < in->n; i++)
+		stored.err = fmadd(weighted ? mul(in->imp[i], in->x[i]) : in->x[i], in->x[i], stored.err);
 	for (int k = 0; k < rounds; k++) {
 		vf v = grid_f16(mul(b.d, in->back), 0), d = mul(v, in->scale);
 		level_sums(&s, in, weighted, 0, d, quotient(set1(1), d), t);
@@ -264,10 +301,11 @@ INLINE vf find_level(const whit_grid *g, const lanes_of *in, int weighted, const
 }
 
 /* d = 2^(e - 128) with e >= 2, so that neither it nor its inverse is subnormal. */
-INLINE vf find_power(const whit_grid *g, const lanes_of *in, int weighted, const table *t) {
+INLINE vf find_power(const lanes_of *in, int weighted, const table *t) {
+	static const float trial[] = {0.125f, 0.25f, 0.0625f}; /* 2^-3: 12 stands for 1.5, and max |x| is in [1, 2) */
 	best stored = best_none();
-	for (int k = 0; k < g->trials; k++) {
-		vf v = mul(in->back, set1(g->trial[k])), d;
+	for (int k = 0; k < WHIT_COUNT(trial); k++) {
+		vf v = mul(in->back, set1(trial[k])), d;
 		sums s;
 		v = clamped(v, set1(0x1p-126f), set1(0x1p126f));
 		d = mul(v, in->scale);
@@ -285,7 +323,7 @@ INLINE vf find_sign(const lanes_of *in, int weighted) {
 		all = add(all, p);
 	}
 	vf wanted = mul(quotient(sum, all), in->back);
-	return beyond_f16(wanted, grid_f16(wanted, 0));
+	return beyond_f16(wanted, grid_f16(wanted, 1));
 }
 
 /* Least squares for d and m at once; what is nearly one code only leaves d as it is. */
@@ -319,26 +357,32 @@ INLINE vf find_min(const whit_grid *g, const lanes_of *in, int weighted, vf *min
 		all = add(all, weighted ? in->imp[i] : set1(1));
 	}
 	vf range = sub(high, low);
-	for (int k = 0; k < g->trials; k++) {
-		float steps = (float)g->hi + g->trial[2 * k] + g->trial[2 * k + 1];
-		vf d = mul(range, set1(1 / steps)), m = fmadd(set1(g->trial[2 * k]), d, low);
+	float trial[TRIALS];
+	int trials = trials_of(g, weighted, trial);
+	for (int k = 0; k < trials * trials; k++) {
+		const float below = trial[k / trials], above = trial[k % trials], steps = (float)g->hi + below + above;
+		vf d = mul(range, set1(1 / steps)), m = fmadd(set1(below), d, low);
 		vf inv = less_pick(zero(), range, quotient(set1(steps), range), zero());
 		min_sums(&s, in, weighted, d, inv, m, hi);
 		refit_min(&s, all, hi, &d, &m, &err);
 		keep_min(&b, err, d, m);
 	}
-	/* One more candidate is for weights so far from 0 that F16 cannot place m within their range. */
+	/* Candidates, each rounded to F16: one for weights so far from 0 that F16 cannot place m within their range;
+	 * the fitted; that refitted; and the best with its codes moved, since F16 may hold another m exactly. */
+	static const float moved[] = {-1, 1, -2, 2};
 	vf below = grid_f16(mul(fmadd(set1(-0x1p-11f), magnitude(low), low), in->back), 1);
 	vf d = mul(sub(high, mul(below, in->scale)), quotient(set1(1), hi)), m = mul(below, in->scale);
-	for (int k = 0; k <= POLISH; k++) {
+	for (int k = 0; k < 3 + WHIT_COUNT(moved); k++) {
 		vf vm = grid_f16(mul(m, in->back), 1), v = grid_f16(mul(d, in->back), 0);
 		d = mul(v, in->scale), m = mul(vm, in->scale);
 		min_sums(&s, in, weighted, d, quotient(set1(1), d), m, hi);
 		keep_min(&stored, s.ee, v, vm);
-		if (k)
+		if (k == 0)
+			d = b.d, m = b.m;
+		else if (k == 1)
 			refit_min(&s, all, hi, &d, &m, &err);
 		else
-			d = b.d, m = b.m;
+			d = b.d, m = fmadd(set1(moved[(k - 2) % 4]), b.d, b.m);
 	}
 	*min = beyond_f16(mul(b.m, in->back), stored.m);
 	return beyond_f16(mul(b.d, in->back), stored.d);
@@ -348,11 +392,11 @@ INLINE vf find_min(const whit_grid *g, const lanes_of *in, int weighted, vf *min
 
 INLINE void search(const whit_grid *g, const float *w, const float *imp, int groups, whit_grid_found *found,
                    const int kind, const int weighted) {
-	float middle[16];
+	float scratch[32];
 	table t;
 	lanes_of in;
 	const int leveled = kind == WHIT_GRID_LEVELS || kind == WHIT_GRID_POWER, n = g->weights;
-	if (leveled) t = table_of(g->level, middle);
+	if (leveled) t = table_of(g->level, scratch);
 	for (int l = 0; l < groups; l += W, w += W * n) {
 		int some = WHIT_MIN(W, groups - l);
 		float d[W], m[W], none[W];
@@ -374,7 +418,7 @@ INLINE void search(const whit_grid *g, const float *w, const float *imp, int gro
 			v = find_level(g, &in, weighted, &t, POLISH);
 			break;
 		case WHIT_GRID_POWER:
-			v = find_power(g, &in, weighted, &t);
+			v = find_power(&in, weighted, &t);
 			break;
 		default:
 			v = find_sign(&in, weighted);
@@ -450,10 +494,10 @@ INLINE void search_super(const whit_grid *g, const float *w, const float *imp, i
 	enum { ALL = WHIT_GRID_BATCH };
 	static const float trial[] = {-32, -31, -30, -29, -28, -27, 31, 30, 29, 28, 27, 26};
 	const int n = g->weights;
-	float middle[16], big[ALL], own[ALL], scale[2], back[2], top[2] = {0};
+	float scratch[32], big[ALL], own[ALL], scale[2], back[2], top[2] = {0};
 	lanes_of in[VECTORS];
 	super p, best;
-	table t = table_of(g->level, middle);
+	table t = table_of(g->level, scratch);
 	for (int v = 0; v < VECTORS; v++) {
 		int at = v * W, some = WHIT_MAX(0, WHIT_MIN(W, groups - at));
 		load_weights(in + v, w + at * n, weighted ? imp + at * n : NULL, some, n);

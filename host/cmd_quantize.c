@@ -5,7 +5,6 @@
 #include "eval/eval.h"
 #include "eval/report.h"
 #include "formats/codebook.h"
-#include "formats/gguf.h"
 #include "formats/json.h"
 #include "host/cmd_plan.h"
 #include "host/commands.h"
