@@ -3,10 +3,15 @@
  *   [d F16][m F16][16 bytes of nibbles as in q4_0] */
 #include "formats/blocks.h"
 
-static void decode(const uint8_t *b, float out[]) {
-	float d = whit_block_f16(b, 0), m = whit_block_f16(b, 2);
-	for (int i = 0; i < 32; i++) out[i] = (float)whit_nibble(b + 4, i, 16) * d + m;
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
+	scale[0] = whit_block_f16(b, 0);
+	shift[0] = whit_block_f16(b, 2);
+	for (int i = 0; i < 32; i++) u[i] = whit_nibble(b + 4, i, 16);
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_1, .group = 32, .shifts = 1, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 32, b, out); }
 
 WHIT_BLOCK_FORMAT(q4_1, "5 bits: 32 codes of 4 bits, F16 scale and minimum", .weights = 32, .bytes = 20,
                   .fallback = NULL, .decode = decode);

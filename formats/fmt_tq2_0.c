@@ -3,10 +3,16 @@
  *   [64 bytes: byte 32 h + r holds weights 128 h + r + 32 t, t = 0 .. 3, lowest bits first][d F16] */
 #include "formats/blocks.h"
 
-static void decode(const uint8_t *b, float out[]) {
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 64);
-	for (int i = 0; i < 256; i++) out[i] = (float)((b[i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3) - 1) * d;
+	(void)shift;
+	for (int g = 0; g < 8; g++) scale[g] = d;
+	for (int i = 0; i < 256; i++) u[i] = b[i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3;
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .zero = 1, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
 
 WHIT_BLOCK_FORMAT(tq2_0, "2.0625 bits: 256 ternary codes of 2 bits, one F16 scale", .weights = 256, .bytes = 66,
                   .fallback = "q4_0", .decode = decode);
