@@ -127,12 +127,28 @@ static int64_t plan_rotations(const whit_plan *p) {
 	return bytes;
 }
 
+/* A GGUF may hold blocks: what their making lost cannot be had back. */
+static void warn_quantized(const whit_ckpt *c) {
+	const whit_weight *first = NULL;
+	int64_t n = 0;
+	for (int64_t i = 0; i < c->n; i++) {
+		if (c->w[i].passthrough) continue;
+		if (!n++) first = &c->w[i];
+	}
+	if (!n) return;
+	whit_say("warning: %s: %lld of %lld tensors are quantized already (%s is %s): losses add up", c->path,
+	         (long long)n, (long long)c->n, first->name, first->type);
+	whit_event("warn", json_pack("{s:s, s:I}", "what", "quantized_source", "tensors", (json_int_t)n));
+}
+
 int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, whit_err *e) {
 	int rc = 0;
 	memset(p, 0, sizeof *p);
-	if (m->ckpt.kind != WHIT_CKPT_HF)
-		return whit_fail(e, WHIT_EINPUT, "%s: is %s, already quantized, need a Hugging Face checkpoint",
-		                 m->ckpt.path, whit_ckpt_kind_name(m->ckpt.kind));
+	if (m->ckpt.kind != WHIT_CKPT_HF && m->ckpt.kind != WHIT_CKPT_GGUF)
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: is %s, already quantized, need a Hugging Face checkpoint or a GGUF", m->ckpt.path,
+		                 whit_ckpt_kind_name(m->ckpt.kind));
+	warn_quantized(&m->ckpt);
 	p->n = m->ckpt.n;
 	p->row = whit_alloc((size_t)p->n * sizeof *p->row);
 	for (int64_t i = 0; i < p->n && !rc; i++) {

@@ -3,7 +3,6 @@
 #include "eval/eval.h"
 #include <math.h>
 #include <stdio.h>
-#include <utf8proc.h>
 #include "host/progress.h"
 
 enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 };  /* a tile of logits is 64 MB at most */
@@ -227,18 +226,6 @@ static int pass_run(pass *s, whit_err *e) {
 
 /* ---- the text ---- */
 
-static int64_t count_invalid(const char *text, size_t n) {
-	int64_t bad = 0;
-	for (size_t i = 0; i < n;) {
-		utf8proc_int32_t c;
-		utf8proc_ssize_t k =
-		        utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &c);
-		bad += k < 1;
-		i += k < 1 ? 1 : (size_t)k;
-	}
-	return bad;
-}
-
 static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx, whit_err *e) {
 	if (ref && ref->vocab != m->vocab)
 		return whit_fail(e, WHIT_EINPUT, "%s: vocabulary is %lld, need the %lld of the reference %s",
@@ -256,21 +243,11 @@ static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx,
 static int prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const whit_tok *tok, const char *name,
                    const char *text, size_t n, const whit_eval_opts *o, whit_err *e) {
 	int rc;
-	if (n == 0) return whit_fail(e, WHIT_EINPUT, "%s: is empty, need text", name);
 	r->text_bytes = (int64_t)n;
 	r->text_hash = whit_hash_bytes(text, n);
-	r->text_invalid = count_invalid(text, n);
-	if (r->text_invalid)
-		whit_say("warning: %s: %lld of %lld bytes are not UTF-8; they are tokenized as bytes", name,
-		         (long long)r->text_invalid, (long long)n);
-	if ((rc = whit_tok_encode(tok, text, n, WHIT_TOK_SPECIAL, ids, e))) return whit_fail_in(e, "%s", name);
+	if ((rc = whit_tok_text(tok, name, text, n, r->vocab, ids, &r->text_invalid, e))) return rc;
 	if (o->max_tokens > 0) ids->n = WHIT_MIN(ids->n, o->max_tokens);
 	r->text_tokens = ids->n;
-	for (int64_t i = 0; i < ids->n; i++)
-		if (ids->id[i] < 0 || ids->id[i] >= r->vocab)
-			return whit_fail(e, WHIT_EINPUT,
-			                 "%s: token %lld is id %d, need one below the model's vocabulary %lld", name,
-			                 (long long)i, ids->id[i], (long long)r->vocab);
 	if ((rc = whit_windows_make(ws, r->mode, ids->n, r->ctx, r->stride, whit_tok_adds_bos(tok), e)))
 		return rc == WHIT_EUSAGE ? rc
 		                         : whit_fail_in(e, "%s", name); /* a wrong option is not the text's fault */

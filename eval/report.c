@@ -161,8 +161,7 @@ static json_t *tensors_json(const whit_model *m) {
 		o = json_object();
 		json_object_set_new(o, "name", text(w->name));
 		if (w->mat.spec.fmt) whit_spec_name(&w->mat.spec, name);
-		json_object_set_new(o, "format",
-		                    w->mat.spec.fmt ? json_string(name) : json_string(whit_dtype_name(w->dtype)));
+		json_object_set_new(o, "format", json_string(w->mat.spec.fmt ? name : w->type));
 		json_object_set_new(o, "bits_per_weight", number(8.0 * (double)w->bytes / (double)count));
 		json_object_set_new(o, "rel_mse", w->passthrough ? json_real(0) : number(w->rel_mse));
 		json_array_append_new(a, o);

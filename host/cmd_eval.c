@@ -22,18 +22,6 @@ typedef struct args {
 	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
 } args;
 
-/* "whit eval ...", words quoted where a shell would split or expand them. */
-static char *command_text(int argc, char **argv) {
-	char *all = whit_strdup("whit");
-	for (int i = 0; i < argc; i++) {
-		int plain = argv[i][0] && !argv[i][strcspn(argv[i], " \t\n'\"\\$`*?&|;<>()[]{}#!~")];
-		char *longer = whit_format_text(plain ? "%s %s" : "%s '%s'", all, argv[i]);
-		whit_free(all);
-		all = longer;
-	}
-	return all;
-}
-
 /* ---- prompts ---- */
 
 typedef struct prompts {
@@ -77,7 +65,7 @@ static void prompts_free(prompts *p) {
 
 /* ---- one tokenizer for both models ---- */
 
-/* Both directories must tokenize the text alike, else their logits are about different tokens. */
+/* Both models must tokenize the text alike, else their logits are about different tokens. */
 static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *model_dir, const whit_map *text,
                        whit_err *e) {
 	whit_ids a = {0}, b = {0};
@@ -104,9 +92,10 @@ static int check_tokenizers(const whit_tok *tok, const args *a, const whit_map *
 	char *mine = whit_format_text("%s/tokenizer.json", a->model),
 	     *theirs = whit_format_text("%s/tokenizer.json", a->ref);
 	whit_map m = {0}, r = {0};
-	int rc = whit_map_open(&m, mine, e);
-	if (!rc) rc = whit_map_open(&r, theirs, e);
-	if (!rc && (m.bytes != r.bytes || memcmp(m.data, r.data, m.bytes)))
+	int files = whit_file_exists(mine) && whit_file_exists(theirs), rc = 0; /* a GGUF has none */
+	if (files) rc = whit_map_open(&m, mine, e);
+	if (files && !rc) rc = whit_map_open(&r, theirs, e);
+	if (!rc && (!files || m.bytes != r.bytes || memcmp(m.data, r.data, m.bytes)))
 		rc = same_tokens(tok, a->ref, a->model, text, e);
 	whit_map_close(&m);
 	whit_map_close(&r);
@@ -238,7 +227,7 @@ static int check_args(const args *a, int *mode, whit_err *e) {
 int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	args a = {.mode = "sliding", .compute = "packed", .floor_tokens = -1};
 	const whit_opt opts[] = {
-	        {"MODEL", 's', "MODEL", "Hugging Face directory, or one that whit wrote", &a.model, 1},
+	        {"MODEL", 's', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &a.model, 1},
 	        {"--ref", 's', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref,
 	         0},
 	        {"--text", 's', "FILE", "text to evaluate on", &a.text, 1},
@@ -278,7 +267,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	if ((rc = whit_tok_open(&tok, a.model, e))) goto prompts_free;
 	if ((rc = whit_model_open(&m, a.model, flags, e))) goto tok_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
-	char *command = command_text(argc, argv);
+	char *command = whit_command_text(argc, argv);
 	rc = evaluate(&a, mode, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
 	whit_free(command);
 	if (a.ref) whit_model_close(&ref);

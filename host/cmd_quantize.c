@@ -10,6 +10,7 @@
 #include "eval/eval.h"
 #include "eval/report.h"
 #include "formats/codebook.h"
+#include "formats/gguf.h"
 #include "formats/json.h"
 #include "host/commands.h"
 #include "host/progress.h"
@@ -31,7 +32,7 @@ static void print_tables(void) {
 static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	*o = (options){.method = "turboquant", .seed = 42, .samples = 32};
 	const whit_opt table[] = {
-	        {"MODEL", 's', NULL, "Hugging Face directory of the model", &o->model, 1},
+	        {"MODEL", 's', NULL, "Hugging Face directory or GGUF file of the model", &o->model, 1},
 	        {"OUT", 's', NULL, "directory to write; must not exist", &o->out, 1},
 	        {"--format", 's', "F",
 	         "number format of the linears of blocks (with --recipe: of what it does not match)", &o->format, 0},
@@ -294,10 +295,11 @@ static int prepare_report(session *s, whit_err *e) {
 	whit_ids ids = {0};
 	whit_windows w = {0};
 	char *file = whit_format_text("%s/tokenizer.json", o->model);
-	int there = whit_file_exists(file), rc = 0;
+	const whit_gguf *g = s->model.ckpt.gguf;
+	int there = g ? whit_gguf_find(g, "tokenizer.ggml.model") != NULL : whit_file_exists(file), rc = 0;
 	whit_free(file);
 	if (!there && !o->eval && !o->prompts && o->samples) {
-		whit_say("warning: %s has no tokenizer.json: no sample generations", o->model);
+		whit_say("warning: %s has no %s: no sample generations", o->model, g ? "tokenizer" : "tokenizer.json");
 		whit_event("warn", json_pack("{s:s}", "what", "no_tokenizer"));
 		s->o.samples = 0;
 	}
@@ -490,12 +492,7 @@ int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
 	session s = {0};
 	int rc = parse_options(&s.o, argc, argv, e);
 	if (rc) return rc;
-	s.command = whit_strdup("whit");
-	for (int i = 0; i < argc; i++) {
-		char *longer = whit_format_text("%s %s", s.command, argv[i]);
-		whit_free(s.command);
-		s.command = longer;
-	}
+	s.command = whit_command_text(argc, argv);
 	rc = preflight(&s, e);
 	if (!rc && s.o.plan) {
 		if (s.o.json) rc = whit_json_write(s.json, s.o.json, e);

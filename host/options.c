@@ -184,3 +184,14 @@ int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int 
 	}
 	return apply_common(cmd, e);
 }
+
+char *whit_command_text(int argc, char **argv) {
+	char *all = whit_strdup("whit");
+	for (int i = 0; i < argc; i++) {
+		int plain = argv[i][0] && !argv[i][strcspn(argv[i], " \t\n'\"\\$`*?&|;<>()[]{}#!~")];
+		char *longer = whit_format_text(plain ? "%s %s" : "%s '%s'", all, argv[i]);
+		whit_free(all);
+		all = longer;
+	}
+	return all;
+}

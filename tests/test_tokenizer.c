@@ -409,6 +409,23 @@ static void test_vectors_spm(void) {
 	json_decref(merges);
 }
 
+/* ---- the same vectors through GGUF metadata ---- */
+
+static void test_vectors_gguf(void) {
+	static const char *const name[] = {"gpt-2", "llama-spm"};
+	for (int i = 0; i < WHIT_COUNT(name); i++) {
+		whit_tok *t = NULL;
+		char *file = whit_format_text("tokenizers/ggml-vocab/ggml-vocab-%s.gguf", name[i]),
+		     *path = test_data(file);
+		if (path && CHECK_RC(whit_tok_open(&t, path, &e), e)) {
+			CHECK(whit_tok_exists(path));
+			check_vectors(t, name[i], 47);
+		}
+		whit_free(file);
+		whit_free(path);
+	}
+}
+
 /* ---- the plain encoder: the lowest rank, leftmost, until none is left ---- */
 
 enum { LETTERS = 3, MERGES = 24 };
@@ -722,7 +739,7 @@ static void test_refusals(void) {
 		CHECK_FAILS(whit_tok_parse(&t, MODEL(SMALL), strlen(MODEL(SMALL)), config[i][0], strlen(config[i][0]),
 		                           "good.json", &e),
 		            WHIT_EINPUT, e, config[i][1]);
-	CHECK_FAILS(whit_tok_open(&t, WHIT_SCRATCH "/no/such/dir", &e), WHIT_EINPUT, e, "tokenizer.json");
+	CHECK_FAILS(whit_tok_open(&t, WHIT_SCRATCH "/no/such/dir", &e), WHIT_EINPUT, e, "cannot open");
 }
 
 /* Encoding refuses what it has no token for, a pattern that runs away, text that grows without end. */
@@ -801,5 +818,6 @@ static void test_threads(void) {
 	whit_tok_close(shared);
 }
 
-TEST_MAIN(test_golden_model, test_golden_kinds, test_wiki, test_vectors, test_vectors_spm, test_merging,
-          test_round_trip, test_stream, test_specials, test_refusals, test_limits, test_long, test_threads)
+TEST_MAIN(test_golden_model, test_golden_kinds, test_wiki, test_vectors, test_vectors_spm, test_vectors_gguf,
+          test_merging, test_round_trip, test_stream, test_specials, test_refusals, test_limits, test_long,
+          test_threads)
