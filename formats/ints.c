@@ -137,7 +137,7 @@ static void pack_plain(const whit_mat *m, int64_t r0, const whit_ints_tile *t, v
 	whit_ints_unpack_row(m, r0, t->u, t->scale, t->shift);
 }
 
-static const whit_ints_set set_plain = {1, 1, 1, round_plain, NULL, pack_plain, gemm_plain};
+static const whit_ints_set set_plain = {1, 1, 1, round_plain, NULL, NULL, pack_plain, gemm_plain};
 
 static const whit_ints_set *set(void) {
 #if WHIT_SIMD
@@ -181,7 +181,8 @@ void whit_ints_plan_make(whit_ints_plan *p, const whit_mat *m, int64_t T) {
 	p->items = (m->rows + p->rows - 1) / p->rows;
 	p->d_at = padded(m->width * p->tokens) + padded((is_gemv(p) ? m->width / 4 : p->groups * p->tokens) * 4);
 	p->s_at = p->d_at + padded((p->groups * p->tokens + PAD) * 4);
-	p->panel_bytes = p->s_at + padded((p->groups * p->tokens + PAD) * 4);
+	p->lane_at = p->s_at + padded((p->groups * p->tokens + PAD) * 4);
+	p->panel_bytes = p->lane_at + (is_gemv(p) ? padded(m->width) : 0);
 	p->x_bytes = (size_t)(p->panel_bytes * p->panels);
 	p->u_size = u_bytes(m) * v->lanes;
 	/* rounding a row: code, quad, d, s; a tile and the rows it is made of */
@@ -193,7 +194,7 @@ void whit_ints_plan_make(whit_ints_plan *p, const whit_mat *m, int64_t T) {
 static whit_ints_x panel(const whit_ints_plan *p, int64_t i) {
 	uint8_t *at = p->x + i * p->panel_bytes;
 	return (whit_ints_x){(int8_t *)at, (int32_t *)(at + padded(p->m->width * p->tokens)), (float *)(at + p->d_at),
-	                     (float *)(at + p->s_at)};
+	                     (float *)(at + p->s_at), (float *)(at + p->lane_at)};
 }
 
 /* Token t of a panel for gemm: columns of its four-byte steps and of its groups. */
@@ -209,6 +210,27 @@ static void into_panel(const whit_ints_plan *p, const whit_ints_x *x, int64_t t,
 	}
 }
 
+/* The only token, for gemv. */
+static void into_order(const whit_ints_plan *p, const whit_ints_x *x, const int8_t *code, const int32_t *quad,
+                       const float *d, const float *s) {
+	const whit_ints *f = p->m->spec.fmt->block->ints;
+	int64_t steps = p->m->width / 4;
+	uint8_t order[64];
+	int fold = p->set->order(p->m->spec.fmt, order);
+	for (int64_t i = 0; i < steps; i++) {
+		int64_t from = i < steps / 64 * 64 ? i / 64 * 64 + order[i % 64] : i;
+		memcpy(x->code + 4 * i, code + 4 * from, 4);
+		x->init[i] = -f->zero * quad[from];
+		x->lane[i] = d[from / 8];
+	}
+	for (int64_t i = 0; fold && i < steps / 64 * 64; i++)
+		if (i % 32 < 16) x->init[i] += x->init[i + 16];
+	for (int64_t g = 0; g < p->groups; g++) {
+		x->d[g] = d[g * f->group / 32];
+		x->s[g] = s[g];
+	}
+}
+
 void whit_ints_prepare(const whit_ints_plan *p, int64_t i, const float *in, void *work) {
 	const whit_ints *f = p->m->spec.fmt->block->ints;
 	int64_t n = p->m->width, part = padded(n + 4 * PAD), T = WHIT_MIN(p->tokens, p->T - i * p->tokens);
@@ -218,15 +240,11 @@ void whit_ints_prepare(const whit_ints_plan *p, int64_t i, const float *in, void
 	whit_ints_x x = panel(p, i);
 	if (T < p->tokens || is_gemv(p)) memset(x.code, 0, (size_t)p->panel_bytes); /* what stands for no token */
 	for (int64_t t = 0; t < T; t++) {
-		const float *row = in + (i * p->tokens + t) * n;
-		if (!is_gemv(p)) {
-			round_with(p->set, f, row, n, code, quad, d, s);
+		round_with(p->set, f, in + (i * p->tokens + t) * n, n, code, quad, d, s);
+		if (is_gemv(p))
+			into_order(p, &x, code, quad, d, s);
+		else
 			into_panel(p, &x, t, code, quad, d, s);
-			continue;
-		}
-		round_with(p->set, f, row, n, x.code, x.init, d, x.s);
-		for (int64_t k = 0; k < n / 4; k++) x.init[k] *= -f->zero;
-		for (int64_t g = 0; g < p->groups; g++) x.d[g] = d[g * f->group / 32];
 	}
 }
 

@@ -52,7 +52,7 @@ typedef struct whit_ints_plan {
 	uint8_t *x; /* x_bytes, aligned to 64, set by the caller */
 	const whit_ints_set *set;
 	int64_t groups; /* of a row */
-	int64_t d_at, s_at, panel_bytes, u_size;
+	int64_t d_at, s_at, lane_at, panel_bytes, u_size;
 } whit_ints_plan;
 void whit_ints_plan_make(whit_ints_plan *p, const whit_mat *m, int64_t T);
 void whit_ints_prepare(const whit_ints_plan *p, int64_t i, const float *x, void *work);

@@ -4,12 +4,13 @@
 #include "formats/blocks.h"
 #include "formats/simd.h"
 
-/* Rounded x of one panel. One token: code[width], init[width / 4] (-zero times sums of four codes), d[groups],
- * s[groups], both zero up to the next 16. Several, P: code[width / 4][P][4], init, d and s [groups][P]. */
+/* Rounded x of one panel. One token: code[width] and, for each four of them, init (-zero times their sum) and lane
+ * (their d), in the level's order; d[groups], s[groups], both zero up to the next 16. Several, P: code[width /
+ * 4][P][4], init, d and s [groups][P]. */
 typedef struct whit_ints_x {
 	int8_t *code;
 	int32_t *init;
-	float *d, *s;
+	float *d, *s, *lane;
 } whit_ints_x;
 
 /* Unpacked rows: u[width / 4][lanes][4] for each `lanes` rows, then scale and shift [groups][lanes] likewise. */
@@ -24,6 +25,9 @@ struct whit_ints_set {
 	int lanes, rows, tokens; /* rows of a register, of a gemm, tokens of a gemm */
 	/* code, quad and d of whit_ints_round; base[n / 32]: d before F16 */
 	void (*round)(int act, const float *x, int64_t n, int8_t *code, int32_t *quad, float *d, float *base);
+	/* The order for one token: step i of each 256 codes in four-byte steps is step order[i]; 1 where what is in
+	 * lanes i and i + 16 of each 32 steps ends in the first: its init is the sum of both. */
+	int (*order)(const whit_format *f, uint8_t order[64]);
 	/* y[r] for r in [r0, r1); work: float[2 * (groups + 16)], then u[width] */
 	void (*gemv)(const whit_mat *m, int64_t r0, int64_t r1, const whit_ints_x *x, float *y, void *work);
 	/* `lanes` rows from r0 on (those beyond m's last repeat it) to a tile at t; work as for gemv, `lanes` times */

@@ -225,44 +225,61 @@ INLINE void scales(const int id, const uint8_t *p, int64_t n, float *s, float *m
 
 /* ---- one token ---- */
 
+#ifdef WHIT_512
+#include "formats/ints_rows.h"
+#else
+static int order_of(int id, int i) { return (void)id, i; }
+static int folds(int id) { return (void)id, 0; }
+INLINE int has_rows(const int id) { return (void)id, 0; }
+INLINE void row_256(const int id, const uint8_t *p, const int8_t *a, const int32_t *init, const float *lane,
+                    const float *d, const float *s, vf acc[4]) {
+	(void)id, (void)p, (void)a, (void)init, (void)lane, (void)d, (void)s, (void)acc;
+}
+#endif
+
+/* STEP weights, codes from STEP c on of the block at p. per: groups of them, scales at s. */
 INLINE vf step(const int id, const uint8_t *p, int c, int64_t have, const int8_t *a, const int32_t *init,
-               const float *s, int per, int wide, vf acc) {
-	vi u = codes(id, p, c, have);
-	vi dot = dot4(wide < 0 ? izero() : ild(init), u, ild((const int32_t *)a), wide > 0);
+               const float *s, const int per, const int shifts, const int wide, vf acc) {
+	vi dot = dot4(shifts ? izero() : ild(init), codes(id, p, c, have), ild((const int32_t *)a), wide);
 	return fmadd(to_float(dot), per == 1 ? each_1(s) : per == 2 ? each_2(s) : each_4(s), acc);
 }
 
 /* group, shifts, wide are those of the format, constants. */
 INLINE void gemv_as(const int id, const int group, const int shifts, const int wide, const whit_mat *m, int64_t r0,
                     int64_t r1, const whit_ints_x *x, float *y, void *work) {
-	const int per = STEP / group, kind = shifts ? -1 : wide;
-	int64_t n = m->width, groups = n / group;
+	const int per = STEP / group;
+	int64_t n = m->width, groups = n / group, ahead = has_rows(id) ? n / 256 * 256 : 0;
 	float *s = work, *t = s + groups + 16;
 	uint8_t *u = (uint8_t *)(t + groups + 16);
-	memset(work, 0, (size_t)(2 * (groups + 16)) * sizeof(float));
 	for (int64_t r = r0; r < r1; r++) {
 		const uint8_t *p = m->plane[0] + (size_t)r * m->row_bytes[0];
-		if (id == BYTES)
-			whit_ints_unpack_row(m, r, u, s, t), p = u;
-		else
-			scales(id, p, n, s, t);
 		vf acc[4] = {zero(), zero(), zero(), zero()};
-		for (int64_t g = 0; g < groups; g += W) {
-			if (shifts) acc[0] = fmadd(ld(t + g), ld(x->s + g), acc[0]);
-			st(s + g, mul(ld(s + g), ld(x->d + g)));
-		}
 		int64_t i = 0;
+		for (; i < ahead; i += 256, p += 256 / weights_of(id) * bytes_of(id))
+			row_256(id, p, x->code + i, x->init + i / 4, x->lane + i / 4, x->d + i / group,
+			        x->s + i / group, acc);
+		if (i < n) { /* what is left: scales first */
+			memset(s + groups, 0, 16 * sizeof *s), memset(t + groups, 0, 16 * sizeof *t);
+			if (id == BYTES)
+				whit_ints_unpack_row(m, r, u, s, t), p = u;
+			else
+				scales(id, p, n - i, s + i / group, t + i / group);
+			for (int64_t g = i / group; g < groups; g += W) {
+				if (shifts) acc[0] = fmadd(ld(t + g), ld(x->s + g), acc[0]);
+				st(s + g, mul(ld(s + g), ld(x->d + g)));
+			}
+		}
 		for (; i + 256 <= n; i += 256, p += 256 / weights_of(id) * bytes_of(id))
 			WHIT_UNROLL for (int c = 0; c < 256 / STEP; c++) {
 				int64_t k = i + c * STEP;
-				acc[c % 4] = step(id, p, c, 256, x->code + k, x->init + k / 4, s + k / group, per, kind,
-				                  acc[c % 4]);
+				acc[c % 4] = step(id, p, c, 256, x->code + k, x->init + k / 4, s + k / group, per,
+				                  shifts, wide, acc[c % 4]);
 			}
 		for (int c = 0; i + c * STEP < n; c++) {
 			int64_t k = i + c * STEP;
-			acc[0] = step(id, p, c, n - k, x->code + k, x->init + k / 4, s + k / group, per, kind, acc[0]);
+			acc[0] = step(id, p, c, n - k, x->code + k, x->init + k / 4, s + k / group, per, shifts, wide,
+			              acc[0]);
 		}
-		if (groups % W) memset(s + groups, 0, 16 * sizeof(float));
 		y[r] = sum(add(add(acc[0], acc[1]), add(acc[2], acc[3])));
 	}
 }
@@ -404,10 +421,10 @@ static int id_of(const whit_format *f) {
 /* One function for each format: inlined together they would share one frame of registers. */
 #define EACH(F)                                                                                                        \
 	F(BYTES, 32, 0, 0)                                                                                             \
-	F(Q1_0, 32, 0, 0) F(Q2_0, 32, 0, 0) F(Q4_0, 32, 0, 0) F(Q4_1, 32, 1, 0) F(Q5_0, 32, 0, 0) F(Q5_1, 32, 1, 0)    \
-	        F(Q8_0, 32, 0, 1) F(Q2_K, 16, 1, 0) F(Q3_K, 16, 0, 0) F(Q4_K, 32, 1, 0) F(Q5_K, 32, 1, 0)              \
-	                F(Q6_K, 16, 0, 0) F(IQ4_NL, 32, 0, 1) F(IQ4_XS, 32, 0, 1) F(MXFP4, 32, 0, 0)                   \
-	                        F(TQ2_0, 32, 0, 0)
+	F(Q1_0, 32, 0, 0)                                                                                              \
+	F(Q2_0, 32, 0, 0) F(Q4_0, 32, 0, 0) F(Q4_1, 32, 1, 0) F(Q5_0, 32, 0, 0) F(Q5_1, 32, 1, 0) F(Q8_0, 32, 0, 1)    \
+	        F(Q2_K, 16, 1, 0) F(Q3_K, 16, 0, 0) F(Q4_K, 32, 1, 0) F(Q5_K, 32, 1, 0) F(Q6_K, 16, 0, 0)              \
+	                F(IQ4_NL, 32, 0, 1) F(IQ4_XS, 32, 0, 1) F(MXFP4, 32, 0, 0) F(TQ2_0, 32, 0, 0)
 #define GEMV(id, group, shifts, wide)                                                                                  \
 	TARGET static void gemv_##id(const whit_mat *m, int64_t r0, int64_t r1, const whit_ints_x *x, float *y,        \
 	                             void *work) {                                                                     \
@@ -419,6 +436,11 @@ static int id_of(const whit_format *f) {
 	}
 EACH(GEMV)
 EACH(PACK)
+
+static int LEVEL(order)(const whit_format *f, uint8_t order[64]) {
+	for (int i = 0; i < 64; i++) order[i] = (uint8_t)order_of(id_of(f), i);
+	return folds(id_of(f));
+}
 
 static void LEVEL(gemv)(const whit_mat *m, int64_t r0, int64_t r1, const whit_ints_x *x, float *y, void *work) {
 	switch (id_of(m->spec.fmt)) {
@@ -461,4 +483,5 @@ static void LEVEL(gemm)(const whit_ints *f, const whit_ints_tile *t, const whit_
 		(f->shifts ? gemm_3210 : f->zero == 128 ? gemm_3201 : gemm_3200)(t, x, n, T, y, ldy);
 }
 
-const whit_ints_set LEVEL(whit_ints) = {W, ROWS *W, TOKENS, LEVEL(round), LEVEL(gemv), LEVEL(pack), LEVEL(gemm)};
+const whit_ints_set LEVEL(whit_ints) = {W,           ROWS *W,     TOKENS,     LEVEL(round), LEVEL(order),
+                                        LEVEL(gemv), LEVEL(pack), LEVEL(gemm)};

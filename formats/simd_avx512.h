@@ -12,6 +12,7 @@
 #define LEVEL(name) name##_avx512
 #endif
 #define INLINE static inline __attribute__((always_inline, unused)) TARGET
+#define WHIT_512
 enum { W = 16 };
 typedef __m512 vf;
 typedef __m512i vi;
