@@ -4,13 +4,17 @@
 #include "formats/blocks.h"
 #include "formats/grid.h"
 
-static void decode(const uint8_t *b, float out[]) {
-	static const float level[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}; /* doubled */
-	uint32_t bits = b[0] < 2 ? 0x00200000u << b[0] : (uint32_t)(b[0] - 1) << 23;              /* 2^(e - 128) */
-	float d;
-	memcpy(&d, &bits, 4);
-	for (int i = 0; i < 32; i++) out[i] = level[whit_nibble(b + 1, i, 16)] * d;
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
+	static const uint8_t level[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0}; /* doubled */
+	uint32_t bits = b[0] < 2 ? 0x00200000u << b[0] : (uint32_t)(b[0] - 1) << 23;                  /* 2^(e - 128) */
+	(void)shift;
+	memcpy(scale, &bits, 4);
+	for (int i = 0; i < 32; i++) u[i] = level[whit_nibble(b + 1, i, 16)];
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_0, .group = 32, .zero = 12, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 32, b, out); }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
 	(void)more;

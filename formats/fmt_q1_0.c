@@ -5,16 +5,16 @@
 #include "formats/codes.h"
 #include "formats/grid.h"
 
-static void decode(const uint8_t *b, float out[]) {
-	uint32_t d, minus = 0x80000000u;
-	float scale = whit_block_f16(b, 0);
-	memcpy(&d, &scale, 4);
-	for (int i = 0; i < 16; i++)
-		for (int k = 0; k < 8; k++) {
-			uint32_t v = d ^ (~(uint32_t)b[2 + i] << (31 - k) & minus);
-			memcpy(out + 8 * i + k, &v, 4);
-		}
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
+	float d = whit_block_f16(b, 0);
+	(void)shift;
+	for (int g = 0; g < 4; g++) scale[g] = d;
+	for (int i = 0; i < 128; i++) u[i] = (uint8_t)(b[2 + i / 8] >> i % 8 & 1) * 2;
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_0, .group = 32, .zero = 1, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 128, b, out); }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
 	(void)more;

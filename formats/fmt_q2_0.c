@@ -5,10 +5,15 @@
 #include "formats/codes.h"
 #include "formats/grid.h"
 
-static void decode(const uint8_t *b, float out[]) {
-	float d = whit_block_f16(b, 0);
-	for (int i = 0; i < 64; i++) out[i] = (float)((b[2 + i / 4] >> 2 * (i % 4) & 3) - 1) * d;
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
+	(void)shift;
+	scale[0] = scale[1] = whit_block_f16(b, 0);
+	for (int i = 0; i < 64; i++) u[i] = b[2 + i / 4] >> 2 * (i % 4) & 3;
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_0, .group = 32, .zero = 1, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 64, b, out); }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
 	(void)more;

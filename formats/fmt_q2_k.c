@@ -3,14 +3,18 @@
  *   [16 bytes: scale low, min high nibble][64 bytes of 2-bit codes as in tq2_0][d F16][m F16] */
 #include "formats/kquant.h"
 
-static void decode(const uint8_t *b, float out[]) {
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 80), m = whit_block_f16(b, 82);
-	for (int i = 0; i < 256; i++) {
-		int s = b[i / 16];
-		float dl = d * (float)(s & 15), ml = m * (float)(s >> 4);
-		out[i] = dl * (float)(b[16 + i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3) - ml;
+	for (int g = 0; g < 16; g++) {
+		scale[g] = d * (float)(b[g] & 15);
+		shift[g] = -(m * (float)(b[g] >> 4));
 	}
+	for (int i = 0; i < 256; i++) u[i] = b[16 + i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3;
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 16, .shifts = 1, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
 
 static void pack(uint8_t *o, const whit_kblock *b) {
 	for (int s = 0; s < 16; s++) o[s] = (uint8_t)(b->scale[s] | b->min[s] << 4);

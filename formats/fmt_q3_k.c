@@ -4,15 +4,22 @@
  *   [12 bytes of scales: byte s % 8 has low nibbles (s < 8: low half), byte 8 + s % 4 bits 4, 5 at 2 (s / 4)][d F16] */
 #include "formats/kquant.h"
 
-static void decode(const uint8_t *b, float out[]) {
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 108);
+	(void)shift;
+	for (int s = 0; s < 16; s++)
+		scale[s] =
+		        d *
+		        (float)(((b[96 + s % 8] >> 4 * (s / 8) & 15) | (b[104 + s % 4] >> 2 * (s / 4) & 3) << 4) - 32);
 	for (int i = 0; i < 256; i++) {
-		int s = i / 16, g = i / 32, r = i % 32;
-		int scale = (b[96 + s % 8] >> 4 * (s / 8) & 15) | (b[104 + s % 4] >> 2 * (s / 4) & 3) << 4;
-		int code = (b[32 + i / 128 * 32 + r] >> 2 * (g % 4) & 3) | (b[r] >> g & 1) << 2;
-		out[i] = d * (float)(scale - 32) * (float)(code - 4);
+		int g = i / 32, r = i % 32;
+		u[i] = (b[32 + i / 128 * 32 + r] >> 2 * (g % 4) & 3) | (b[r] >> g & 1) << 2;
 	}
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 16, .zero = 4, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
 
 static void pack(uint8_t *o, const whit_kblock *b) {
 	for (int i = 0; i < 256; i++) {

@@ -4,11 +4,15 @@
 #include "formats/blocks.h"
 #include "formats/grid.h"
 
-static void decode(const uint8_t *b, float out[]) {
-	float d = whit_block_f16(b, 0);
-	for (int i = 0; i < 16; i++) out[i] = (float)((b[2 + i] & 15) - 8) * d;
-	for (int i = 0; i < 16; i++) out[16 + i] = (float)((b[2 + i] >> 4) - 8) * d;
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
+	(void)shift;
+	scale[0] = whit_block_f16(b, 0);
+	for (int i = 0; i < 32; i++) u[i] = whit_nibble(b + 2, i, 16);
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_0, .group = 32, .zero = 8, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 32, b, out); }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
 	(void)more;

@@ -5,11 +5,16 @@
 #include "formats/codes.h"
 #include "formats/grid.h"
 
-static void decode(const uint8_t *b, float out[]) {
-	float d = whit_block_f16(b, 0);
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	uint32_t high = whit_load_u32(b + 2);
-	for (int i = 0; i < 32; i++) out[i] = (float)((whit_nibble(b + 6, i, 16) | (int)(high >> i & 1) << 4) - 16) * d;
+	(void)shift;
+	scale[0] = whit_block_f16(b, 0);
+	for (int i = 0; i < 32; i++) u[i] = whit_nibble(b + 6, i, 16) | (high >> i & 1) << 4;
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_0, .group = 32, .zero = 16, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 32, b, out); }
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
 	(void)more;

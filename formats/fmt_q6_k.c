@@ -4,14 +4,19 @@
  *   [128 bytes of those][64 bytes: bits 4, 5 at 2j of byte 32 n + r][16 signed scales][d F16] */
 #include "formats/kquant.h"
 
-static void decode(const uint8_t *b, float out[]) {
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 208);
+	(void)shift;
+	for (int s = 0; s < 16; s++) scale[s] = d * (float)(int8_t)b[192 + s];
 	for (int i = 0; i < 256; i++) {
 		int n = i / 128, j = i / 32 % 4, r = i % 32;
-		int code = (b[64 * n + 32 * (j % 2) + r] >> 4 * (j / 2) & 15) | (b[128 + 32 * n + r] >> 2 * j & 3) << 4;
-		out[i] = d * (float)(int8_t)b[192 + i / 16] * (float)(code - 32);
+		u[i] = (b[64 * n + 32 * (j % 2) + r] >> 4 * (j / 2) & 15) | (b[128 + 32 * n + r] >> 2 * j & 3) << 4;
 	}
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 16, .zero = 32, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
 
 static void pack(uint8_t *o, const whit_kblock *b) {
 	for (int i = 0; i < 256; i++) {

@@ -6,17 +6,23 @@
 #include "formats/grid.h"
 
 /* n bytes of `trits` codes each, a byte's codes n apart; v 3^t, less what is beyond 8 bits, leaves trit t on top. */
-static void read_trits(const uint8_t *b, int n, int trits, float d, float *out) {
+static void read_trits(const uint8_t *b, int n, int trits, uint8_t *u) {
 	for (int t = 0, power = 1; t < trits; t++, power *= 3)
-		for (int i = 0; i < n; i++, out++) *out = (float)(((b[i] * power & 255) * 3 >> 8) - 1) * d;
+		for (int i = 0; i < n; i++) *u++ = (uint8_t)((b[i] * power & 255) * 3 >> 8);
 }
 
-static void decode(const uint8_t *b, float out[]) {
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 52);
-	read_trits(b, 32, 5, d, out);
-	read_trits(b + 32, 16, 5, d, out + 160);
-	read_trits(b + 48, 4, 4, d, out + 240);
+	(void)shift;
+	for (int g = 0; g < 8; g++) scale[g] = d;
+	read_trits(b, 32, 5, u);
+	read_trits(b + 32, 16, 5, u + 160);
+	read_trits(b + 48, 4, 4, u + 240);
 }
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .zero = 1, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
 
 /* The inverse of read_trits. */
 static void spell(uint8_t *b, const uint8_t *code, int n, int trits) {
