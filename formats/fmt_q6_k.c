@@ -20,7 +20,7 @@ static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256,
 
 static void pack(uint8_t *o, const whit_kblock *b) {
 	for (int i = 0; i < 256; i++) {
-		int code = b->code[i] + 32, n = i / 128, j = i / 32 % 4, r = i % 32;
+		int code = b->code[i], n = i / 128, j = i / 32 % 4, r = i % 32;
 		o[64 * n + 32 * (j % 2) + r] |= (uint8_t)((code & 15) << 4 * (j / 2));
 		o[128 + 32 * n + r] |= (uint8_t)(code >> 4 << 2 * j);
 	}
