@@ -8,17 +8,14 @@ static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 64);
 	(void)shift;
 	for (int g = 0; g < 8; g++) scale[g] = d;
-	for (int i = 0; i < 256; i++) u[i] = b[i / 128 * 32 + i % 32] >> 2 * (i / 32 % 4) & 3;
+	for (int h = 0; h < 2; h++)
+		for (int t = 0; t < 4; t++)
+			for (int r = 0; r < 32; r++) *u++ = b[32 * h + r] >> 2 * t & 3;
 }
 
 static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .zero = 1, .unpack = unpack};
 
 static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
-
-for (int h = 0; h < 2; h++)
-	for (int t = 0; t < 4; t++)
-		for (int r = 0; r < 32; r++, out++) *out = (float)((b[32 * h + r] >> 2 * t & 3) - 1) * d;
-}
 
 static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
 	(void)more;
