@@ -51,6 +51,16 @@ static inline void whit_k_scale(const uint8_t *p, int g, int *scale, int *min) {
 	*scale = g < 4 ? p[g] & 63 : (p[g + 4] & 15) | p[g - 4] >> 6 << 4;
 	*min = g < 4 ? p[g + 4] & 63 : p[g + 4] >> 4 | p[g] >> 6 << 4;
 }
+static inline void whit_k_scale_set(uint8_t *p, int g, int scale, int min) { /* p was zero */
+	if (g < 4) {
+		p[g] |= (uint8_t)scale;
+		p[g + 4] |= (uint8_t)min;
+	} else {
+		p[g + 4] |= (uint8_t)((scale & 15) | (min & 15) << 4);
+		p[g - 4] |= (uint8_t)(scale >> 4 << 6);
+		p[g] |= (uint8_t)(min >> 4 << 6);
+	}
+}
 /* IQ4_NL's and IQ4_XS's levels. */
 extern const int8_t whit_iq4_levels[16];
 #endif

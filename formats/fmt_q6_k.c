@@ -2,7 +2,7 @@
  *
  *   halves n of 128, quarters j of 32:  low nibble of code 128 n + 32 j + r: half j / 2 of byte 64 n + 32 (j % 2) + r
  *   [128 bytes of those][64 bytes: bits 4, 5 at 2j of byte 32 n + r][16 signed scales][d F16] */
-#include "formats/blocks.h"
+#include "formats/kquant.h"
 
 static void decode(const uint8_t *b, float out[]) {
 	float d = whit_block_f16(b, 208);
@@ -13,5 +13,18 @@ static void decode(const uint8_t *b, float out[]) {
 	}
 }
 
+static void pack(uint8_t *o, const whit_kblock *b) {
+	for (int i = 0; i < 256; i++) {
+		int code = b->code[i], n = i / 128, j = i / 32 % 4, r = i % 32;
+		o[64 * n + 32 * (j % 2) + r] |= (uint8_t)((code & 15) << 4 * (j / 2));
+		o[128 + 32 * n + r] |= (uint8_t)(code >> 4 << 2 * j);
+	}
+	memcpy(o + 192, b->scale, 16);
+	memcpy(o + 208, &b->d, 2);
+}
+
+WHIT_KQUANT(.groups = 16, .code_lo = -32, .code_hi = 31, .scale_lo = -128, .scale_hi = 127, .tries = 12, .refits = 1,
+            .from = 26, .to = 33, .reach = 1, .bytes = 210)
+
 WHIT_BLOCK_FORMAT(q6_k, "6.5625 bits: groups of 16 with 8-bit scales", .weights = 256, .bytes = 210, .fallback = "q8_0",
-                  .decode = decode);
+                  .decode = decode, .encode = encode);
