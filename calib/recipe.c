@@ -437,6 +437,7 @@ whit_rule *whit_recipe_match(whit_recipe *r, const whit_subject *s, whit_err *e)
 			u->unfit++;
 		} else if (hit) {
 			u->shadowed++;
+			u->yielded += hit->when != NULL;
 		} else {
 			hit = u;
 			u->hits++;
@@ -452,7 +453,7 @@ whit_rule *whit_recipe_match(whit_recipe *r, const whit_subject *s, whit_err *e)
 int whit_recipe_idle(const whit_recipe *r, whit_err *e) {
 	for (int i = 0; i < r->n; i++) {
 		const whit_rule *u = &r->rule[i];
-		if (u->hits || !u->line || u->when) continue;
+		if (u->hits || !u->line || u->when || u->yielded) continue;
 		const char *why = u->shadowed ? "matches only tensors that earlier lines decide"
 		                  : u->unfit ? "matches only tensors that are not quantized (norms, biases, tied heads)"
 		                             : "matches no tensor";

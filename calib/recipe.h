@@ -49,6 +49,7 @@ typedef struct whit_rule {
 	int line;         /* 0 = not from a file, may stay idle */
 	int64_t hits;     /* tensors it decided */
 	int64_t shadowed; /* tensors it matches that an earlier line decided */
+	int64_t yielded;  /* of those, to a line with "when": another model might ask this one */
 	int64_t unfit;    /* tensors it matches that cannot be quantized (norms, tied heads) */
 } whit_rule;
 
@@ -70,7 +71,7 @@ int whit_recipe_add_uniform(whit_recipe *r, int with_embeddings, whit_err *e);
 /* The first rule that matches, counted. NULL with text: none does, for a tensor that needs one. NULL without an
  * error (e->code 0): a tensor of WHIT_CLASS_NONE, which only "keep" lines decide. */
 whit_rule *whit_recipe_match(whit_recipe *r, const whit_subject *s, whit_err *e);
-/* Error naming the first rule that matched nothing, but for those with "when". */
+/* Error naming the first rule that matched nothing, but for those with "when", or behind such. */
 int whit_recipe_idle(const whit_recipe *r, whit_err *e);
 /* Resolved, with every key, without lines of no file that matched nothing; parses back to the same. whit_free it. */
 char *whit_recipe_text(const whit_recipe *r);
