@@ -196,12 +196,8 @@ static int find_prefix(const whit_tok *t, const json_t *normalizer, const json_t
 /* ---- tokens, merges, scores ---- */
 
 static int is_byte(const tok_bpe *b, int64_t id) {
-	const tok_word *w = &b->word[id];
-	unsigned v;
-	char text[8] = "";
-	if (w->n != 6) return 0;
-	memcpy(text, w->p, 6);
-	return sscanf(text, "<0x%2X>", &v) == 1 && b->byte[v & 255] == id;
+	int byte = whit_named_byte(b->word[id].p, b->word[id].n);
+	return byte >= 0 && b->byte[byte] == id;
 }
 
 static int fill_table(const whit_tok *t, table *b, whit_err *e) {
@@ -360,12 +356,13 @@ static int in_list(const whit_ids *v, int32_t id) {
 	return 0;
 }
 
-/* Appends key's id or list of ids; absent or null: none. */
+/* Appends key's id or list of ids; absent, null or -1 (some files say so): none. */
 static int read_ends(const json_t *j, const char *file, const char *key, int64_t rows, whit_ids *out, whit_err *e) {
 	const json_t *v = json_object_get(j, key), *item;
 	size_t n = json_is_array(v) ? json_array_size(v) : v && !json_is_null(v);
 	for (size_t i = 0; i < n; i++) {
 		item = json_is_array(v) ? json_array_get(v, i) : v;
+		if (json_is_integer(item) && json_integer_value(item) == -1) continue;
 		if (!json_is_integer(item) || json_integer_value(item) < 0 || json_integer_value(item) >= rows)
 			return whit_fail(e, WHIT_EINPUT, "%s: %s: is %s%lld, need ids below %lld", file, key,
 			                 json_is_integer(item) ? "" : "no integer, ",
@@ -505,7 +502,8 @@ static int put_templates(const char *dir, const json_t *config, const char *conf
 	whit_map m = {0};
 	if (has_default && !(rc = whit_map_open(&m, path, e))) {
 		if (memchr(m.data, 0, m.bytes)) rc = whit_fail(e, WHIT_EINPUT, "%s: holds a NUL, need text", path);
-		char *text = whit_format_text("%.*s", (int)m.bytes, (const char *)m.data);
+		char *text = whit_alloc(m.bytes + 1);
+		memcpy(text, m.data, m.bytes);
 		if (!rc) rc = put_template("default", text, names, o, e);
 		whit_free(text);
 		whit_map_close(&m);
