@@ -37,8 +37,8 @@ static float f16_scale(double x, int exponent, int *over) {
  * small: the exponent's inverse stays a float. */
 static int load(whit_kpanel *p, int first, const float *w, const float *imp) {
 	uint32_t peak = 0;
-	float top, unit, per_mean = 0;
-	double mean = 0;
+	float top, unit;
+	double mean = 0, per_mean = 0;
 	int exponent = 0;
 	for (int i = 0; i < 256; i++) { /* magnitudes as integers: a maximum that compilers vectorise */
 		uint32_t bits = whit_load_u32(w + i) & 0x7fffffff;
@@ -49,13 +49,13 @@ static int load(whit_kpanel *p, int first, const float *w, const float *imp) {
 	exponent = WHIT_MAX(exponent, -100);
 	unit = (float)ldexp(1, -exponent);
 	for (int i = 0; imp && i < 256; i++) mean += imp[i] / 256.0;
-	if (mean > 0) per_mean = (float)(1 / mean);
+	if (mean > 0) per_mean = 1 / mean;
 	for (int g = 0; g < 256 / p->n; g++)
 		for (int i = 0; i < p->n; i++) {
 			int to = i * LANES + first + g, from = g * p->n + i;
 			p->x[to] = w[from] * unit;
 			/* the floor: groups without importance get plain least squares, of no weight among others */
-			p->w[to] = mean > 0 ? imp[from] * per_mean + 0x1p-16f : 1;
+			p->w[to] = mean > 0 ? (float)(imp[from] * per_mean) + 0x1p-16f : 1;
 		}
 	return exponent;
 }
