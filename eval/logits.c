@@ -41,7 +41,8 @@ int whit_logits_parse(whit_logits *l, const uint8_t *data, size_t n, const char 
 	r.row_bytes = row_bytes(r.vocab);
 	/* of one chunk: below 2^31 * 4 + 2^30 * 2^33, which fits */
 	need = (uint64_t)r.ctx * 4 + (uint64_t)r.rows * r.row_bytes;
-	if (__builtin_mul_overflow(need, (uint64_t)r.chunks, &need) || n - HEADER != need)
+	if (__builtin_mul_overflow(need, (uint64_t)r.chunks, &need)) need = UINT64_MAX - HEADER;
+	if (n - HEADER != need)
 		return whit_fail(e, WHIT_EINPUT,
 		                 "%s: is %zu bytes, need %llu for %lld chunks of %lld tokens, vocabulary %lld", name, n,
 		                 (unsigned long long)(need + HEADER), (long long)r.chunks, (long long)r.ctx,

@@ -84,8 +84,9 @@ int whit_packed_open(whit_packed_out **out, const whit_outdir *dir, const whit_c
 
 /* src must be a weight of the source that was not added before. */
 static int mark(whit_packed_out *o, const whit_weight *src, whit_err *e) {
-	int64_t i = src - o->source->w;
-	if (i < 0 || i >= o->source->n || src->alias)
+	/* As numbers: a pointer to another array's element may be any distance away. */
+	uintptr_t away = (uintptr_t)src - (uintptr_t)o->source->w, i = away / sizeof *src;
+	if (away % sizeof *src || i >= (uintptr_t)o->source->n || src->alias)
 		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: is no weight of %s", o->dir->path, src->name,
 		                 o->source->path);
 	if (o->added[i])

@@ -48,9 +48,10 @@ static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *mod
 }
 
 /* Equal tokenizer files need no such test. */
-static int check_tokenizers(const whit_tok *tok, const args *a, const whit_map *text, whit_err *e) {
-	int same, rc = whit_tok_same(a->model, a->ref, &same, e);
-	return rc || same ? rc : same_tokens(tok, a->ref, a->model, text, e);
+static int check_tokenizers(const whit_tok *tok, const char *model, const char *ref, const whit_map *text,
+                            whit_err *e) {
+	int same, rc = whit_tok_same(model, ref, &same, e);
+	return rc || same ? rc : same_tokens(tok, ref, model, text, e);
 }
 
 /* ---- samples ---- */
@@ -131,7 +132,7 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	                   .n_prompt = p->n,
 	                   .samples = samples};
 	/* unequal vocabularies are whit_eval_run's to refuse */
-	int rc = ref && ref->vocab == m->vocab ? check_tokenizers(tok, a, text, e) : 0;
+	int rc = ref && ref->vocab == m->vocab ? check_tokenizers(tok, m->ckpt.path, ref->ckpt.path, text, e) : 0;
 	if (!rc) rc = whit_eval_run(&r, m, ref, tok, (const char *)text->data, text->bytes, &o, e);
 	if (!rc && ref) rc = whit_eval_prompts(m, ref, tok, p->line, p->n, cosine, e);
 	if (!rc && samples) rc = samples_make(samples, m, ref, tok, p, a->samples, e);
@@ -225,17 +226,17 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 
 	if ((rc = whit_map_open(&text, a.text, e))) return rc;
 	if ((rc = whit_prompts_read(&p, a.prompts, own_prompts, WHIT_COUNT(own_prompts), e))) goto prompts_free;
-	if ((rc = whit_tok_open(&tok, a.model, e))) goto prompts_free;
-	if ((rc = whit_model_open(&m, a.model, flags, e))) goto tok_close;
+	if ((rc = whit_model_open(&m, a.model, flags, e))) goto prompts_free;
+	/* of a split, the file that has the metadata */
+	if ((rc = whit_tok_open(&tok, m.ckpt.path, e))) goto model_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
 	char *command = whit_command_text(argc, argv);
 	rc = evaluate(&a, mode, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
 	whit_free(command);
 	if (a.ref) whit_model_close(&ref);
 model_close:
-	whit_model_close(&m);
-tok_close:
 	whit_tok_close(tok);
+	whit_model_close(&m);
 prompts_free:
 	whit_prompts_free(&p);
 	whit_map_close(&text);

@@ -104,7 +104,7 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	if (ctx > m.context)
 		rc = whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, the model's context is %lld", (long long)ctx,
 		               (long long)m.context);
-	if (!rc) rc = whit_tok_open(&tok, path, e);
+	if (!rc) rc = whit_tok_open(&tok, m.ckpt.path, e);
 	if (!rc && whit_tok_vocab(tok) > m.vocab)
 		rc = whit_fail(e, WHIT_EINPUT,
 		               "%s: the tokenizer has ids up to %lld, need less than the %lld rows of the embedding",

@@ -135,13 +135,13 @@ static int prepare_report(session *s, whit_err *e) {
 	whit_ids ids = {0};
 	whit_windows w = {0};
 	int rc = 0;
-	if (!o->eval && !o->prompts && o->samples && !whit_tok_exists(o->model)) {
+	if (!o->eval && !o->prompts && o->samples && !whit_tok_exists(s->model.ckpt.path)) {
 		whit_say("warning: %s has no tokenizer: no sample generations", o->model);
 		whit_event("warn", json_pack("{s:s}", "what", "no_tokenizer"));
 		s->o.samples = 0;
 	}
 	if (!o->eval && !o->samples) return 0;
-	if ((rc = whit_tok_open(&s->tok, o->model, e))) return rc;
+	if ((rc = whit_tok_open(&s->tok, s->model.ckpt.path, e))) return rc;
 	if (o->samples && (rc = whit_prompts_read(&s->prompts, o->prompts, own_prompts, WHIT_COUNT(own_prompts), e)))
 		return rc;
 	if (!o->eval) return 0;

@@ -157,7 +157,9 @@ const tok_pair *whit_bpe_pair(const tok_bpe *b, int32_t left, int32_t right);
 /* Reads "model"; room_id is the largest id + 1 that added tokens need. */
 int whit_bpe_read(tok_bpe *b, const json_t *model, int64_t room_id, const char *file, whit_err *e);
 void whit_bpe_free(tok_bpe *b);
-int32_t whit_bpe_find(const tok_bpe *b, const char *p, size_t n); /* -1: no such model token */
+/* -1: none. token: no lone character either. */
+int32_t whit_bpe_find(const tok_bpe *b, const char *p, size_t n);
+int32_t whit_bpe_token(const tok_bpe *b, const char *p, size_t n);
 /* Appends the ids of one piece. */
 int whit_bpe_encode(const tok_bpe *b, tok_work *w, const char *p, size_t n, whit_ids *out, const char *name,
                     whit_err *e);

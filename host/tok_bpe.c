@@ -28,6 +28,11 @@ static uint64_t find_slot(const tok_bpe *b, const char *p, size_t n) {
 
 int32_t whit_bpe_find(const tok_bpe *b, const char *p, size_t n) { return b->slot[find_slot(b, p, n)]; }
 
+int32_t whit_bpe_token(const tok_bpe *b, const char *p, size_t n) {
+	int32_t id = whit_bpe_find(b, p, n);
+	return id < b->n_word ? id : -1;
+}
+
 void whit_bpe_begin(tok_bpe *b, int64_t n_word, int64_t n_token, size_t bytes) {
 	b->n_word = n_word;
 	b->word = whit_alloc((size_t)n_word * sizeof *b->word + 1);

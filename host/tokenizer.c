@@ -196,7 +196,7 @@ static int read_added(const whit_tok *t, const json_t *j, tok_added *a, whit_err
 /* Gives an added token its id in the vocabulary, or finds it there already. */
 static int enter_added(whit_tok *t, tok_added *a, whit_err *e) {
 	tok_word *w = &t->bpe.word[a->id];
-	int32_t known = whit_bpe_find(&t->bpe, a->p, a->n);
+	int32_t known = whit_bpe_token(&t->bpe, a->p, a->n);
 	if (known >= 0 && known != a->id)
 		return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.*s\" has id %d, the vocabulary says %d", t->name,
 		                 (int)WHIT_MIN(a->n, 100), a->p, a->id, known);
@@ -275,7 +275,7 @@ int whit_added_enter(whit_tok *t, tok_added *v, int64_t n, whit_err *e) {
 
 int32_t whit_token_id(const whit_tok *t, const char *text) {
 	size_t n = strlen(text);
-	int32_t id = whit_bpe_find(&t->bpe, text, n);
+	int32_t id = whit_bpe_token(&t->bpe, text, n);
 	for (int32_t i = 0; id < 0 && i < t->bpe.n_word; i++) /* added tokens are outside the table */
 		if (t->bpe.word[i].added && t->bpe.word[i].n == n && !memcmp(t->bpe.word[i].p, text, n)) id = i;
 	return id;

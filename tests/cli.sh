@@ -157,6 +157,14 @@ expect 2 "absent-parent" "$whit" calibrate "$model" --text "$text" --out "$scrat
 absent "$scratch/im.gguf" "$scratch/im.gguf.partial"
 expect 0 "diag of 42 weights, 2 chunks of 64" "$whit" calibrate "$model" --text "$text" --chunks 2 --ctx 64 --out "$scratch/im.gguf" --json "$scratch/im.json" --quiet
 if grep -q '"tokens": 128' "$scratch/im.json"; then ok=$((ok + 1)); else echo "FAILED: calibrate --json"; failed=$((failed + 1)); fi
+# base logits: another mode, two references, a file about another text
+expect 2 "needs --mode chunked" "$whit" eval "$model" --text "$text" --save-logits "$scratch/base.bin"
+expect 2 "is given with --ref" "$whit" eval "$model" --text "$text" --mode chunked --ref "$model" --ref-logits "$scratch/base.bin"
+expect 0 "perplexity" "$whit" eval "$model" --text "$text" --mode chunked --ctx 64 --save-logits "$scratch/base.bin" --quiet
+expect 0 "base logits" "$whit" eval "$model" --text "$text" --mode chunked --ref-logits "$scratch/base.bin" --quiet
+sed 's/the/a/' "$text" >"$scratch/other.txt"
+expect 6 "base.bin: token" "$whit" eval "$model" --text "$scratch/other.txt" --mode chunked --ref-logits "$scratch/base.bin"
+expect 3 "_logits_" "$whit" eval "$model" --text "$text" --mode chunked --ref-logits "$text"
 # events are JSON lines, the first says the schema
 "$whit" quantize "$model" "$scratch/ev" --method nearest --format int8 --quiet --events "$scratch/events" 2>/dev/null >/dev/null
 if head -1 "$scratch/events" | grep -q '"schema"' && grep -q '"end"' "$scratch/events"; then ok=$((ok + 1)); else

@@ -321,6 +321,28 @@ static json_t *tiktoken(const char *relative, const char *regex, const char *nor
 	return byte_level(vocab, merges, regex, normalizer, 0);
 }
 
+/* The tokenizer that comes back from the GGUF that t's tokenizer.json makes. */
+static whit_tok *through_gguf(const json_t *j, const char *name) {
+	char *dir = test_scratch("tok_vectors"), *json = whit_format_text("%s/tokenizer.json", dir),
+	     *gguf = whit_format_text("%s/%s.gguf", dir, name), *text = json_dumps(j, JSON_COMPACT);
+	whit_gguf_out *o;
+	whit_tok *t = NULL;
+	mkdir(dir, 0777);
+	test_write(json, text, strlen(text));
+	if (CHECK_RC(whit_gguf_out_open(&o, gguf, &e), e)) {
+		if (!CHECK_RC(whit_tok_put_gguf(dir, 160000, o, &e), e))
+			whit_gguf_out_abort(o);
+		else if (CHECK_RC(whit_gguf_out_commit(o, &e), e))
+			CHECK_RC(whit_tok_open(&t, gguf, &e), e);
+	}
+	if (t) CHECK_INT(whit_tok_vocab(t), 160000);
+	free(text);
+	whit_free(json);
+	whit_free(gguf);
+	whit_free(dir);
+	return t;
+}
+
 /* Each case of ggml-vocab-NAME.gguf.inp gives the ids of its line in .out. t is closed. */
 static void check_vectors(whit_tok *t, const char *name, int want_cases) {
 	static const char line[] = "\n__ggml_vocab_test__\n";
@@ -356,10 +378,13 @@ static void check_vectors(whit_tok *t, const char *name, int want_cases) {
 static void check_byte_vectors(const char *name, const char *vocab_file, const char *merges_file, const char *regex,
                                const char *normalizer, int ignore_merges, int cases) {
 	json_t *vocab = read_vocab(vocab_file), *merges = vocab ? read_merges(merges_file, ignore_merges) : NULL;
-	if (merges)
-		check_vectors(parse_json(byte_level(vocab, merges, regex, normalizer, ignore_merges)), name, cases);
-	else
+	if (!merges) {
 		json_decref(vocab);
+		return;
+	}
+	json_t *j = byte_level(vocab, merges, regex, normalizer, ignore_merges);
+	check_vectors(through_gguf(j, name), name, cases);
+	check_vectors(parse_json(j), name, cases);
 }
 
 static void test_vectors(void) {
@@ -403,6 +428,7 @@ static void test_vectors_spm(void) {
 		}
 		json_object_set(model, "vocab", vocab);
 		json_object_set(model, "merges", merges);
+		check_vectors(through_gguf(j, "llama-spm"), "llama-spm", 47);
 		check_vectors(parse_json(j), "llama-spm", 47);
 	}
 	json_decref(vocab);
