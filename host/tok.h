@@ -165,6 +165,7 @@ int whit_bpe_encode(const tok_bpe *b, tok_work *w, const char *p, size_t n, whit
                     whit_err *e);
 
 /* ---- decoding ---- */
+int whit_named_byte(const char *p, size_t n); /* the byte that "<0x41>" names, or -1 */
 typedef struct tok_undo {
 	int kind; /* private to tok_decode.c */
 	const char *from, *to;

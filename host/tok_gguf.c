@@ -9,7 +9,7 @@
 #define KEY(name) "tokenizer.ggml." name
 
 /* A score-driven merge looks at all ways to cut a token in two, so length costs its square. */
-enum { MOST_SPM_TOKEN = 1024 };
+enum { MOST_SPM_TOKEN = 1024, MOST_TOKENS = 1 << 26 };
 
 /* ---- pre-tokenizers ---- */
 
@@ -147,18 +147,9 @@ static int check_token(const source *s, int64_t i, whit_err *e) {
 		                 KEY("token_type"), (long long)i, type);
 	if (t.n && (whit_utf8_stretch(t.p, t.n, &valid) != t.n || !valid))
 		return whit_fail(e, WHIT_EINPUT, "%s: token %lld is not UTF-8", s->g->name, (long long)i);
-	if (s->spm && type == TOK_BYTE) {
-		unsigned byte;
-		char text[8] = "", again[8];
-		if (t.n == 6) memcpy(text, t.p, 6);
-		if (sscanf(text, "<0x%2X>", &byte) == 1)
-			snprintf(again, sizeof again, "<0x%02X>", byte & 255);
-		else
-			again[0] = '?', again[1] = 0;
-		if (strcmp(text, again))
-			return whit_fail(e, WHIT_EINPUT, "%s: token %lld is the byte \"%.*s\", need <0x00> to <0xFF>",
-			                 s->g->name, (long long)i, (int)WHIT_MIN(t.n, 100), t.p);
-	}
+	if (s->spm && type == TOK_BYTE && whit_named_byte(t.p, t.n) < 0)
+		return whit_fail(e, WHIT_EINPUT, "%s: token %lld is the byte \"%.*s\", need <0x00> to <0xFF>",
+		                 s->g->name, (long long)i, (int)WHIT_MIN(t.n, 100), t.p);
 	if (s->spm && !is_added(type) && t.n > MOST_SPM_TOKEN)
 		return whit_fail(e, WHIT_EINPUT, "%s: token %lld is %zu bytes, need at most %d", s->g->name,
 		                 (long long)i, t.n, MOST_SPM_TOKEN);
@@ -179,6 +170,9 @@ static int read_source(source *s, const whit_gguf *g, whit_err *e) {
 		                 KEY("model"), model);
 	if ((rc = whit_gguf_array(g, KEY("tokens"), 1, WHIT_GGUF_STRING, &s->token, e))) return rc;
 	s->n = s->token->n;
+	if (s->n > MOST_TOKENS)
+		return whit_fail(e, WHIT_EINPUT, "%s: key %s: has %lld elements, need at most %d", g->name,
+		                 KEY("tokens"), (long long)s->n, MOST_TOKENS);
 	rc = read_array(s, KEY("token_type"), WHIT_GGUF_I32, 0, &s->type, e);
 	if (!rc && s->spm) rc = read_array(s, KEY("scores"), WHIT_GGUF_F32, 1, &s->score, e);
 	if (!rc && !s->spm) rc = whit_gguf_array(g, KEY("merges"), 1, WHIT_GGUF_STRING, &s->merge, e);

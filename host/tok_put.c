@@ -196,12 +196,8 @@ static int find_prefix(const whit_tok *t, const json_t *normalizer, const json_t
 /* ---- tokens, merges, scores ---- */
 
 static int is_byte(const tok_bpe *b, int64_t id) {
-	const tok_word *w = &b->word[id];
-	unsigned v;
-	char text[8] = "";
-	if (w->n != 6) return 0;
-	memcpy(text, w->p, 6);
-	return sscanf(text, "<0x%2X>", &v) == 1 && b->byte[v & 255] == id;
+	int byte = whit_named_byte(b->word[id].p, b->word[id].n);
+	return byte >= 0 && b->byte[byte] == id;
 }
 
 static int fill_table(const whit_tok *t, table *b, whit_err *e) {
@@ -269,49 +265,85 @@ static int put_merges(const whit_tok *t, whit_gguf_out *o, whit_err *e) {
 	return rc;
 }
 
-/* Merges driven by scores join any two texts whose whole is a token. Counts the ways that tokenizer.json has not. */
-typedef struct ways {
-	const tok_bpe *b;
-	int64_t all, missing;
-	int32_t example;
-} ways;
+/* Merges driven by scores join any two texts whose whole is a token: ways that tokenizer.json may not have. */
 static void count_missing(void *ctx, int32_t id, int32_t left, int32_t right, const char *at) {
-	ways *w = ctx;
-	(void)at;
-	w->all++;
-	if (left >= 0 && right >= 0 && whit_bpe_pair(w->b, left, right)) return;
-	if (!w->missing++) w->example = id;
+	const tok_bpe *b = ((void **)ctx)[0];
+	int64_t *missing = ((void **)ctx)[1];
+	(void)id, (void)at;
+	*missing += left < 0 || right < 0 || !whit_bpe_pair(b, left, right);
+}
+
+/* What a reader of the scores makes of them. */
+static void trial_begin(tok_bpe *s, const tok_bpe *b, const float *score) {
+	size_t bytes = 0;
+	for (int64_t id = 0; id < b->n_word; id++) bytes += b->word[id].n;
+	whit_bpe_begin(s, b->n_word, 3 * b->n_word, bytes + 8 * (size_t)b->n_word);
+	for (int64_t id = 0; id < b->n_word; id++)
+		if (b->word[id].p && !b->word[id].added) whit_bpe_enter(s, (int32_t)id, b->word[id].p, b->word[id].n);
+	whit_bpe_merges_by_score(s, score);
+	whit_bpe_finish(s, 1);
+	s->unk = b->unk;
+}
+
+/* Both ways of merging on each token's text, alone and before and after others: says so if ids differ. */
+static void trial(const whit_tok *t, const float *score) {
+	const tok_bpe *b = &t->bpe;
+	tok_bpe s = {0};
+	tok_work w = {0};
+	whit_ids x = {0}, y = {0};
+	tok_bytes text = {0}, example = {0};
+	whit_err e;
+	whit_rng r;
+	int64_t tried = 0, other = 0;
+	whit_rng_key(&r, 1, (uint64_t)b->n_word, 0);
+	trial_begin(&s, b, score);
+	for (int64_t i = 0; i < 4 * b->n_word; i++) {
+		text.n = x.n = y.n = 0;
+		for (int64_t k = 0, id = i % b->n_word; k <= i / b->n_word; k++) {
+			if (b->word[id].p && !b->word[id].added) whit_bytes_add(&text, b->word[id].p, b->word[id].n);
+			id = (int64_t)whit_rng_below(&r, (uint64_t)b->n_word);
+		}
+		if (!text.n || whit_bpe_encode(b, &w, text.p, text.n, &x, t->name, &e) ||
+		    whit_bpe_encode(&s, &w, text.p, text.n, &y, t->name, &e))
+			continue;
+		tried++;
+		if (x.n == y.n && !memcmp(x.id, y.id, (size_t)x.n * sizeof *x.id)) continue;
+		if (!other++) whit_bytes_add(&example, text.p, text.n);
+	}
+	if (other)
+		whit_say("warning: %s: merges become scores in GGUF, which merge more: %lld of %lld texts of one to "
+		         "four "
+		         "tokens get other ids, the first is \"%.*s\"",
+		         t->name, (long long)other, (long long)tried, (int)WHIT_MIN(example.n, 60), example.p);
+	whit_bytes_free(&text);
+	whit_bytes_free(&example);
+	whit_ids_free(&x);
+	whit_ids_free(&y);
+	whit_work_free(&w);
+	whit_bpe_free(&s);
 }
 
 /* A token's score is minus the place of its first merge. That says all there is to say if its merges stand together
- * in the list and are all the ways to make it, as in files that were made from SentencePiece models. */
+ * in the list and are all the ways to make it, as in files that were made from SentencePiece models; if not, it is
+ * tried. */
 static void fill_scores(const whit_tok *t, table *b) {
 	const tok_bpe *bpe = &t->bpe;
-	int64_t n, apart = 0;
+	int64_t n, doubts = 0;
 	tok_pair *pair = sorted_merges(bpe, &n);
 	uint8_t *seen = whit_alloc((size_t)bpe->n_word + 1);
 	for (int64_t i = 0; i < n; i++) {
 		int32_t id = pair[i].id;
-		if (!seen[id]++)
+		if (!seen[id])
 			b->score[id] = -(float)i;
-		else if (pair[i - 1].id != id)
-			apart++;
+		else
+			doubts += pair[i - 1].id != id;
 		seen[id] = 1;
 	}
 	for (int64_t id = 0; id < bpe->n_word; id++)
 		if (b->type[id] == TOK_NORMAL && !seen[id])
 			b->score[id] = -(float)n; /* characters, as in SentencePiece */
-	ways w = {.b = bpe};
-	whit_bpe_ways(bpe, count_missing, &w);
-	if (w.missing)
-		whit_say("warning: %s: GGUF has scores for merges: %lld of %lld ways to make a token (as \"%.*s\") are "
-		         "no merges here, some texts may get other ids",
-		         t->name, (long long)w.missing, (long long)w.all, (int)WHIT_MIN(bpe->word[w.example].n, 40),
-		         bpe->word[w.example].p);
-	if (apart)
-		whit_say("warning: %s: GGUF has scores for merges: %lld merges stand apart from their token's first, "
-		         "some texts may get other ids",
-		         t->name, (long long)apart);
+	whit_bpe_ways(bpe, count_missing, (void *[]){(void *)(uintptr_t)bpe, &doubts});
+	if (doubts) trial(t, b->score);
 	whit_free(seen);
 	whit_free(pair);
 }
@@ -324,12 +356,13 @@ static int in_list(const whit_ids *v, int32_t id) {
 	return 0;
 }
 
-/* Appends key's id or list of ids; absent or null: none. */
+/* Appends key's id or list of ids; absent, null or -1 (some files say so): none. */
 static int read_ends(const json_t *j, const char *file, const char *key, int64_t rows, whit_ids *out, whit_err *e) {
 	const json_t *v = json_object_get(j, key), *item;
 	size_t n = json_is_array(v) ? json_array_size(v) : v && !json_is_null(v);
 	for (size_t i = 0; i < n; i++) {
 		item = json_is_array(v) ? json_array_get(v, i) : v;
+		if (json_is_integer(item) && json_integer_value(item) == -1) continue;
 		if (!json_is_integer(item) || json_integer_value(item) < 0 || json_integer_value(item) >= rows)
 			return whit_fail(e, WHIT_EINPUT, "%s: %s: is %s%lld, need ids below %lld", file, key,
 			                 json_is_integer(item) ? "" : "no integer, ",
@@ -469,7 +502,8 @@ static int put_templates(const char *dir, const json_t *config, const char *conf
 	whit_map m = {0};
 	if (has_default && !(rc = whit_map_open(&m, path, e))) {
 		if (memchr(m.data, 0, m.bytes)) rc = whit_fail(e, WHIT_EINPUT, "%s: holds a NUL, need text", path);
-		char *text = whit_format_text("%.*s", (int)m.bytes, (const char *)m.data);
+		char *text = whit_alloc(m.bytes + 1);
+		memcpy(text, m.data, m.bytes);
 		if (!rc) rc = put_template("default", text, names, o, e);
 		whit_free(text);
 		whit_map_close(&m);

@@ -1,5 +1,7 @@
 /* Tokenizers in GGUF metadata: what is read gives llama.cpp's ids (measured with llama-tokenize d32676d), what is
  * written gives the same ids and bytes as the directory it came from, and wrong metadata is refused by name. */
+#include <fcntl.h>
+#include <unistd.h>
 #include "formats/json.h"
 #include "host/tokenizer.h"
 #include "tests/test.h"
@@ -493,6 +495,60 @@ static void test_put(void) {
 	whit_free(out);
 }
 
+/* ---- merges as scores ---- */
+
+/* tokenizer.json of SentencePiece's kind with all bytes, these tokens from id 259 on, and merges. */
+static char *spaces_json(const char *tokens, const char *merges) {
+	char bytes[256 * 16], *o = bytes;
+	for (int b = 0; b < 256; b++) o += sprintf(o, "\"<0x%02X>\":%d,", b, 3 + b);
+	return whit_format_text(
+	        "{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"" SPACE
+	        "\"},\"model\":{\"byte_fallback\":true,\"unk_token\":\"<unk>\",\"vocab\":{\"<unk>\":0,%s%s},"
+	        "\"merges\":[%s]}}",
+	        bytes, tokens, merges);
+}
+
+/* What is said to stderr while model is put; whit_free it. */
+static char *said(const char *model) {
+	char *log = test_scratch("tok_said"), *out = test_scratch("tok_said.gguf");
+	size_t n;
+	fflush(stderr);
+	int keep = dup(2), fd = open(log, O_CREAT | O_WRONLY | O_TRUNC, 0666);
+	dup2(fd, 2);
+	CHECK_RC(put_file(model, 300, out), e);
+	fflush(stderr);
+	dup2(keep, 2);
+	close(keep);
+	close(fd);
+	char *text = test_read(log, &n);
+	whit_free(log);
+	whit_free(out);
+	return text;
+}
+
+/* Scores merge b and c as well. Where that changes ids it is said; where it cannot, nothing is. */
+static void test_as_scores(void) {
+	char *dir = test_scratch("tok_scores");
+	mkdir(dir, 0777);
+	static const char tokens[] = "\"a\":259,\"b\":260,\"c\":261,\"ab\":262,\"bc\":263,\"abc\":264";
+	static const struct {
+		const char *merges;
+		int warns;
+	} c[] = {{"\"a b\",\"b c\",\"ab c\",\"a bc\"", 0},
+	         {"\"a b\",\"ab c\"", 1},          /* bc is made of nothing here */
+	         {"\"a b\",\"b c\",\"ab c\"", 0},  /* a and bc never meet: ab goes first */
+	         {"\"b c\",\"a b\",\"ab c\"", 1}}; /* here they do */
+	for (int i = 0; i < WHIT_COUNT(c); i++) {
+		char *json = spaces_json(tokens, c[i].merges);
+		in_dir(dir, "tokenizer.json", json);
+		char *text = said(dir);
+		CHECK_MSG(!!strstr(text, "merges become scores") == c[i].warns, "case %d says \"%s\"", i, text);
+		free(text);
+		whit_free(json);
+	}
+	whit_free(dir);
+}
+
 /* ---- no tokenizer ---- */
 
 static void test_none(void) {
@@ -511,4 +567,5 @@ static void test_none(void) {
 	whit_free(file);
 }
 
-TEST_MAIN(test_scores, test_defaults, test_refusals, test_nan, test_models, test_put_refusals, test_put, test_none)
+TEST_MAIN(test_scores, test_defaults, test_refusals, test_nan, test_models, test_put_refusals, test_put, test_as_scores,
+          test_none)
