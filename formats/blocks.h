@@ -12,7 +12,8 @@ typedef struct whit_block {
 	void (*decode)(const uint8_t *b, float out[]);
 	/* One row of n weights (a multiple of weights, finite), to out[n / weights * bytes]: the codes and scales of
 	 * least squared error found, weighted by imp[n] (not negative) or, imp NULL, by 1. Returns the number of
-	 * scales that are beyond F16; adds blocks without any nonzero weight to *zero_blocks. */
+	 * scales that are beyond F16; adds blocks without any nonzero weight to *zero_blocks. The K
+	 * formats spend a little of that error on length (kquant.h). */
 	int (*encode)(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks);
 	const struct whit_ints *ints; /* how products with 8-bit activations read it (ints.h); NULL = they do not */
 } whit_block;

@@ -19,8 +19,8 @@ static void pack(uint8_t *o, const whit_kblock *b) {
 	memcpy(o + 82, &b->m, 2);
 }
 
-WHIT_KQUANT(.groups = 16, .code_hi = 3, .scale_hi = 15, .min_hi = 15, .tries = 8, .refits = 2, .from = 2, .to = 4,
-            .reach = 1, .min_reach = 1, .bytes = 84)
+WHIT_KQUANT(.groups = 16, .code_hi = 3, .scale_hi = 15, .min_hi = 15, .tries = 8, .refits = 3, .from = 2, .to = 4,
+            .reach = 2, .min_reach = 2, .bytes = 84)
 
 WHIT_BLOCK_FORMAT(q2_k, "2.625 bits: groups of 16 with 4-bit scales and minima", .weights = 256, .bytes = 84,
                   .fallback = "q4_0", .decode = decode, .encode = encode);

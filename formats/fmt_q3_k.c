@@ -16,7 +16,7 @@ static void decode(const uint8_t *b, float out[]) {
 
 static void pack(uint8_t *o, const whit_kblock *b) {
 	for (int i = 0; i < 256; i++) {
-		int code = b->code[i] + 4, g = i / 32, r = i % 32;
+		int code = b->code[i], g = i / 32, r = i % 32;
 		o[r] |= (uint8_t)(code >> 2 << g);
 		o[32 + i / 128 * 32 + r] |= (uint8_t)((code & 3) << 2 * (g % 4));
 	}

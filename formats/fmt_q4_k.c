@@ -23,8 +23,8 @@ static void pack(uint8_t *o, const whit_kblock *b) {
 	}
 }
 
-WHIT_KQUANT(.groups = 8, .code_hi = 15, .scale_hi = 63, .min_hi = 63, .tries = 8, .refits = 2, .from = 14, .to = 16,
-            .reach = 3, .min_reach = 2, .bytes = 144)
+WHIT_KQUANT(.groups = 8, .code_hi = 15, .scale_hi = 63, .min_hi = 63, .tries = 12, .refits = 2, .from = 13, .to = 16,
+            .reach = 4, .min_reach = 2, .bytes = 144)
 
 WHIT_BLOCK_FORMAT(q4_k, "4.5 bits: groups of 32 with 6-bit scales and minima", .weights = 256, .bytes = 144,
                   .fallback = "q5_0", .decode = decode, .encode = encode);

@@ -29,8 +29,8 @@ static void pack(uint8_t *o, const whit_kblock *b) {
 	}
 }
 
-WHIT_KQUANT(.groups = 8, .code_hi = 31, .scale_hi = 63, .min_hi = 63, .tries = 4, .refits = 1, .from = 29, .to = 32,
-            .reach = 8, .min_reach = 3, .bytes = 176)
+WHIT_KQUANT(.groups = 8, .code_hi = 31, .scale_hi = 63, .min_hi = 63, .tries = 8, .refits = 1, .from = 28, .to = 32,
+            .reach = 5, .min_reach = 4, .bytes = 176)
 
 WHIT_BLOCK_FORMAT(q5_k, "5.5 bits: groups of 32 with 6-bit scales and minima", .weights = 256, .bytes = 176,
                   .fallback = "q5_1", .decode = decode, .encode = encode);

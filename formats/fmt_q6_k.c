@@ -15,7 +15,7 @@ static void decode(const uint8_t *b, float out[]) {
 
 static void pack(uint8_t *o, const whit_kblock *b) {
 	for (int i = 0; i < 256; i++) {
-		int code = b->code[i] + 32, n = i / 128, j = i / 32 % 4, r = i % 32;
+		int code = b->code[i], n = i / 128, j = i / 32 % 4, r = i % 32;
 		o[64 * n + 32 * (j % 2) + r] |= (uint8_t)((code & 15) << 4 * (j / 2));
 		o[128 + 32 * n + r] |= (uint8_t)(code >> 4 << 2 * j);
 	}
@@ -23,8 +23,8 @@ static void pack(uint8_t *o, const whit_kblock *b) {
 	memcpy(o + 208, &b->d, 2);
 }
 
-WHIT_KQUANT(.groups = 16, .code_lo = -32, .code_hi = 31, .scale_lo = -128, .scale_hi = 127, .tries = 12, .refits = 1,
-            .from = 26, .to = 33, .reach = 1, .bytes = 210)
+WHIT_KQUANT(.groups = 16, .code_lo = -32, .code_hi = 31, .scale_lo = -128, .scale_hi = 127, .tries = 8, .refits = 1,
+            .from = 26, .to = 33, .reach = 5, .bytes = 210)
 
 WHIT_BLOCK_FORMAT(q6_k, "6.5625 bits: groups of 16 with 8-bit scales", .weights = 256, .bytes = 210, .fallback = "q8_0",
                   .decode = decode, .encode = encode);

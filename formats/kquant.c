@@ -33,21 +33,30 @@ static float f16_scale(double x, int exponent, int *over) {
 	return (float)ldexp(r, -exponent);
 }
 
-/* Loads a block's 256 weights into lanes from `first` on; returns its exponent. */
+/* Loads a block's 256 weights into lanes from `first` on; returns its exponent. Blocks below F16 by far may be all
+ * small: the exponent's inverse stays a float. */
 static int load(whit_kpanel *p, int first, const float *w, const float *imp) {
-	float peak = 0;
-	double mean = 0;
+	uint32_t peak = 0;
+	float top, unit;
+	double mean = 0, per_mean = 0;
 	int exponent = 0;
-	for (int i = 0; i < 256; i++) peak = fmaxf(peak, fabsf(w[i]));
-	for (int i = 0; imp && i < 256; i++) mean += imp[i] / 256.0;
-	frexp(peak, &exponent);
-	double unit = ldexp(1, -exponent), per_mean = mean > 0 ? 1 / mean : 0;
-	for (int i = 0; i < 256; i++) {
-		int to = i % p->n * LANES + first + i / p->n;
-		p->x[to] = (float)(w[i] * unit);
-		/* the floor: groups without importance get plain least squares, of no weight among the others */
-		p->w[to] = mean > 0 ? (float)(imp[i] * per_mean) + 0x1p-16f : 1;
+	for (int i = 0; i < 256; i++) { /* magnitudes as integers: a maximum that compilers vectorise */
+		uint32_t bits = whit_load_u32(w + i) & 0x7fffffff;
+		peak = bits > peak ? bits : peak;
 	}
+	memcpy(&top, &peak, 4);
+	frexp(top, &exponent);
+	exponent = WHIT_MAX(exponent, -100);
+	unit = (float)ldexp(1, -exponent);
+	for (int i = 0; imp && i < 256; i++) mean += imp[i] / 256.0;
+	if (mean > 0) per_mean = 1 / mean;
+	for (int g = 0; g < 256 / p->n; g++)
+		for (int i = 0; i < p->n; i++) {
+			int to = i * LANES + first + g, from = g * p->n + i;
+			p->x[to] = w[from] * unit;
+			/* the floor: groups without importance get plain least squares, of no weight among others */
+			p->w[to] = mean > 0 ? (float)(imp[from] * per_mean) + 0x1p-16f : 1;
+		}
 	return exponent;
 }
 
@@ -74,16 +83,12 @@ static void start(chosen *c, const whit_kshape *k, const whit_kfit fit[2], int f
 static void restart(chosen *c, const whit_kpanel *p, const whit_kshape *k, int first, int exponent) {
 	double aa = 0, ab = 0, bb = 0, ax = 0, bx = 0;
 	for (int l = first; l < first + k->groups; l++) {
-		double s = c->scale[l], t = c->min[l], w = 0, wx = 0;
-		for (int i = l; t > 0 && i < p->n * LANES; i += LANES) {
-			w += p->w[i];
-			wx += (double)p->w[i] * p->x[i];
-		}
+		double s = c->scale[l], t = c->min[l];
 		aa += s * s * c->fit.qq[l];
 		ab += s * t * c->fit.q[l];
-		bb += t * t * w;
+		bb += t * t * p->sw[l];
 		ax += s * c->fit.qx[l];
-		bx += t * wx;
+		bx += t * p->swx[l];
 	}
 	double det = aa * bb - ab * ab, d = c->d[first], m = c->m[first];
 	if (det > 1e-5 * aa * bb) {
@@ -111,14 +116,13 @@ static void take(chosen *to, const chosen *from, int first, int groups) {
 static void lengthen(chosen *c, const whit_kpanel *p, const whit_kshape *k, int first, int exponent) {
 	chosen old = *c;
 	double xx = 0;
-	for (int l = first; l < first + k->groups; l++)
-		for (int i = l; i < p->n * LANES; i += LANES) xx += (double)p->w[i] * p->x[i] * p->x[i];
+	for (int l = first; l < first + k->groups; l++) xx += p->swxx[l];
 	double by = xx > 0 ? 1 + lengthening * fmin(1, block_error(&c->fit, first, k->groups) / xx) : 1;
 	set_scales(c, k, first, c->d[first] * by, c->m[first] * by, exponent);
 	if (c->over[first] > old.over[first]) *c = old;
 }
 
-static void search(const whit_kpanel *p, const whit_kshape *k, const int *exponent, chosen *best) {
+static void search(whit_kpanel *p, const whit_kshape *k, const int *exponent, chosen *best) {
 	chosen c;
 	whit_kfit fit[2];
 	PICK(groups, p, k, fit);
@@ -144,7 +148,8 @@ int whit_kquant_encode(const whit_kshape *k, uint8_t *out, const float *w, const
 	whit_kpanel p = {.n = 256 / k->groups};
 	for (int64_t i = 0; i < n; i += 256 * blocks) {
 		int exponent[2], count = n - i < 256 * blocks ? 1 : blocks;
-		float step[LANES], min[LANES], code[32 * LANES];
+		float step[LANES], min[LANES];
+		uint8_t code[32 * LANES];
 		chosen c;
 		for (int b = 0; b < blocks; b++) { /* an odd last block stands twice */
 			int64_t at = i + 256 * (b < count ? b : 0);
@@ -160,11 +165,9 @@ int whit_kquant_encode(const whit_kshape *k, uint8_t *out, const float *w, const
 			for (int g = 0; g < k->groups; g++) {
 				o.scale[g] = (int8_t)c.scale[first + g];
 				o.min[g] = (uint8_t)c.min[first + g];
+				for (int j = 0; j < p.n; j++) o.code[g * p.n + j] = code[j * LANES + first + g];
 			}
-			for (int j = 0; j < 256; j++) {
-				o.code[j] = (int8_t)code[j % p.n * LANES + first + j / p.n];
-				zero &= w[i + 256 * b + j] == 0;
-			}
+			for (int j = 0; zero && j < 256; j++) zero = w[i + 256 * b + j] == 0;
 			*zero_blocks += zero;
 			over += c.over[first];
 			memset(out, 0, (size_t)k->bytes);

@@ -13,12 +13,12 @@
 #define WHIT_KQUANT_H
 #include "formats/blocks.h"
 
-/* A block as chosen; code i belongs to weight i. */
+/* A block as chosen; code i belongs to weight i and is stored less code_lo: from 0 on. */
 typedef struct whit_kblock {
 	uint16_t d, m; /* F16 bits */
 	int8_t scale[16];
 	uint8_t min[16];
-	int8_t code[256];
+	uint8_t code[256];
 } whit_kblock;
 
 typedef struct whit_kshape {

@@ -69,13 +69,12 @@ INLINE float steps(const whit_kshape *k, int t) {
 }
 
 INLINE void groups_min(const whit_kpanel *p, const whit_kshape *k, int l, whit_kfit *fit) {
-	vf lo = zero(), hi = set1((float)k->code_hi), low = zero(), high = ld(p->x + l), sw = zero(), swx = zero();
+	vf lo = zero(), hi = set1((float)k->code_hi), low = zero(), high = ld(p->x + l);
+	vf sw = ld(p->sw + l), swx = ld(p->swx + l);
 	for (int i = 0; i < p->n; i++) {
-		vf x = ld(p->x + i * LANES + l), w = ld(p->w + i * LANES + l);
+		vf x = ld(p->x + i * LANES + l);
 		low = smaller(x, low);
 		high = larger(x, high);
-		sw = add(sw, w);
-		swx = fmadd(w, x, swx);
 	}
 	vf floor = sub(zero(), low), range = sub(high, low);
 	best b = {zero(), floor, pass(p, l, zero(), floor, lo, hi)};
@@ -107,12 +106,23 @@ INLINE void groups_sign(const whit_kpanel *p, const whit_kshape *k, int l, whit_
 	}
 }
 
-TARGET void LEVEL(whit_kquant_groups)(const whit_kpanel *p, const whit_kshape *k, whit_kfit fit[2]) {
-	for (int l = 0; l < LANES; l += W)
+TARGET void LEVEL(whit_kquant_groups)(whit_kpanel *p, const whit_kshape *k, whit_kfit fit[2]) {
+	for (int l = 0; l < LANES; l += W) {
+		vf sw = zero(), swx = zero(), swxx = zero();
+		for (int i = 0; i < p->n; i++) {
+			vf x = ld(p->x + i * LANES + l), w = ld(p->w + i * LANES + l), wx = mul(w, x);
+			sw = add(sw, w);
+			swx = add(swx, wx);
+			swxx = fmadd(wx, x, swxx);
+		}
+		st(p->sw + l, sw);
+		st(p->swx + l, swx);
+		st(p->swxx + l, swxx);
 		if (k->min_hi)
 			groups_min(p, k, l, fit);
 		else
 			groups_sign(p, k, l, fit);
+	}
 }
 
 TARGET void LEVEL(whit_kquant_near)(const whit_kpanel *p, const whit_kshape *k, const float *d, const float *m,
@@ -122,8 +132,7 @@ TARGET void LEVEL(whit_kquant_near)(const whit_kpanel *p, const whit_kshape *k, 
 	vf slo = set1((float)k->scale_lo), shi = set1((float)k->scale_hi), mhi = set1((float)k->min_hi);
 	for (int l = 0; l < LANES; l += W) {
 		vf unit = ld(d + l), inv = inverse(unit), min_unit = ld(m + l), min_inv = inverse(min_unit);
-		vf err = set1(INFINITY), bs = zero(), bm = zero(), sw = zero();
-		for (int i = 0; i < p->n; i++) sw = add(sw, ld(p->w + i * LANES + l));
+		vf err = set1(INFINITY), bs = zero(), bm = zero(), sw = ld(p->sw + l);
 		for (int f = 0; f < fits; f++) {
 			vf step = ld(fit[f].step + l), mean = quotient(ld(fit[f].q + l), larger(sw, tiny()));
 			for (int a = -reach; a <= reach; a++) {
@@ -147,11 +156,12 @@ TARGET void LEVEL(whit_kquant_near)(const whit_kpanel *p, const whit_kshape *k, 
 }
 
 TARGET void LEVEL(whit_kquant_codes)(const whit_kpanel *p, const whit_kshape *k, const float *step, const float *min,
-                                     float *code) {
+                                     uint8_t *code) {
 	vf lo = set1((float)k->code_lo), hi = set1((float)k->code_hi);
 	for (int l = 0; l < LANES; l += W) {
 		vf inv = inverse(ld(step + l)), shift = mul(ld(min + l), inv);
 		for (int i = 0; i < p->n; i++)
-			st(code + i * LANES + l, clamped(fmadd(ld(p->x + i * LANES + l), inv, shift), lo, hi));
+			st_u8(code + i * LANES + l,
+			      to_int(sub(clamped(fmadd(ld(p->x + i * LANES + l), inv, shift), lo, hi), lo)));
 	}
 }
