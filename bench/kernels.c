@@ -1,10 +1,12 @@
-/* kernels: packed and plain matrix products against sgemm and the copy roof, the Hadamard transform, encoders.
+/* kernels: packed and plain matrix products against sgemm and the copy roof, the Hadamard transform, encoders,
+ * decoders.
  * Shapes are those of an 8B model's down projection and of Qwen3.5-0.8B's (kernels.md). */
 #include "bench/run.h"
 #include <cblas.h>
 #include <math.h>
 #include <stdio.h>
 #include "calib/method.h"
+#include "formats/blocks.h"
 #include "formats/codebook.h"
 #include "host/ops.h"
 
@@ -242,10 +244,14 @@ static int bench_encode(bench_run *b, const bench_filter *f, int64_t rows, int64
 	static const struct {
 		const char *method, *format;
 		double mse;
-	} item[] = {{"turboquant", "tq1g256", .3634},  {"turboquant", "tq2g256", .1175},
-	            {"turboquant", "tq3g256", .03455}, {"turboquant", "tq4g256", .0095},
-	            {"turboquant", "tq8g256", 4.2e-5}, {"nearest", "tq4g256", .0095},
-	            {"nearest", "int4g128", .012},     {"nearest", "int8", 2e-4}};
+	} item[] = {
+	        {"turboquant", "tq1g256", .3634}, {"turboquant", "tq2g256", .1175},  {"turboquant", "tq3g256", .03455},
+	        {"turboquant", "tq4g256", .0095}, {"turboquant", "tq8g256", 4.2e-5}, {"nearest", "tq4g256", .0095},
+	        {"nearest", "int4g128", .012},    {"nearest", "int8", 2e-4},         {"nearest", "q8_0", 2.3e-5},
+	        {"nearest", "q4_0", .0066},       {"nearest", "q4_1", .0048},        {"nearest", "q5_0", .00161},
+	        {"nearest", "q5_1", .0011},       {"nearest", "iq4_nl", .0054},      {"nearest", "iq4_xs", .0055},
+	        {"nearest", "mxfp4", .0126},      {"nearest", "tq1_0", .19},         {"nearest", "tq2_0", .19},
+	        {"nearest", "q1_0", .3621},       {"nearest", "q2_0", .1235}};
 	ring src = {0};
 	int rc = 0;
 	for (int i = 0; !rc && i < WHIT_COUNT(item); i++) {
@@ -289,9 +295,49 @@ static int bench_encode(bench_run *b, const bench_filter *f, int64_t rows, int64
 	return rc;
 }
 
+/* ---- decoding: packed rows in, floats out ---- */
+
+typedef struct decode {
+	const whit_mat *m;
+	float *out; /* one row for each worker */
+} decode;
+
+static void run_decode_row(void *ctx, int64_t r, int worker) {
+	decode *d = ctx;
+	whit_mat_decode(d->m, r, r + 1, d->out + worker * d->m->cols);
+}
+
+static void run_decode(void *ctx, int64_t k) {
+	(void)k;
+	whit_parallel(((decode *)ctx)->m->rows, run_decode_row, ctx);
+}
+
+static int bench_decode(bench_run *b, const bench_filter *f, int64_t rows, int64_t cols, whit_err *e) {
+	int rc = 0;
+	for (int i = 0; !rc && whit_formats[i]; i++) {
+		bench_row row = {0};
+		ring src;
+		if (!whit_formats[i]->block || !whit_formats[i]->block->encode) continue;
+		snprintf(row.name, sizeof row.name, "decode %s %lldx%lld", whit_formats[i]->name, (long long)rows,
+		         (long long)cols);
+		if (!bench_wants(f, row.name)) continue;
+		if ((rc = ring_make(&src, whit_formats[i]->name, rows, cols, b->llc, 0, e))) break;
+		decode d = {&src.m[0], whit_alloc((size_t)(whit_threads() * cols) * sizeof(float))};
+		row.t = bench_measure(run_decode, &d, b->seconds);
+		row.weights = (double)rows * (double)cols;
+		row.bytes = src.bytes;
+		bench_add(b, &row);
+		whit_free(d.out);
+		ring_free(&src);
+		rc = whit_interrupted(e);
+	}
+	return rc;
+}
+
 int bench_kernels(bench_run *b, const bench_filter *f, whit_err *e) {
 	int rc = bench_linear(b, f, 4096, 14336, e);
 	if (!rc) rc = bench_linear(b, f, 3584, 1024, e);
 	if (!rc) bench_fwht(b, f);
-	return rc ? rc : bench_encode(b, f, 4096, 14336, e);
+	if (!rc) rc = bench_encode(b, f, 4096, 14336, e);
+	return rc ? rc : bench_decode(b, f, 4096, 14336, e);
 }

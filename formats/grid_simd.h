@@ -33,7 +33,7 @@ INLINE void load_lanes(vf *x, const float *w, int groups, int n) {
 	}
 }
 
-INLINE vf largest_of(const vf *x, int n) {
+INLINE vf peak_of(const vf *x, int n) {
 	vf big = zero();
 	for (int i = 0; i < n; i++) big = larger(big, magnitude(x[i]));
 	return big;
@@ -55,12 +55,12 @@ INLINE void load_weights(lanes_of *in, const float *w, const float *imp, int gro
 	in->n = n;
 	in->weighted = imp != NULL;
 	load_lanes(in->x, w, groups, n);
-	in->big = largest_of(in->x, n);
+	in->big = peak_of(in->x, n);
 	in->none = less_pick(zero(), in->big, zero(), set1(1));
 	if (!imp) return;
 	vf back;
 	load_lanes(in->imp, imp, groups, n);
-	times(in->imp, n, unit_scale(largest_of(in->imp, n), &back), set1(0x1p-24f));
+	times(in->imp, n, unit_scale(peak_of(in->imp, n), &back), set1(0x1p-24f));
 }
 
 INLINE void normalize(lanes_of *in) {
