@@ -375,8 +375,12 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 	                        .floor_kld = NAN,
 	                        .floor_top1 = NAN};
 	if ((o->save_logits || o->ref_logits) && (o->mode != WHIT_CHUNKED || (ref && o->ref_logits)))
-		return whit_fail(e, WHIT_EUSAGE, "base logits: need mode chunked, and one reference");
-	if (o->ref_logits && (rc = whit_logits_open(&base, o->ref_logits, e))) return rc;
+		rc = whit_fail(e, WHIT_EUSAGE, "base logits: need mode chunked, and one reference");
+	if (!rc && o->ref_logits) rc = whit_logits_open(&base, o->ref_logits, e);
+	if (rc) {
+		whit_eval_free(r);
+		return rc;
+	}
 	r->ctx = o->ctx ? o->ctx : base.row ? base.ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
 	r->stride = o->mode == WHIT_CHUNKED ? r->ctx : o->stride ? o->stride : WHIT_MAX(r->ctx / 2, 1);
 	whit_eval_size(m, &r->bpw_linear, &r->bpw_file, &r->bytes, &r->params);

@@ -3,35 +3,7 @@
 #include "eval/eval.h"
 #include "eval/logits.h"
 #include "host/progress.h"
-#include "tests/test.h"
-
-static whit_err e;
-
-typedef struct subject {
-	char *dir;
-	whit_model m;
-	whit_tok *tok;
-	char *text;
-	size_t n;
-} subject;
-
-static int subject_open(subject *s, char *dir) {
-	memset(s, 0, sizeof *s);
-	if (!(s->dir = dir)) return 0;
-	char *path = whit_format_text("%s/eval/demo.txt", WHIT_SOURCE);
-	s->text = test_read(path, &s->n);
-	whit_free(path);
-	return CHECK(s->text != NULL) && CHECK_RC(whit_model_open(&s->m, dir, 0, &e), e) &&
-	       CHECK_RC(whit_tok_open(&s->tok, dir, &e), e);
-}
-
-static void subject_close(subject *s) {
-	if (!s->dir) return;
-	whit_tok_close(s->tok);
-	whit_model_close(&s->m);
-	free(s->text);
-	whit_free(s->dir);
-}
+#include "tests/subject.h"
 
 static int run_eval(subject *s, whit_model *ref, const whit_eval_opts *o, whit_eval_result *r) {
 	return whit_eval_run(r, &s->m, ref, s->tok, s->text, s->n, o, &e);

@@ -1,35 +1,7 @@
 /* stats: the diagonal against llama-imatrix's of the same chunks (golden/imatrix), and what it must not depend on. */
 #include "calib/stats.h"
 #include "host/progress.h"
-#include "tests/test.h"
-
-static whit_err e;
-
-typedef struct subject {
-	char *dir;
-	whit_model m;
-	whit_tok *tok;
-	char *text;
-	size_t n;
-} subject;
-
-static int subject_open(subject *s, char *dir) {
-	memset(s, 0, sizeof *s);
-	if (!(s->dir = dir)) return 0;
-	char *path = whit_format_text("%s/eval/demo.txt", WHIT_SOURCE);
-	s->text = test_read(path, &s->n);
-	whit_free(path);
-	return CHECK(s->text != NULL) && CHECK_RC(whit_model_open(&s->m, dir, 0, &e), e) &&
-	       CHECK_RC(whit_tok_open(&s->tok, dir, &e), e);
-}
-
-static void subject_close(subject *s) {
-	if (!s->dir) return;
-	whit_tok_close(s->tok);
-	whit_model_close(&s->m);
-	free(s->text);
-	whit_free(s->dir);
-}
+#include "tests/subject.h"
 
 static int run_diag(subject *s, const whit_stats_opts *o, whit_imatrix *im) {
 	whit_stats st;
