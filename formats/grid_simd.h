@@ -205,21 +205,17 @@ enum { TRIALS = 64 };
 /* From each trial a step is fitted, so they need only be dense enough to meet each way of rounding the largest weights.
  * Weights that matter little may be clipped far. */
 INLINE int trials_of(const whit_grid *g, int weighted, float s[TRIALS]) {
-	static const float far_step[] = {1.12f, 1.28f, 1.5f, 1.8f, 2.3f, 3, 4},
-	                   far_level[] = {1.1f, 1.25f, 1.5f, 2, 2.6f},
-	                   far_fine[] = {.99f, .98f, .97f, .96f, .95f, .94f, .93f, .92f, .91f, .9f, .89f, .88f},
-	                   far_min[] = {-1.5f, -3};
-	const float *more = g->kind == WHIT_GRID_STEP   ? far_step
-	                    : g->kind == WHIT_GRID_FINE ? far_fine
-	                    : g->kind == WHIT_GRID_MIN  ? far_min
-	                                                : far_level;
-	int many = (int)(g->kind == WHIT_GRID_STEP   ? WHIT_COUNT(far_step)
-	                 : g->kind == WHIT_GRID_FINE ? WHIT_COUNT(far_fine)
-	                 : g->kind == WHIT_GRID_MIN  ? WHIT_COUNT(far_min)
-	                                             : WHIT_COUNT(far_level));
+	static const struct {
+		int n;
+		float times_to[12];
+	} beyond[] = {[WHIT_GRID_STEP] = {7, {1.12f, 1.28f, 1.5f, 1.8f, 2.3f, 3, 4}},
+	              [WHIT_GRID_FINE] = {12, {.99f, .98f, .97f, .96f, .95f, .94f, .93f, .92f, .91f, .9f, .89f, .88f}},
+	              [WHIT_GRID_MIN] = {2, {-1.5f, -3}},
+	              [WHIT_GRID_LEVELS] = {5, {1.1f, 1.25f, 1.5f, 2, 2.6f}},
+	              [WHIT_GRID_SUPER] = {5, {1.1f, 1.25f, 1.5f, 2, 2.6f}}};
 	int n = (int)((g->to - g->from) / g->by + 1.5f);
 	for (int i = 0; i < n; i++) s[i] = g->from + (float)i * g->by;
-	for (int i = 0; weighted && i < many; i++) s[n++] = g->to * more[i];
+	for (int i = 0; weighted && i < beyond[g->kind].n; i++) s[n++] = g->to * beyond[g->kind].times_to[i];
 	return n;
 }
 
@@ -236,17 +232,15 @@ INLINE vf find_step(const whit_grid *g, const lanes_of *in, int weighted, int si
 	const vf lo = set1((float)g->lo), hi = set1((float)g->hi), one = quotient(set1(1), in->big);
 	best b = best_none(), stored = best_none();
 	sums s[2];
-	vf err, gain;
+	vf err;
 	float trial[TRIALS];
 	int trials = trials_of(g, weighted, trial);
 	for (int k = 0; k < trials; k++) {
 		vf d = mul(in->big, set1(1 / trial[k]));
 		step_sums(s, in, weighted, sides, 0, d, mul(one, set1(trial[k])), lo, hi);
 		for (int i = 0; i < sides; i++) {
-			gain = refit(s + i, &err);
-			d = add(d, gain);
-			keep(&b, err, i ? sub(zero(), d) : d);
-			d = sub(d, gain);
+			vf fitted = add(d, refit(s + i, &err));
+			keep(&b, err, i ? sub(zero(), fitted) : fitted);
 		}
 	}
 	vf wanted = mul(b.d, in->back);
