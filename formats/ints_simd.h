@@ -244,6 +244,8 @@ INLINE vf step(const int id, const uint8_t *p, int c, int64_t have, const int8_t
 	return fmadd(to_float(dot), per == 1 ? each_1(s) : per == 2 ? each_2(s) : each_4(s), acc);
 }
 
+enum { PREFETCH = 8192 }; /* bytes ahead: rows follow each other, pages end what hardware foresees */
+
 /* group, shifts, wide are those of the format, constants. */
 INLINE void gemv_as(const int id, const int group, const int shifts, const int wide, const whit_mat *m, int64_t r0,
                     int64_t r1, const whit_ints_x *x, float *y, void *work) {
@@ -255,6 +257,8 @@ INLINE void gemv_as(const int id, const int group, const int shifts, const int w
 		const uint8_t *p = m->plane[0] + (size_t)r * m->row_bytes[0];
 		vf acc[4] = {zero(), zero(), zero(), zero()};
 		int64_t i = 0;
+		for (size_t k = 0; k < m->row_bytes[0]; k += 64)
+			__builtin_prefetch(p + PREFETCH + k); /* half again from memory */
 		for (; i < ahead; i += 256, p += 256 / weights_of(id) * bytes_of(id))
 			row_256(id, p, x->code + i, x->init + i / 4, x->lane + i / 4, x->d + i / group,
 			        x->s + i / group, acc);
@@ -422,9 +426,10 @@ static int id_of(const whit_format *f) {
 #define EACH(F)                                                                                                        \
 	F(BYTES, 32, 0, 0)                                                                                             \
 	F(Q1_0, 32, 0, 0)                                                                                              \
-	F(Q2_0, 32, 0, 0) F(Q4_0, 32, 0, 0) F(Q4_1, 32, 1, 0) F(Q5_0, 32, 0, 0) F(Q5_1, 32, 1, 0) F(Q8_0, 32, 0, 1)    \
-	        F(Q2_K, 16, 1, 0) F(Q3_K, 16, 0, 0) F(Q4_K, 32, 1, 0) F(Q5_K, 32, 1, 0) F(Q6_K, 16, 0, 0)              \
-	                F(IQ4_NL, 32, 0, 1) F(IQ4_XS, 32, 0, 1) F(MXFP4, 32, 0, 0) F(TQ2_0, 32, 0, 0)
+	F(Q2_0, 32, 0, 0)                                                                                              \
+	F(Q4_0, 32, 0, 0) F(Q4_1, 32, 1, 0) F(Q5_0, 32, 0, 0) F(Q5_1, 32, 1, 0) F(Q8_0, 32, 0, 1) F(Q2_K, 16, 1, 0)    \
+	        F(Q3_K, 16, 0, 0) F(Q4_K, 32, 1, 0) F(Q5_K, 32, 1, 0) F(Q6_K, 16, 0, 0) F(IQ4_NL, 32, 0, 1)            \
+	                F(IQ4_XS, 32, 0, 1) F(MXFP4, 32, 0, 0) F(TQ2_0, 32, 0, 0)
 #define GEMV(id, group, shifts, wide)                                                                                  \
 	TARGET static void gemv_##id(const whit_mat *m, int64_t r0, int64_t r1, const whit_ints_x *x, float *y,        \
 	                             void *work) {                                                                     \

@@ -136,4 +136,124 @@ static void fast_is_plain(void) {
 	}
 }
 
-TEST_MAIN(fast_is_plain)
+/* ---- by hand ---- */
+
+static void by_hand(void) {
+	whit_err e = {0};
+	whit_mat m = {.rows = 1, .cols = 32, .width = 32};
+	CHECK_RC(whit_spec_parse("q4_0", &m.spec, &e), e);
+	CHECK_RC(whit_mat_alloc(&m, &e), e);
+	uint8_t *b = (uint8_t *)(uintptr_t)m.plane[0];
+	float x[32] = {254, 127, -254, 1}, y;
+	/* d = 2: codes 127, 64 (63.5 to even), -127, 0 (0.5 to even). Weights 0.5 * (code - 8): code 9, 10, 5, 15, and
+	 * 8 elsewhere */
+	memset(b, 0x88, 18);
+	b[0] = 0x00, b[1] = 0x38, b[2] = 0x89, b[3] = 0x8a, b[4] = 0x85, b[5] = 0x8f;
+	whit_linear_cpu(&y, x, 1, &m, NULL);
+	CHECK_NEAR(y, 2 * 0.5 * (127 * 1 + 64 * 2 + -127 * -3 + 0 * 7), 0);
+	whit_linear_cpu(&y, x, 1, &m, (float[]){0.25f});
+	CHECK_NEAR(y, 636.25, 0);
+	whit_mat_free(&m);
+	/* q4_1: w = 0.5 code + 3; s = F16(d * sum of codes) = 2 * (127 + 64 - 127) = 128 */
+	CHECK_RC(whit_spec_parse("q4_1", &m.spec, &e), e);
+	CHECK_RC(whit_mat_alloc(&m, &e), e);
+	b = (uint8_t *)(uintptr_t)m.plane[0];
+	memset(b, 0, 20);
+	b[1] = 0x38, b[3] = 0x42, b[4] = 0x01, b[5] = 0x02;
+	whit_linear_cpu(&y, x, 1, &m, NULL);
+	CHECK_NEAR(y, 2 * 0.5 * (127 * 1 + 64 * 2) + 3 * 128, 0);
+	whit_mat_free(&m);
+}
+
+/* What is no number reaches the output, at every level; a row of zeros and a tiny one give 0. */
+static void not_numbers(void) {
+	int top = whit_cpu_level();
+	for (int k = 0; k < WHIT_COUNT(types); k++) {
+		whit_mat m = random_mat(k, 3, 512);
+		whit_arena a = {0};
+		for (int level = 0; level <= top; level++)
+			for (int T = 1; T <= 3; T += 2) {
+				float x[3 * 512], y[9];
+				whit_cpu_cap(level);
+				for (int kind = 0; kind < 5; kind++) {
+					static const float odd[] = {NAN, INFINITY, -INFINITY, 0, 1e-42f};
+					for (int i = 0; i < T * 512; i++) x[i] = kind < 3 ? 1 : odd[kind];
+					if (kind < 3) x[(T - 1) * 512 + 300] = odd[kind];
+					whit_linear_fast_cpu(y, x, T, &m, NULL, &a);
+					int good = 1;
+					for (int i = 0; i < 3; i++) {
+						good &= kind < 3 ? !isfinite(y[(T - 1) * 3 + i])
+						                 : y[(T - 1) * 3 + i] == 0;
+						good &= T == 1 || isfinite(y[i]);
+					}
+					CHECK_MSG(good, "%s (%s): %g in, %g out", types[k].name,
+					          whit_cpu_level_name(level), (double)odd[kind],
+					          (double)y[(T - 1) * 3]);
+				}
+				whit_arena_reset(&a);
+			}
+		whit_cpu_cap(WHIT_CPU_TOP);
+		whit_mat_free(&m);
+		whit_arena_free(&a);
+	}
+}
+
+/* ---- ggml ---- */
+
+static void golden(void) {
+	size_t bytes;
+	char *file = test_read(WHIT_SOURCE "/tests/golden/ggml_dots.bin", &bytes);
+	if (!CHECK_MSG(file != NULL, "tests/golden/ggml_dots.bin is missing")) return;
+	const uint8_t *p = (const uint8_t *)file, *end = p + bytes;
+	enum { N = 512 };
+	float x[N], y;
+	memcpy(x, p, sizeof x);
+	p += sizeof x;
+	const uint8_t *act[3] = {p, p + N / 32 * 34, p + N / 32 * (34 + 36)};
+	int top = whit_cpu_level();
+	for (int kind = 0; kind < 3; kind++)
+		for (int level = 0; level <= top; level++) {
+			whit_ints f = {.act = kind, .group = 32};
+			int8_t code[N];
+			int32_t quad[N / 4];
+			float d[N / 32], s[N / 32];
+			int bad = 0;
+			whit_cpu_cap(level);
+			whit_ints_round(&f, x, N, code, quad, d, s);
+			for (int i = 0; i < N; i++) {
+				const uint8_t *b =
+				        kind == 2 ? act[2] + i / 256 * 292 : act[kind] + i / 32 * (kind ? 36 : 34);
+				int at = kind == 2 ? 4 + i % 256 : i % 32 + (kind ? 4 : 2);
+				bad += code[i] != (int8_t)b[at];
+				bad += d[i / 32] != (kind == 2 ? whit_load_f32(b) : whit_f16_to_f32(whit_load_u16(b)));
+				bad += kind == 1 && s[i / 32] != whit_f16_to_f32(whit_load_u16(b + 2));
+				bad += i % 4 == 0 && quad[i / 4] != code[i] + code[i + 1] + code[i + 2] + code[i + 3];
+			}
+			CHECK_MSG(!bad, "activations of kind %d (%s): %d differ from ggml's", kind,
+			          whit_cpu_level_name(level), bad);
+		}
+	whit_cpu_cap(WHIT_CPU_TOP);
+	p = act[2] + N / 256 * 292;
+	int n = 0;
+	for (; p < end; n++) {
+		char name[17] = {0};
+		whit_err e = {0};
+		whit_mat m = {.rows = 1, .cols = N, .width = N};
+		float want, mag;
+		memcpy(name, p, 16);
+		if (!CHECK_RC(whit_spec_parse(name, &m.spec, &e), e)) break;
+		const whit_block *b = m.spec.fmt->block;
+		m.plane[0] = p + 16;
+		m.row_bytes[0] = (size_t)(N / b->weights * b->bytes);
+		want = whit_load_f32(p + 16 + m.row_bytes[0]);
+		whit_linear_cpu(&y, x, 1, &m, NULL);
+		magnitudes(&mag, &m, x, 1);
+		CHECK_MSG(fabs((double)y - want) <= 1e-6 * mag, "%s: %.9g, ggml has %.9g, magnitudes %g", name,
+		          (double)y, (double)want, (double)mag);
+		p += 20 + m.row_bytes[0];
+	}
+	CHECK_INT(n, WHIT_COUNT(types));
+	whit_free(file);
+}
+
+TEST_MAIN(by_hand, golden, not_numbers, fast_is_plain)
