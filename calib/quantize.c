@@ -236,8 +236,7 @@ static int64_t plan_rotations(const whit_plan *p) {
 	return bytes;
 }
 
-/* A tensor that is coded but of no number format cannot be decoded (IQ2_XXS); models are opened to be inspected
- * with such. */
+/* Into a GGUF anything that can be decoded; a directory is made from what others made. */
 static int check_source(const whit_model *m, const whit_target *t, whit_err *e) {
 	if (t->gguf || m->ckpt.kind == WHIT_CKPT_HF || m->ckpt.kind == WHIT_CKPT_GGUF) return 0;
 	return whit_fail(e, WHIT_EINPUT, "%s: is %s, already quantized, need a Hugging Face checkpoint or a GGUF",

@@ -88,29 +88,13 @@ static int make_recipe(whit_recipe *r, const options *o, whit_err *e) {
 
 /* ---- the command ---- */
 
-typedef struct session {
-	options o;
-	whit_dest dest;
-	whit_recipe recipe;
-	whit_imatrix imatrix;
-	whit_model model;
-	whit_plan plan;
-	whit_quantize_stats stats;
-	json_t *json;
-} session;
-
-static int preflight(session *s, whit_err *e) {
-	const options *o = &s->o;
-	whit_target target = {.gguf = 1};
-	s->dest = (whit_dest){.command = "export", .model = o->model, .out = o->out, .force = o->force, .gguf = 1};
-	int rc = whit_dest_check(&s->dest, e);
+static int preflight(whit_writing *w, const options *o, whit_err *e) {
+	w->dest = (whit_dest){.command = "export", .model = o->model, .out = o->out, .force = o->force, .gguf = 1};
+	int rc = whit_dest_check(&w->dest, e);
 	if (!rc && o->json) rc = whit_out_try(o->json, e);
-	if (!rc) rc = make_recipe(&s->recipe, o, e);
-	if (!rc && o->imatrix && !(rc = whit_imatrix_open(&s->imatrix, o->imatrix, e))) target.imatrix = &s->imatrix;
-	if (!rc) rc = whit_model_open(&s->model, o->model, 0, e);
-	if (!rc) rc = whit_plan_make(&s->plan, &s->model, &s->recipe, &target, e);
-	if (!rc) rc = whit_dest_room(&s->dest, &s->plan, e);
-	if (!rc) s->json = whit_plan_show(&s->plan, &s->dest, &s->recipe);
+	if (!rc) rc = make_recipe(&w->recipe, o, e);
+	if (!rc) rc = whit_writing_plan(w, o->imatrix, e);
+	if (!rc) whit_writing_show(w);
 	return rc;
 }
 
@@ -126,29 +110,25 @@ static int check(const char *path, whit_err *e) {
 	return 0;
 }
 
-static int work(session *s, whit_err *e) {
-	const char *type = s->o.recipe ? NULL : s->o.type;
-	whit_sink *sink = whit_sink_gguf(s->o.out, type);
-	int rc = whit_quantize_run(&s->plan, &s->model, &s->recipe, sink, &s->stats, e);
-	rc = whit_dest_done(&s->dest, &s->plan, &s->stats, s->json, rc, e);
-	return rc ? rc : check(s->o.out, e);
+static int work(whit_writing *w, const options *o, whit_err *e) {
+	whit_sink *sink = whit_sink_gguf(o->out, o->recipe ? NULL : o->type);
+	int rc = whit_quantize_run(&w->plan, &w->model, &w->recipe, sink, &w->stats, e);
+	rc = whit_writing_done(w, rc, e);
+	return rc ? rc : check(o->out, e);
 }
 
 int whit_cmd_export(int argc, char **argv, whit_err *e) {
-	session s = {0};
-	int rc = parse_options(&s.o, argc, argv, e);
+	options o;
+	whit_writing w = {0};
+	int rc = parse_options(&o, argc, argv, e);
 	if (rc) return rc;
-	rc = preflight(&s, e);
-	if (!rc && !s.o.plan) rc = work(&s, e);
-	if (!rc && s.o.json && (rc = whit_json_write(s.json, s.o.json, e)) && !s.o.plan) {
-		whit_fail_in(e, "%s is complete, but its report is not", s.o.out);
+	rc = preflight(&w, &o, e);
+	if (!rc && !o.plan) rc = work(&w, &o, e);
+	if (!rc && o.json && (rc = whit_json_write(w.json, o.json, e)) && !o.plan) {
+		whit_fail_in(e, "%s is complete, but its report is not", o.out);
 		rc = e->code = WHIT_ECHECK;
 	}
 	whit_event("end", json_pack("{s:i}", "code", -rc));
-	json_decref(s.json);
-	whit_plan_free(&s.plan);
-	if (s.imatrix.path) whit_imatrix_close(&s.imatrix);
-	if (s.model.ckpt.path) whit_model_close(&s.model);
-	whit_recipe_free(&s.recipe);
+	whit_writing_free(&w);
 	return rc;
 }

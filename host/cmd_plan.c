@@ -89,13 +89,30 @@ static double disk_avail(const whit_dest *o) {
 	return bad ? -1 : (double)s.f_bavail * (double)s.f_frsize;
 }
 
-int whit_dest_room(const whit_dest *o, const whit_plan *p, whit_err *e) {
+static int check_room(const whit_dest *o, const whit_plan *p, whit_err *e) {
 	double avail = disk_avail(o);
 	if (avail < 0)
 		return whit_fail(e, WHIT_ERESOURCE, "%s: cannot ask for free space: %s", o->out, strerror(errno));
 	if (avail >= disk_need(p)) return 0;
 	return whit_fail(e, WHIT_ERESOURCE, "%s: disk: is %.6f GB available, need %.6f GB", o->out, avail / 1e9,
 	                 disk_need(p) / 1e9);
+}
+
+int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
+	whit_target target = {.gguf = w->dest.gguf};
+	int rc = 0;
+	if (imatrix && !(rc = whit_imatrix_open(&w->imatrix, imatrix, e))) target.imatrix = &w->imatrix;
+	if (!rc) rc = whit_model_open(&w->model, w->dest.model, 0, e);
+	if (!rc) rc = whit_plan_make(&w->plan, &w->model, &w->recipe, &target, e);
+	return rc ? rc : check_room(&w->dest, &w->plan, e);
+}
+
+void whit_writing_free(whit_writing *w) {
+	json_decref(w->json);
+	whit_plan_free(&w->plan);
+	if (w->imatrix.path) whit_imatrix_close(&w->imatrix);
+	if (w->model.ckpt.path) whit_model_close(&w->model);
+	whit_recipe_free(&w->recipe);
 }
 
 /* ---- the plan in print ---- */
@@ -182,7 +199,9 @@ static json_t *plan_json(const whit_plan *p) {
 	                 (json_int_t)p->unweighted, "rotated", (json_int_t)p->rotated);
 }
 
-json_t *whit_plan_show(const whit_plan *p, const whit_dest *d, const whit_recipe *r) {
+void whit_writing_show(whit_writing *w) {
+	const whit_plan *p = &w->plan;
+	const whit_dest *d = &w->dest;
 	print_plan(p, d);
 	if (p->requantized) {
 		whit_say("warning: %lld tensors of %s are quantized already: they are decoded and encoded again, and "
@@ -193,20 +212,21 @@ json_t *whit_plan_show(const whit_plan *p, const whit_dest *d, const whit_recipe
 	}
 	json_t *plan = plan_json(p);
 	whit_event("plan", json_incref(plan));
-	char *recipe = whit_recipe_text(r);
-	json_t *json = json_pack("{s:i, s:s, s:o, s:s, s:o, s:n, s:n}", "format_version", 1, "program",
-	                         "whit " WHIT_VERSION, "model", whit_report_text(d->model, strlen(d->model)), "recipe",
-	                         recipe, "plan", plan, "result", "eval");
+	char *recipe = whit_recipe_text(&w->recipe);
+	w->json = json_pack("{s:i, s:s, s:o, s:s, s:o, s:n, s:n}", "format_version", 1, "program", "whit " WHIT_VERSION,
+	                    "model", whit_report_text(d->model, strlen(d->model)), "recipe", recipe, "plan", plan,
+	                    "result", "eval");
 	whit_free(recipe);
-	return json;
 }
 
 /* ---- the result ---- */
 
-int whit_dest_done(const whit_dest *d, const whit_plan *p, const whit_quantize_stats *t, json_t *json, int rc,
-                   whit_err *e) {
+int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
+	const whit_dest *d = &w->dest;
+	const whit_quantize_stats *t = &w->stats;
 	if (rc == WHIT_ERESOURCE)
-		whit_fail_in(e, "disk: is %.6f GB available, need %.6f GB", disk_avail(d) / 1e9, disk_need(p) / 1e9);
+		whit_fail_in(e, "disk: is %.6f GB available, need %.6f GB", disk_avail(d) / 1e9,
+		             disk_need(&w->plan) / 1e9);
 	if (rc) return rc;
 	json_t *result =
 	        json_pack("{s:o, s:f, s:I, s:f, s:I, s:I, s:I}", "out", whit_report_text(d->out, strlen(d->out)),
@@ -214,7 +234,7 @@ int whit_dest_done(const whit_dest *d, const whit_plan *p, const whit_quantize_s
 	                  "zero_groups", (json_int_t)t->zero_groups, "f32_scale_tensors",
 	                  (json_int_t)t->f32_scale_tensors, "peak_rss", (json_int_t)whit_peak_rss());
 	whit_event("commit", json_incref(result));
-	json_object_set_new(json, "result", result);
+	json_object_set_new(w->json, "result", result);
 	printf("wrote         %s: relative MSE %.6g, %lld zero groups", d->out, t->rel_mse, (long long)t->zero_groups);
 	if (!d->gguf) printf(", %lld tensors with F32 scales", (long long)t->f32_scale_tensors);
 	printf("\ntime          %.2f s, %.1f M weights/s, peak memory %.0f MB\n", t->seconds,

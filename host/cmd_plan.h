@@ -10,15 +10,26 @@ typedef struct whit_dest { /* strings are the command's options */
 	int force, gguf; /* gguf: OUT is a GGUF file, else a directory */
 } whit_dest;
 
+typedef struct whit_writing { /* zero, then dest and recipe set by the command, the rest by the functions below */
+	whit_dest dest;
+	whit_recipe recipe;
+	whit_imatrix imatrix;
+	whit_model model;
+	whit_plan plan;
+	whit_quantize_stats stats;
+	json_t *json; /* what --json writes */
+} whit_writing;
+
 /* OUT must be new, or with force something that whit wrote (a GGUF: any GGUF), outside the input, and its place must
  * exist. */
 int whit_dest_check(const whit_dest *d, whit_err *e);
-/* The file system has room for the plan. */
-int whit_dest_room(const whit_dest *d, const whit_plan *p, whit_err *e);
-/* Prints the plan, and warns of losses that add up. Returns what --json writes, its "result" null as yet. */
-json_t *whit_plan_show(const whit_plan *p, const whit_dest *d, const whit_recipe *r);
-/* After the run that ended with rc: prints the result and adds it to json, or says what the disk lacked. Returns rc. */
-int whit_dest_done(const whit_dest *d, const whit_plan *p, const whit_quantize_stats *t, json_t *json, int rc,
-                   whit_err *e);
+/* Opens the model, and the imatrix if that is not NULL, and plans: the result fits the file system. */
+int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e);
+/* Prints the plan, and warns of losses that add up. Begins w->json, its "result" null as yet. */
+void whit_writing_show(whit_writing *w);
+/* After the run that ended with rc: prints the result and adds it to w->json, or says what the disk lacked. Returns
+ * rc. */
+int whit_writing_done(whit_writing *w, int rc, whit_err *e);
+void whit_writing_free(whit_writing *w);
 int whit_recipe_read(whit_recipe *r, const char *path, const whit_rule *base, whit_err *e); /* parses a file */
 #endif

@@ -115,18 +115,12 @@ static const char *const own_prompts[] = {"The history of the city begins",
 /* Everything that lives for one run of the command. */
 typedef struct session {
 	options o;
-	whit_recipe recipe;
-	whit_model model;
-	whit_dest dest;
-	whit_imatrix imatrix;
-	whit_plan plan;
-	whit_quantize_stats stats;
+	whit_writing w;
 	whit_tok *tok; /* NULL: neither measuring nor samples */
 	whit_map text; /* of --eval */
 	whit_eval_opts eval;
 	whit_prompts prompts;
 	char *command; /* as typed */
-	json_t *json;  /* of --json */
 } session;
 
 /* Opens what the report will need, so that its absence is known before the work and not after it. */
@@ -135,23 +129,23 @@ static int prepare_report(session *s, whit_err *e) {
 	whit_ids ids = {0};
 	whit_windows w = {0};
 	int rc = 0;
-	if (!o->eval && !o->prompts && o->samples && !whit_tok_exists(s->model.ckpt.path)) {
+	if (!o->eval && !o->prompts && o->samples && !whit_tok_exists(s->w.model.ckpt.path)) {
 		whit_say("warning: %s has no tokenizer: no sample generations", o->model);
 		whit_event("warn", json_pack("{s:s}", "what", "no_tokenizer"));
 		s->o.samples = 0;
 	}
 	if (!o->eval && !o->samples) return 0;
-	if ((rc = whit_tok_open(&s->tok, s->model.ckpt.path, e))) return rc;
+	if ((rc = whit_tok_open(&s->tok, s->w.model.ckpt.path, e))) return rc;
 	if (o->samples && (rc = whit_prompts_read(&s->prompts, o->prompts, own_prompts, WHIT_COUNT(own_prompts), e)))
 		return rc;
 	if (!o->eval) return 0;
 	if ((rc = whit_map_open(&s->text, o->eval, e))) return rc;
 	s->eval = (whit_eval_opts){.name = o->eval, .mode = WHIT_SLIDING, .floor_tokens = -1};
-	s->eval.ctx = o->ctx ? o->ctx : WHIT_MIN(s->model.context, 512);
+	s->eval.ctx = o->ctx ? o->ctx : WHIT_MIN(s->w.model.context, 512);
 	s->eval.stride = WHIT_MAX(s->eval.ctx / 2, 1);
-	if (s->eval.ctx > s->model.context)
+	if (s->eval.ctx > s->w.model.context)
 		return whit_fail(e, WHIT_EUSAGE, "quantize: --ctx is %lld, need at most the model's %lld",
-		                 (long long)s->eval.ctx, (long long)s->model.context);
+		                 (long long)s->eval.ctx, (long long)s->w.model.context);
 	rc = whit_tok_encode(s->tok, (const char *)s->text.data, s->text.bytes, WHIT_TOK_SPECIAL, &ids, e);
 	if (!rc)
 		rc = whit_windows_make(&w, WHIT_SLIDING, ids.n, s->eval.ctx, s->eval.stride, whit_tok_adds_bos(s->tok),
@@ -180,12 +174,12 @@ static int sample(session *s, whit_model *q, const char *prompt, json_t *all, wh
 	whit_ids ids = {0};
 	json_t *base = NULL, *quantized = NULL;
 	int rc = whit_tok_encode(s->tok, prompt, strlen(prompt), WHIT_TOK_SPECIAL, &ids, e);
-	int64_t n = WHIT_MIN(s->o.samples, s->model.context - ids.n);
+	int64_t n = WHIT_MIN(s->o.samples, s->w.model.context - ids.n);
 	if (!rc && n < 1)
 		rc = whit_fail(e, WHIT_EINPUT,
 		               "prompt \"%.40s\": is %lld tokens, need less than the model's context %lld", prompt,
-		               (long long)ids.n, (long long)s->model.context);
-	if (!rc) rc = continue_prompt(s, &s->model, &ids, n, &base, e);
+		               (long long)ids.n, (long long)s->w.model.context);
+	if (!rc) rc = continue_prompt(s, &s->w.model, &ids, n, &base, e);
 	if (!rc) rc = continue_prompt(s, q, &ids, n, &quantized, e);
 	if (rc)
 		json_decref(base);
@@ -212,21 +206,22 @@ static int write_summary(session *s, whit_model *q, const json_t *samples, whit_
 	double *cosine = whit_alloc((size_t)(s->prompts.n + 1) * sizeof *cosine);
 	whit_report r = {.command = s->command,
 	                 .model = q,
-	                 .ref = &s->model,
+	                 .ref = &s->w.model,
 	                 .compute = "packed",
 	                 .text = s->o.eval,
 	                 .samples = samples,
 	                 .model_fp = print,
-	                 .ref_fp = s->stats.fingerprint};
+	                 .ref_fp = s->w.stats.fingerprint};
 	int rc = whit_ckpt_fingerprint(&q->ckpt, print, e);
 	if (!rc && s->prompts.n) {
-		rc = whit_eval_prompts(q, &s->model, s->tok, s->prompts.line, s->prompts.n, cosine, e);
+		rc = whit_eval_prompts(q, &s->w.model, s->tok, s->prompts.line, s->prompts.n, cosine, e);
 		r.prompt = s->prompts.line;
 		r.cosine = cosine;
 		r.n_prompt = s->prompts.n;
 	}
 	if (!rc && s->o.eval) {
-		rc = whit_eval_run(&res, q, &s->model, s->tok, (const char *)s->text.data, s->text.bytes, &s->eval, e);
+		rc = whit_eval_run(&res, q, &s->w.model, s->tok, (const char *)s->text.data, s->text.bytes, &s->eval,
+		                   e);
 		r.result = &res;
 	}
 	if (!rc) {
@@ -238,7 +233,7 @@ static int write_summary(session *s, whit_model *q, const json_t *samples, whit_
 		json_t *flat = whit_report_json(&r);
 		whit_report_print(&r, stdout);
 		whit_event("eval", json_incref(flat));
-		json_object_set_new(s->json, "eval", flat);
+		json_object_set_new(s->w.json, "eval", flat);
 	}
 	whit_eval_free(&res);
 	whit_free(cosine);
@@ -267,17 +262,13 @@ static int report(session *s, whit_err *e) {
 
 static int preflight(session *s, whit_err *e) {
 	const options *o = &s->o;
-	whit_target target = {0};
-	s->dest = (whit_dest){.command = "quantize", .model = o->model, .out = o->out, .force = o->force};
-	int rc = whit_dest_check(&s->dest, e);
+	s->w.dest = (whit_dest){.command = "quantize", .model = o->model, .out = o->out, .force = o->force};
+	int rc = whit_dest_check(&s->w.dest, e);
 	if (!rc && o->json) rc = whit_out_try(o->json, e);
-	if (!rc) rc = make_recipe(&s->recipe, o, e);
-	if (!rc && o->imatrix && !(rc = whit_imatrix_open(&s->imatrix, o->imatrix, e))) target.imatrix = &s->imatrix;
-	if (!rc) rc = whit_model_open(&s->model, o->model, 0, e);
-	if (!rc) rc = whit_plan_make(&s->plan, &s->model, &s->recipe, &target, e);
-	if (!rc) rc = whit_dest_room(&s->dest, &s->plan, e);
+	if (!rc) rc = make_recipe(&s->w.recipe, o, e);
+	if (!rc) rc = whit_writing_plan(&s->w, o->imatrix, e);
 	if (!rc) rc = prepare_report(s, e);
-	if (!rc) s->json = whit_plan_show(&s->plan, &s->dest, &s->recipe);
+	if (!rc) whit_writing_show(&s->w);
 	return rc;
 }
 
@@ -285,18 +276,18 @@ static int work(session *s, whit_err *e) {
 	whit_outdir dir;
 	int rc = whit_outdir_open(&dir, s->o.out, s->o.force, e);
 	if (rc) return rc;
-	rc = whit_quantize_run(&s->plan, &s->model, &s->recipe, whit_sink_dir(&dir), &s->stats, e);
+	rc = whit_quantize_run(&s->w.plan, &s->w.model, &s->w.recipe, whit_sink_dir(&dir), &s->w.stats, e);
 	if (rc)
 		whit_outdir_abort(&dir);
 	else
 		rc = whit_outdir_commit(&dir, e);
-	return whit_dest_done(&s->dest, &s->plan, &s->stats, s->json, rc, e);
+	return whit_writing_done(&s->w, rc, e);
 }
 
 /* The output is complete: whatever goes wrong now is a failed check, or an interruption. */
 static int after(session *s, whit_err *e) {
 	int rc = report(s, e);
-	if (!rc && s->o.json) rc = whit_json_write(s->json, s->o.json, e);
+	if (!rc && s->o.json) rc = whit_json_write(s->w.json, s->o.json, e);
 	if (rc) whit_fail_in(e, "%s is complete, but its report is not", s->o.out);
 	if (rc && rc != WHIT_EINT && rc != WHIT_ETERM) rc = e->code = WHIT_ECHECK;
 	return rc;
@@ -309,19 +300,15 @@ int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
 	s.command = whit_command_text(argc, argv);
 	rc = preflight(&s, e);
 	if (!rc && s.o.plan) {
-		if (s.o.json) rc = whit_json_write(s.json, s.o.json, e);
+		if (s.o.json) rc = whit_json_write(s.w.json, s.o.json, e);
 	} else if (!rc && !(rc = work(&s, e))) {
 		rc = after(&s, e);
 	}
 	whit_event("end", json_pack("{s:i}", "code", -rc));
-	json_decref(s.json);
 	whit_prompts_free(&s.prompts);
 	whit_free(s.command);
 	if (s.text.path) whit_map_close(&s.text);
 	if (s.tok) whit_tok_close(s.tok);
-	whit_plan_free(&s.plan);
-	if (s.imatrix.path) whit_imatrix_close(&s.imatrix);
-	if (s.model.ckpt.path) whit_model_close(&s.model);
-	whit_recipe_free(&s.recipe);
+	whit_writing_free(&s.w);
 	return rc;
 }
