@@ -4,7 +4,7 @@ extern "C" {
 #include "host/ops.h"
 }
 
-enum { THREADS = 256, ROWS = 65535 /* of a grid */ };
+static constexpr int64_t THREADS = 256, ROWS = 65535; /* ROWS of a grid */
 
 /* out row k is stored row r0 + k or, with tokens, logical row tokens[k]. */
 template <class F>

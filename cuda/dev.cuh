@@ -63,6 +63,12 @@ int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *fi
 #define WHIT_SHARED_DYNAMIC(type, name) type *name = static_cast<type *>(emu::shared_dynamic())
 #endif
 
+#ifdef __CUDACC__
+#define WHIT_UNROLL _Pragma("unroll")
+#else
+#define WHIT_UNROLL
+#endif
+
 /* Blocks of `per` that hold n. */
 static inline unsigned whit_blocks(int64_t n, int64_t per) { return (unsigned)((n + per - 1) / per); }
 

@@ -5,7 +5,7 @@ extern "C" {
 #include "formats/rotation.h"
 }
 
-enum { THREADS = 256, SHARED = 8192 /* values a block holds */ };
+static constexpr int64_t THREADS = 256, SHARED = 8192; /* SHARED values are what a block holds */
 
 /* Kernel 1: one stage of distance h, straight from and to memory. For rows no block can hold. */
 __global__ void fwht_stage_kernel(float *x, int64_t pairs, int64_t h) {

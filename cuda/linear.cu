@@ -16,11 +16,11 @@ __global__ void linear_kernel(float *y, const float *x, int64_t T, const whit_ma
 		float sum[TOKENS] = {};
 		for (int64_t i = lane; i < m.width; i += 32) {
 			float w = F::at(m, stored, i);
-#pragma unroll
+WHIT_UNROLL
 			for (int t = 0; t < TOKENS; t++)
 				if (t0 + t < T) sum[t] = fmaf(w, x[(t0 + t) * m.width + i], sum[t]);
 		}
-#pragma unroll
+WHIT_UNROLL
 		for (int t = 0; t < TOKENS; t++) {
 			float s = whit_warp_sum(sum[t]);
 			if (lane == 0 && t0 + t < T) y[(t0 + t) * m.rows + r] = bias ? s + bias[r] : s;

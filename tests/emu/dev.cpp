@@ -3,6 +3,12 @@
 #include <stdio.h>
 
 extern "C" {
+#include "tests/case.h"
+
+void case_schedule(int i, char *text, size_t size) {
+	emu::now = emu::schedule_number(i);
+	emu::describe(text, size);
+}
 
 int whit_dev_open(whit_dev **d, int index, whit_err *e) {
 	if (index) return whit_fail(e, WHIT_ERESOURCE, "device %d: is not there, need 0", index);

@@ -314,7 +314,7 @@ std::string standing() {
 		if (shown++ == 8) return s + "; ...";
 		s += "; thread " + thread_text(a);
 		if (j > i + 1) s += " to " + thread_text(&g.fibers[j - 1]);
-		if (g.blocks.size() > 1) s += format(" of block %u", a->block->index.x);
+		if (g.threads > g.per_block) s += format(" of block %u", a->block->index.x);
 		s += ": " + where(a);
 		i = j;
 	}

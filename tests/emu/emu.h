@@ -272,8 +272,6 @@ static inline float __fdiv_rn(float a, float b) { return a / b; }
 static inline float __frcp_rn(float a) { return 1 / a; }
 static inline float __fsqrt_rn(float a) { return sqrtf(a); }
 static inline float rsqrtf(float a) { return (float)(1 / sqrt((double)a)); }
-static inline float __expf(float a) { return expf(a); }
-static inline float __logf(float a) { return logf(a); }
 static inline void sincospif(float a, float *s, float *c) { /* exact reduction to a half turn, as CUDA's */
 	double r = (double)a - 2 * rint((double)a / 2);
 	*s = (float)sin(M_PI * r), *c = (float)cos(M_PI * r);
