@@ -32,7 +32,8 @@ extern "C" void whit_rows_decode_cuda(whit_dev *d, const whit_mat *m, int64_t r0
 
 extern "C" void whit_embed_cuda(whit_dev *d, float *y, const int32_t *tokens, int64_t T, const whit_mat *w) {
 	if (w->rot)
-		whit_dev_fail(d, WHIT_EUSAGE, "embed: the matrix is rotated, the device needs it in its original frame");
+		whit_dev_fail(d, WHIT_EUSAGE,
+		              "embed: the matrix is rotated, the device needs it in its original frame");
 	else
 		decode(d, w, tokens, 0, T, y);
 }

@@ -63,21 +63,19 @@ void *whit_dev_alloc(whit_dev *d, size_t bytes) {
 	size_t left = 0, all = 0;
 	cudaGetLastError();
 	cudaMemGetInfo(&left, &all);
-	whit_dev_fail(d, WHIT_ERESOURCE, "device %d: %zu bytes asked for, %zu of %zu are free (%s)", d->index, bytes, left,
-	              all, cudaGetErrorString(rc));
+	whit_dev_fail(d, WHIT_ERESOURCE, "device %d: %zu bytes asked for, %zu of %zu are free (%s)", d->index, bytes,
+	              left, all, cudaGetErrorString(rc));
 	return NULL;
 }
 
 void whit_dev_free(whit_dev *d, void *p) { WHIT_CHECK(d, cudaFree(p)); }
 
 void whit_dev_put(whit_dev *d, void *dst, const void *src, size_t bytes) {
-	if (!d->err.code && bytes)
-		WHIT_CHECK(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, d->stream));
+	if (!d->err.code && bytes) WHIT_CHECK(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, d->stream));
 }
 
 void whit_dev_get(whit_dev *d, void *dst, const void *src, size_t bytes) {
-	if (!d->err.code && bytes)
-		WHIT_CHECK(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, d->stream));
+	if (!d->err.code && bytes) WHIT_CHECK(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, d->stream));
 }
 
 int whit_dev_sync(whit_dev *d, whit_err *e) {

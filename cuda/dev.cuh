@@ -32,9 +32,9 @@ int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *fi
 #define WHIT_LAUNCH(kernel, grid, block, smem, d, ...)                                                                 \
 	do {                                                                                                           \
 		if ((d)->err.code) break;                                                                              \
-		if ((smem) > 48 << 10 && WHIT_CHECK(d, cudaFuncSetAttribute((const void *)(kernel),                    \
-		                                                            cudaFuncAttributeMaxDynamicSharedMemorySize, \
-		                                                            (int)(smem))))                             \
+		if ((smem) > 48 << 10 &&                                                                               \
+		    WHIT_CHECK(d, cudaFuncSetAttribute((const void *)(kernel),                                         \
+		                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(smem))))     \
 			break;                                                                                         \
 		(kernel)<<<grid, block, smem, (d)->stream>>>(__VA_ARGS__);                                             \
 		whit_dev_check(d, cudaGetLastError(), #kernel, __FILE__, __LINE__);                                    \
@@ -42,7 +42,9 @@ int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *fi
 /* A shared array: WHIT_SHARED(float, tile, [32][33]). The second form aligns it, for wide accesses; the third is the
  * launch's dynamic memory, aligned to 16. */
 #define WHIT_SHARED(type, name, dims) __shared__ type name dims
-#define WHIT_SHARED_ALIGNED(align, type, name, dims) __shared__ __align__(align) type name dims
+#define WHIT_SHARED_ALIGNED(align, type, name, dims)                                                                   \
+	__shared__ __align__(align)                                                                                    \
+	type name dims
 #define WHIT_SHARED_DYNAMIC(type, name)                                                                                \
 	extern __shared__ __align__(16) unsigned char whit_dynamic[];                                                  \
 	type *name = reinterpret_cast<type *>(whit_dynamic)

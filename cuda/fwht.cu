@@ -55,6 +55,6 @@ extern "C" void whit_fwht_cuda(whit_dev *d, float *x, int64_t rows, int64_t n) {
 		            (size_t)h * sizeof(float), d, x, rows * n / h, (int)h);
 	}
 	for (; h < n; h *= 2)
-		WHIT_LAUNCH(fwht_stage_kernel, (unsigned)WHIT_MIN((rows * n / 2 + THREADS - 1) / THREADS, 1 << 20), THREADS,
-		            0, d, x, rows * n / 2, h);
+		WHIT_LAUNCH(fwht_stage_kernel, (unsigned)WHIT_MIN((rows * n / 2 + THREADS - 1) / THREADS, 1 << 20),
+		            THREADS, 0, d, x, rows * n / 2, h);
 }

@@ -16,11 +16,11 @@ __global__ void linear_kernel(float *y, const float *x, int64_t T, const whit_ma
 		float sum[TOKENS] = {};
 		for (int64_t i = lane; i < m.width; i += 32) {
 			float w = F::at(m, stored, i);
-WHIT_UNROLL
+			WHIT_UNROLL
 			for (int t = 0; t < TOKENS; t++)
 				if (t0 + t < T) sum[t] = fmaf(w, x[(t0 + t) * m.width + i], sum[t]);
 		}
-WHIT_UNROLL
+		WHIT_UNROLL
 		for (int t = 0; t < TOKENS; t++) {
 			float s = whit_warp_sum(sum[t]);
 			if (lane == 0 && t0 + t < T) y[(t0 + t) * m.rows + r] = bias ? s + bias[r] : s;
@@ -28,10 +28,12 @@ WHIT_UNROLL
 	}
 }
 
-extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
+                                 const float *bias) {
 	if (T == 0 || w->rows == 0) return;
 	if (w->rot) {
-		whit_dev_fail(d, WHIT_EUSAGE, "linear: the matrix is rotated, the device needs it in its original frame");
+		whit_dev_fail(d, WHIT_EUSAGE,
+		              "linear: the matrix is rotated, the device needs it in its original frame");
 		return;
 	}
 	dim3 grid(whit_blocks(w->rows, WARPS), (unsigned)WHIT_MIN((T + TOKENS - 1) / TOKENS, 65535));

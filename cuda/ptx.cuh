@@ -3,9 +3,9 @@
  * mma.m16n8k16" and "m16n8k32"; with g = lane / 4 and t = lane % 4:
  *
  *   16-bit k16:  a[0..3] rows g, g+8, g, g+8, columns 2t, 2t, 2t+8, 2t+8 (and the next in the high half)
- *                b[0..1] rows 2t, 2t+8 (and the next), column g            c[0..3] rows g, g, g+8, g+8, columns 2t, 2t+1, ...
- *   8-bit k32:   a[0..3] rows g, g+8, g, g+8, columns 4t, 4t, 4t+16, 4t+16 (and the next three)
- *                b[0..1] rows 4t, 4t+16 (and the next three), column g */
+ *                b[0..1] rows 2t, 2t+8 (and the next), column g            c[0..3] rows g, g, g+8, g+8, columns 2t,
+ * 2t+1, ... 8-bit k32:   a[0..3] rows g, g+8, g, g+8, columns 4t, 4t, 4t+16, 4t+16 (and the next three) b[0..1] rows
+ * 4t, 4t+16 (and the next three), column g */
 #ifndef WHIT_PTX_CUH
 #define WHIT_PTX_CUH
 #ifdef __CUDACC__
@@ -24,7 +24,7 @@ static __device__ __forceinline__ unsigned ptx_shared_address(const void *p) {
 
 /* ---- bits ---- */
 
-/* Bit i of the result is bit (a_i << 2 | b_i << 1 | c_i) of table: (a & b) | c is 0xf8. */
+/* Bit i of the result is bit (a_i << 2 | b_i << 1 | c_i) of table: (a & b) | c is 0xea. */
 template <unsigned table> PTX unsigned ptx_lop3(unsigned a, unsigned b, unsigned c) {
 #ifdef __CUDACC__
 	unsigned d;
@@ -35,7 +35,8 @@ template <unsigned table> PTX unsigned ptx_lop3(unsigned a, unsigned b, unsigned
 #endif
 }
 
-/* Byte i of the result is byte (selector >> 4i) & 7 of b:a, or, where the nibble's bit 3 is set, its sign eight times. */
+/* Byte i of the result is byte (selector >> 4i) & 7 of b:a, or, where the nibble's bit 3 is set, its sign eight times.
+ */
 PTX unsigned ptx_prmt(unsigned a, unsigned b, unsigned selector) {
 #ifdef __CUDACC__
 	unsigned d;
@@ -179,7 +180,8 @@ template <int pending> PTX void ptx_copy_wait() {
 }
 
 /* ---- ldmatrix: n 8 x 8 matrices of 16-bit elements. Lane 8 m + r gives the address of row r of matrix m (16 bytes,
- * so aligned); register m of lane l holds row l / 4, columns 2 (l % 4) and the next. Transposed: column for row. ---- */
+ * so aligned); register m of lane l holds row l / 4, columns 2 (l % 4) and the next. Transposed: column for row. ----
+ */
 
 PTX void ptx_ldmatrix_x2(unsigned r[2], const void *row PTX_AT) {
 #ifdef __CUDACC__

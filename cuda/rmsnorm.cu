@@ -17,8 +17,8 @@ __global__ void rmsnorm_kernel(float *y, const float *x, const float *w, int64_t
 	}
 }
 
-extern "C" void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim,
-                                  float eps, float shift) {
+extern "C" void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n,
+                                  int64_t dim, float eps, float shift) {
 	if (T * n * dim == 0) return;
 	WHIT_LAUNCH(rmsnorm_kernel, (unsigned)WHIT_MIN(T * n, 1 << 20), THREADS, 0, d, y, x, w, T * n, dim, eps, shift);
 }

@@ -25,8 +25,8 @@ void whit_rmsnorm_cpu(float *y, const float *x, const float *w, int64_t T, int64
                       float shift);
 void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps,
                            float shift);
-void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps,
-                       float shift);
+void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim,
+                       float eps, float shift);
 
 /* Rotary embedding of the first rot (even) of each head's dim values, pairing i with i + rot/2
  * (rotate_half), the rest copied: angle = pos[t] * inv_freq[i], both cos and sin scaled by mscale. Su et al.

@@ -11,7 +11,8 @@ static void row(case_run *r, int i) {
 	case_label(r, "%lld", (long long)n);
 	float *a = case_normal(r, n), *b = case_normal(r, n), *want = case_host(r, bytes);
 	for (int64_t k = 0; k < n; k++) want[k] = a[k] + b[k];
-	float *y = case_out(r, n), *in_place = case_inout(r, a, n), *da = case_in(r, a, bytes), *db = case_in(r, b, bytes);
+	float *y = case_out(r, n), *in_place = case_inout(r, a, n), *da = case_in(r, a, bytes),
+	      *db = case_in(r, b, bytes);
 	if (r->dev) {
 		whit_add_cuda(r->dev, y, da, db, n);
 		whit_add_cuda(r->dev, in_place, in_place, db, n);

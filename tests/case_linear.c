@@ -7,14 +7,17 @@ static const struct {
 	const char *format;
 	int64_t rows, width, T, paired;
 	int bias;
-} rows[] = {{"f32", 5, 33, 1, 0, 0},     {"f32", 4, 1, 3, 0, 1},      {"f16", 9, 100, 7, 0, 1},    {"bf16", 8, 257, 8, 4, 1},
-            {"f32", 3, 16, 0, 0, 0},     {"tq1g128", 3, 128, 9, 0, 0}, {"tq2g64", 5, 64, 1, 0, 0},  {"tq3g128", 7, 256, 2, 0, 1},
-            {"tq4g256", 2, 512, 1, 0, 0}, {"tq5row", 3, 35, 1, 0, 0},  {"int2g32", 5, 100, 7, 0, 0}, {"int3", 3, 33, 1, 0, 0},
-            {"int4g128", 6, 300, 8, 6, 1}, {"int8g512", 3, 600, 1, 0, 0}, {"q8_0", 3, 96, 1, 0, 0},   {"q4_0", 3, 96, 9, 0, 0},
-            {"q4_1", 3, 96, 1, 0, 0},    {"q5_0", 3, 96, 1, 0, 0},    {"q5_1", 3, 96, 1, 0, 0},    {"q2_k", 2, 256, 1, 0, 0},
-            {"q3_k", 2, 256, 1, 0, 0},   {"q4_k", 3, 512, 9, 0, 1},   {"q5_k", 2, 256, 1, 0, 0},   {"q6_k", 2, 256, 1, 0, 0},
-            {"iq4_nl", 3, 96, 1, 0, 0},  {"iq4_xs", 2, 256, 1, 0, 0}, {"mxfp4", 3, 96, 1, 0, 0},   {"tq1_0", 2, 256, 1, 0, 0},
-            {"tq2_0", 2, 256, 1, 0, 0},  {"q1_0", 3, 128, 1, 0, 0},   {"q2_0", 3, 64, 1, 0, 0},    {"q4_k", 4096, 4096, 8, 0, 0}};
+} rows[] = {{"f32", 5, 33, 1, 0, 0},       {"f32", 4, 1, 3, 0, 1},        {"f16", 9, 100, 7, 0, 1},
+            {"bf16", 8, 257, 8, 4, 1},     {"f32", 3, 16, 0, 0, 0},       {"tq1g128", 3, 128, 9, 0, 0},
+            {"tq2g64", 5, 64, 1, 0, 0},    {"tq3g128", 7, 256, 2, 0, 1},  {"tq4g256", 2, 512, 1, 0, 0},
+            {"tq5row", 3, 35, 1, 0, 0},    {"int2g32", 5, 100, 7, 0, 0},  {"int3", 3, 33, 1, 0, 0},
+            {"int4g128", 6, 300, 8, 6, 1}, {"int8g512", 3, 600, 1, 0, 0}, {"q8_0", 3, 96, 1, 0, 0},
+            {"q4_0", 3, 96, 9, 0, 0},      {"q4_1", 3, 96, 1, 0, 0},      {"q5_0", 3, 96, 1, 0, 0},
+            {"q5_1", 3, 96, 1, 0, 0},      {"q2_k", 2, 256, 1, 0, 0},     {"q3_k", 2, 256, 1, 0, 0},
+            {"q4_k", 3, 512, 9, 0, 1},     {"q5_k", 2, 256, 1, 0, 0},     {"q6_k", 2, 256, 1, 0, 0},
+            {"iq4_nl", 3, 96, 1, 0, 0},    {"iq4_xs", 2, 256, 1, 0, 0},   {"mxfp4", 3, 96, 1, 0, 0},
+            {"tq1_0", 2, 256, 1, 0, 0},    {"tq2_0", 2, 256, 1, 0, 0},    {"q1_0", 3, 128, 1, 0, 0},
+            {"q2_0", 3, 64, 1, 0, 0},      {"q4_k", 4096, 4096, 8, 0, 0}};
 
 static void row(case_run *r, int i) {
 	int64_t N = rows[i].rows, K = rows[i].width, T = rows[i].T;
@@ -34,8 +37,9 @@ static void row(case_run *r, int i) {
 			mag[t * N + k] = (float)sum;
 		}
 	}
-	/* A lane adds K / 32 products, five additions join lanes, one adds the bias, one rounds the reference: a rounding
-	 * each, of at most the sum of magnitudes. The CPU's bound: formats/codes.h, and its GEMM adds in order of k. */
+	/* A lane adds K / 32 products, five additions join lanes, one adds the bias, one rounds the reference: a
+	 * rounding each, of at most the sum of magnitudes. The CPU's bound: formats/codes.h, and its GEMM adds in order
+	 * of k. */
 	double tol = r->dev ? ((double)(K + 31) / 32 + 7) * 0x1p-24 : ((double)K + 12) * 0x1p-23;
 	whit_arena scratch = {0};
 	float *y = case_out(r, T * N), *dx = case_in(r, x, (size_t)(T * K) * sizeof *x);

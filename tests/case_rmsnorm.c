@@ -6,8 +6,8 @@
 static const struct {
 	int64_t T, n, dim;
 	float eps, shift;
-} rows[] = {{1, 1, 2, 12.5f, 1},  {1, 1, 1, 1e-6f, 0},    {3, 1, 7, 1e-5f, 1},  {2, 3, 33, 1e-6f, 0},
-            {0, 1, 16, 1e-6f, 0}, {7, 2, 64, 1e-6f, 0},   {5, 1, 128, 0, 1},    {1, 1, 1000, 1e-6f, 0},
+} rows[] = {{1, 1, 2, 12.5f, 1},  {1, 1, 1, 1e-6f, 0},    {3, 1, 7, 1e-5f, 1},     {2, 3, 33, 1e-6f, 0},
+            {0, 1, 16, 1e-6f, 0}, {7, 2, 64, 1e-6f, 0},   {5, 1, 128, 0, 1},       {1, 1, 1000, 1e-6f, 0},
             {9, 1, 257, 0, 0},    {1, 1, 5120, 1e-6f, 0}, {512, 1, 5120, 1e-6f, 1}};
 
 static void row(case_run *r, int i) {
@@ -15,7 +15,8 @@ static void row(case_run *r, int i) {
 	size_t bytes = (size_t)all * sizeof(float);
 	if (case_skip_big(r, all > 100000)) return;
 	case_label(r, "%lld x %lld x %lld", (long long)T, (long long)n, (long long)dim);
-	float *x = case_normal(r, all), *w = case_normal(r, dim), *want = case_host(r, bytes), *mag = case_host(r, bytes);
+	float *x = case_normal(r, all), *w = case_normal(r, dim), *want = case_host(r, bytes),
+	      *mag = case_host(r, bytes);
 	if (i == 0) x[0] = 3, x[1] = 4, w[0] = 1, w[1] = 1;
 	whit_rmsnorm_cpu(want, x, w, T, n, dim, rows[i].eps, rows[i].shift);
 	/* mean square of (3, 4) is 12.5; with eps 12.5 the root is 5: (0.6, 0.8) * (1 + 1) */

@@ -5,15 +5,16 @@
 
 static const struct {
 	int64_t T, heads, dim, rot;
-} rows[] = {{1, 1, 2, 2}, {3, 2, 8, 4}, {5, 1, 64, 64}, {0, 2, 64, 64}, {4, 3, 130, 128}, {2, 2, 7, 0}, {7, 1, 256, 64},
-            {512, 40, 128, 128}};
+} rows[] = {{1, 1, 2, 2},     {3, 2, 8, 4}, {5, 1, 64, 64},  {0, 2, 64, 64},
+            {4, 3, 130, 128}, {2, 2, 7, 0}, {7, 1, 256, 64}, {512, 40, 128, 128}};
 static const int64_t positions[] = {0, 1, 7, 8191, 40000, 262143, 1000000};
 
 static void row(case_run *r, int i) {
 	int64_t T = rows[i].T, heads = rows[i].heads, dim = rows[i].dim, rot = rows[i].rot, n = T * heads * dim;
 	size_t bytes = (size_t)n * sizeof(float);
 	if (case_skip_big(r, n > 100000)) return;
-	case_label(r, "%lld x %lld x %lld, %lld rotated", (long long)T, (long long)heads, (long long)dim, (long long)rot);
+	case_label(r, "%lld x %lld x %lld, %lld rotated", (long long)T, (long long)heads, (long long)dim,
+	           (long long)rot);
 	float *x = case_normal(r, n), *want = case_host(r, bytes), *mag = case_host(r, bytes);
 	int64_t *pos = case_host(r, (size_t)T * sizeof *pos);
 	double *freq = case_host(r, (size_t)(rot / 2 + 1) * sizeof *freq), mscale = i % 2 ? 1.0 : 1.25;

@@ -11,7 +11,8 @@ static void row(case_run *r, int i) {
 	size_t bytes = (size_t)n * sizeof(float);
 	if (case_skip_big(r, n > 100000)) return;
 	case_label(r, "%lld", (long long)n);
-	float *gate = case_normal(r, n), *up = case_normal(r, n), *want = case_host(r, bytes), *mag = case_host(r, bytes);
+	float *gate = case_normal(r, n), *up = case_normal(r, n), *want = case_host(r, bytes),
+	      *mag = case_host(r, bytes);
 	for (int64_t k = 0; k < n; k++) gate[k] *= 4;
 	for (int64_t k = 0; k < WHIT_MIN(n - 1, WHIT_COUNT(extremes)); k++) gate[k + 1] = extremes[k];
 	whit_swiglu_cpu(want, gate, up, n);

@@ -1,5 +1,6 @@
 /* cases [--need-device] [--seeds N] [SET...]: runs the case table on its targets: cpu and emu, or, built with
- * CASES_CUDA, on a GPU. A row's bytes must not depend on the schedule or the run. Exit 1: a failure, 77: all skipped. */
+ * CASES_CUDA, on a GPU. A row's bytes must not depend on the schedule or the run. Exit 1: a failure, 77: all skipped.
+ */
 #include "tests/case.h"
 #include <math.h>
 #include <stdarg.h>
@@ -16,6 +17,12 @@ static const case_set *const sets[] = {
 };
 
 enum { GUARD = 256 }; /* bytes on either side */
+#ifdef CASES_CUDA
+enum { ON_GPU = 1 };
+void case_schedule(int i, char *text, size_t size) { snprintf(text, size, "cuda, run %d", i + 1); }
+#else
+enum { ON_GPU = 0 };
+#endif
 
 /* ---- what rows call ---- */
 
@@ -122,8 +129,8 @@ typedef struct tally {
 } tally;
 
 /* Runs row i; 0 if skipped. *hash is that of the outputs, 0 of a row that failed. */
-static int run_row(const case_set *s, int i, whit_dev *dev, const char *where, int full, tally *t, uint64_t *hash) {
-	case_run r = {.dev = dev, .full = full, .set = s->name, .where = where, .key = (uint64_t)i * 1000};
+static int run_row(const case_set *s, int i, whit_dev *dev, const char *where, tally *t, uint64_t *hash) {
+	case_run r = {.dev = dev, .full = ON_GPU, .set = s->name, .where = where, .key = (uint64_t)i * 1000};
 	whit_err e = {0};
 	s->row(&r, i);
 	for (int b = 0; dev && b < r.buffers; b++) whit_dev_free(dev, r.buffer[b].base);
@@ -138,23 +145,21 @@ static int run_row(const case_set *s, int i, whit_dev *dev, const char *where, i
 
 static void run_cpu(const case_set *s, tally *t) {
 	uint64_t hash;
-	for (int i = 0; i < s->rows; i++) run_row(s, i, NULL, "cpu", 0, t, &hash);
+	for (int i = 0; i < s->rows; i++) run_row(s, i, NULL, "cpu", t, &hash);
 }
 
 /* Every row in several orders; bytes are those of the first. */
-static void run_device(const case_set *s, whit_dev *dev, int orders, int full, tally *t) {
-	char where[100] = "cuda";
+static void run_device(const case_set *s, whit_dev *dev, int orders, tally *t) {
+	char where[100];
 	for (int i = 0; i < s->rows; i++) {
 		uint64_t first = 0, hash;
 		for (int k = 0; k < orders; k++) {
-#ifndef CASES_CUDA
 			case_schedule(k, where, sizeof where);
-#endif
-			if (!run_row(s, i, dev, where, full, t, &hash)) break;
+			if (!run_row(s, i, dev, where, t, &hash)) break;
 			if (k == 0) first = hash;
 			if (!hash || !first || hash == first) continue;
-			printf("FAILED: %s row %d (%s): other bytes than at first: the order of threads shows\n", s->name, i,
-			       where);
+			printf("FAILED: %s row %d (%s): other bytes than at first: the order of threads shows\n",
+			       s->name, i, where);
 			t->failed++, t->ok--;
 		}
 	}
@@ -190,18 +195,15 @@ int main(int argc, char **argv) {
 		tally cpu = {0}, device = {0};
 		if (!chosen(argc, argv, sets[i]->name)) continue;
 		printf("%s:", sets[i]->name);
-#ifdef CASES_CUDA
+		if (!ON_GPU) {
+			run_cpu(sets[i], &cpu);
+			count("cpu", &cpu, "model shape: on a GPU");
+		}
 		if (missing)
 			device.skipped = sets[i]->rows;
 		else
-			run_device(sets[i], dev, 2, 1, &device);
-		count("cuda", &device, missing ? "no device" : "");
-#else
-		run_cpu(sets[i], &cpu);
-		count("cpu", &cpu, "model shape: on a GPU");
-		if (!missing) run_device(sets[i], dev, 2 + seeds, 0, &device);
-		count("emu", &device, "model shape: on a GPU");
-#endif
+			run_device(sets[i], dev, ON_GPU ? 2 : 2 + seeds, &device);
+		count(ON_GPU ? "cuda" : "emu", &device, missing ? "no device" : "model shape: on a GPU");
 		printf("\n");
 		ok += cpu.ok + device.ok, failed += cpu.failed + device.failed;
 	}

@@ -4,7 +4,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string>
 #include <sys/mman.h>
 #include <unistd.h>
 #include <vector>
@@ -40,12 +39,12 @@ enum {
 	GUARD = 256,              /* bytes on either side of a device allocation, and after each shared array */
 	SHARED_STATIC = 48 << 10, /* what hardware allows without asking */
 	SHARED_ALL = 99 << 10,    /* the least of the architectures we build for: sm_86 and sm_89 */
-	ARRAYS = 64, /* shared arrays of a block */
+	ARRAYS = 64,              /* shared arrays of a block */
 	BARRIERS = 16,
 	STUCK = 20000000 /* switches without any progress */
 };
 #ifdef EMU_ASAN
-const size_t STACK = 256 << 10; /* instrumented frames are several times larger */
+const size_t STACK = 256 << 10, END = 16 << 10; /* instrumented frames are several times larger */
 #else
 const size_t STACK = 64 << 10;
 #endif
@@ -106,8 +105,13 @@ struct block_state {
 	int count_out, any_out, all_out;  /* and the last result */
 };
 
-/* What runs. Stacks outlive launches: making them costs more than a small kernel. */
-struct {
+/* A message by value: what a fault leaves behind on a stack must not own memory. */
+struct message {
+	char s[800];
+};
+
+/* What runs. Stacks and shared memory outlive launches: making them costs more than a small kernel. */
+struct launch_state {
 	launch l;
 	unsigned threads, per_block, alive;
 	std::vector<fiber> fibers;
@@ -117,7 +121,7 @@ struct {
 	uint64_t rng;
 	int stuck;
 	bool failed, running;
-	std::string report;
+	message report;
 	uint8_t *stacks;
 	unsigned stack_count;
 #if EMU_UCONTEXT
@@ -130,21 +134,22 @@ struct {
 	void *main_stack;
 	size_t main_size;
 #endif
-} g;
+};
+launch_state &g = *new launch_state(); /* never destroyed */
 
 uint64_t random_next() { /* xorshift64* */
 	g.rng ^= g.rng >> 12, g.rng ^= g.rng << 25, g.rng ^= g.rng >> 27;
 	return g.rng * UINT64_C(2685821657736338717);
 }
 
-std::string format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-std::string format(const char *fmt, ...) {
-	char s[512];
+message format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+message format(const char *fmt, ...) {
+	message m;
 	va_list ap;
 	va_start(ap, fmt);
-	vsnprintf(s, sizeof s, fmt, ap);
+	vsnprintf(m.s, sizeof m.s, fmt, ap);
 	va_end(ap);
-	return s;
+	return m;
 }
 
 /* ---- guards: NaN whatever the width it is read at, unlike any poison ---- */
@@ -290,35 +295,38 @@ fiber *pick(unsigned i) {
 	return ready_from((unsigned)(random_next() >> 32) % n);
 }
 
-std::string thread_text(const fiber *f) {
+message thread_text(const fiber *f) {
 	if (blockDim.y * blockDim.z == 1) return format("%u", f->thread.x);
 	return format("(%u, %u, %u)", f->thread.x, f->thread.y, f->thread.z);
 }
 
-std::string where(const fiber *f) {
-	if (f->st == GONE) return "exited";
-	std::string s = format("%s at %s:%d", f->op, f->file, f->line);
-	if (f->st == AT_COLLECT) s += format(" mask %08x", f->mask);
-	if (f->st == AT_BARRIER && f->barrier) s += format(" barrier %d", f->barrier);
-	return s;
+message where(const fiber *f) {
+	if (f->st == GONE) return format("exited");
+	if (f->st == AT_COLLECT) return format("%s at %s:%d mask %08x", f->op, f->file, f->line, f->mask);
+	if (f->st == AT_BARRIER && f->barrier)
+		return format("%s at %s:%d barrier %d", f->op, f->file, f->line, f->barrier);
+	return format("%s at %s:%d", f->op, f->file, f->line);
 }
 
-/* Each stretch of threads that stand at one place. */
-std::string standing() {
-	std::string s;
-	int shown = 0;
-	for (unsigned i = 0; i < g.threads;) {
+bool together(const fiber *a, const fiber *b) {
+	return a->block == b->block && a->st == b->st && (a->st == GONE || !strcmp(where(a).s, where(b).s));
+}
+
+/* Each stretch of threads that stand at one place, as far as there is room. */
+message standing() {
+	message m;
+	size_t at = 0;
+	for (unsigned i = 0; i < g.threads && at + 1 < sizeof m.s;) {
 		unsigned j = i + 1;
 		const fiber *a = &g.fibers[i];
-		while (j < g.threads && g.fibers[j].block == a->block && where(&g.fibers[j]) == where(a)) j++;
-		if (shown++ == 8) return s + "; ...";
-		s += "; thread " + thread_text(a);
-		if (j > i + 1) s += " to " + thread_text(&g.fibers[j - 1]);
-		if (g.threads > g.per_block) s += format(" of block %u", a->block->index.x);
-		s += ": " + where(a);
+		while (j < g.threads && together(a, &g.fibers[j])) j++;
+		message to = j > i + 1 ? format(" to %s", thread_text(&g.fibers[j - 1]).s) : format("%s", "");
+		message of = g.threads > g.per_block ? format(" of block %u", a->block->index.x) : format("%s", "");
+		at += (size_t)snprintf(m.s + at, sizeof m.s - at, "; thread %s%s%s: %s", thread_text(a).s, to.s, of.s,
+		                       where(a).s);
 		i = j;
 	}
-	return s;
+	return m;
 }
 
 void leave() { /* for good: the launch has failed */
@@ -333,7 +341,7 @@ void reschedule(bool last = false) {
 	if (!to) {
 		if (g.alive) {
 			g.failed = true;
-			g.report = "deadlock" + standing();
+			g.report = format("deadlock%s", standing().s);
 		}
 		fiber_switch(from, nullptr, last || g.failed);
 		abort();
@@ -375,10 +383,10 @@ bool collect_try(fiber *f) {
 		if (!(want >> i & 1)) continue;
 		const fiber *o = &warp[i];
 		if (o->st != AT_COLLECT) return false;
-		bool same = o->mask == f->mask && o->line == f->line && !strcmp(o->op, f->op) && !strcmp(o->file, f->file);
+		bool same =
+		        o->mask == f->mask && o->line == f->line && !strcmp(o->op, f->op) && !strcmp(o->file, f->file);
 		if (!same && (o->mask >> f->lane & 1))
-			fault("divergent: lane %u waits in %s, lane %u in %s", i, where(o).c_str(), f->lane,
-			      where(f).c_str());
+			fault("divergent: lane %u waits in %s, lane %u in %s", i, where(o).s, f->lane, where(f).s);
 		if (!same) return false;
 		arg[i] = o->arg;
 	}
@@ -436,7 +444,8 @@ uint8_t *shared_take(block_state *b, void *key, size_t bytes, size_t align, cons
 		      SHARED_STATIC);
 	if (all + bytes > SHARED_ALL)
 		fault("shared array %s: shared memory is %zu bytes, the limit is %d", name, all + bytes, SHARED_ALL);
-	if (b->arrays.size() == ARRAYS || align > 128) fault("shared array %s: one too many, or aligned to %zu", name, align);
+	if (b->arrays.size() == ARRAYS || align > 128)
+		fault("shared array %s: one too many, or aligned to %zu", name, align);
 	b->used = at + bytes + GUARD;
 	b->arrays.push_back({key, name, at, bytes});
 	poison(b->memory + at, bytes);
@@ -453,9 +462,10 @@ void block_check(block_state *b) {
 		int i = guard_damage(b->memory + a.at + a.bytes);
 		if (i < 0 || g.failed) continue;
 		g.failed = true;
-		g.report = format("block (%u, %u, %u): out-of-bounds write %d bytes past the end of shared array %s (%zu "
-		                  "bytes)",
-		                  b->index.x, b->index.y, b->index.z, i, a.name, a.bytes);
+		g.report =
+		        format("block (%u, %u, %u): out-of-bounds write %d bytes past the end of shared array %s (%zu "
+		               "bytes)",
+		               b->index.x, b->index.y, b->index.z, i, a.name, a.bytes);
 	}
 }
 
@@ -483,6 +493,10 @@ void block_start(block_state *b, uint3 index, unsigned first) {
 		f->groups.emplace_back();
 		f->stack = g.stacks + f->index * (STACK + page) + page;
 		b->live[i / 32] |= 1u << i % 32;
+#ifdef EMU_ASAN
+		/* the last fiber here ended in a function that never returned, which left that function's red zones */
+		__asan_unpoison_memory_region(f->stack + STACK - END, END);
+#endif
 		stack_start(f);
 		ready_set(f, true);
 	}
@@ -501,14 +515,16 @@ void blocks_run(const std::vector<uint64_t> &order, size_t from, size_t n) {
 	for (size_t i = 0; i < n && !g.failed; i++) block_check(&g.blocks[i]);
 }
 
-std::string bad_shape(const launch &l) {
+message bad_shape(const launch &l) {
 	uint64_t threads = (uint64_t)l.block.x * l.block.y * l.block.z;
-	if (!threads || threads > 1024 || l.block.z > 64) return format("%llu threads in a block, need 1 to 1024", (unsigned long long)threads);
+	if (!threads || threads > 1024 || l.block.z > 64)
+		return format("%llu threads in a block, need 1 to 1024", (unsigned long long)threads);
 	if (!l.grid.x || !l.grid.y || !l.grid.z || l.grid.x > 2147483647u || l.grid.y > 65535 || l.grid.z > 65535)
 		return format("grid %u x %u x %u, need 1 to 2147483647 x 65535 x 65535", l.grid.x, l.grid.y, l.grid.z);
 	if (l.smem > SHARED_ALL) return format("%zu bytes of shared memory, the limit is %d", l.smem, SHARED_ALL);
-	if (l.cooperative && (uint64_t)l.grid.x * l.grid.y * l.grid.z > 64) return "more than 64 blocks at once";
-	return "";
+	if (l.cooperative && (uint64_t)l.grid.x * l.grid.y * l.grid.z > 64)
+		return format("more than 64 blocks at once");
+	return format("%s", "");
 }
 
 } // namespace
@@ -522,7 +538,10 @@ schedule schedule_number(int i) {
 
 void describe(char *out, size_t size) {
 	char by[40];
-	snprintf(by, sizeof by, now.by == RANDOM ? "random seed %llu" : now.by == FORWARD ? "forward" : "reverse",
+	snprintf(by, sizeof by,
+	         now.by == RANDOM    ? "random seed %llu"
+	         : now.by == FORWARD ? "forward"
+	                             : "reverse",
 	         (unsigned long long)now.seed);
 	snprintf(out, size, "%s, cp.async %s, poison %d", by, now.lazy ? "lazy" : "eager", now.odd);
 }
@@ -532,7 +551,7 @@ int run(const launch &l, char *text, size_t size) {
 	g.l = l;
 	g.failed = false, g.running = true;
 	g.report = bad_shape(l);
-	g.failed = !g.report.empty();
+	g.failed = g.report.s[0] != 0;
 	gridDim = l.grid, blockDim = l.block;
 	g.per_block = l.block.x * l.block.y * l.block.z;
 	g.rng = (now.seed + 1) * UINT64_C(0x9e3779b97f4a7c15);
@@ -552,7 +571,7 @@ int run(const launch &l, char *text, size_t size) {
 	if (!g.failed) {
 		char damage[300];
 		if (!device_check(damage, sizeof damage)) return 0;
-		g.report = damage;
+		g.report = format("%s", damage);
 	}
 #ifdef EMU_ASAN
 	/* fibers that never came back left their frames' red zones */
@@ -562,7 +581,7 @@ int run(const launch &l, char *text, size_t size) {
 #endif
 	char how[80];
 	describe(how, sizeof how);
-	snprintf(text, size, "%s: %s [%s]", l.kernel, g.report.c_str(), how);
+	snprintf(text, size, "%s: %s [%s]", l.kernel, g.report.s, how);
 	return -1;
 }
 
@@ -577,7 +596,7 @@ void fault(const char *fmt, ...) {
 	const fiber *f = g.current;
 	const uint3 b = f->block->index;
 	g.failed = true;
-	g.report = format("block (%u, %u, %u) thread ", b.x, b.y, b.z) + thread_text(f) + ": " + s;
+	g.report = format("block (%u, %u, %u) thread %s: %s", b.x, b.y, b.z, thread_text(f).s, s);
 	leave();
 	abort();
 }
@@ -585,7 +604,7 @@ void fault(const char *fmt, ...) {
 void yield() { reschedule(); }
 void progress() { g.stuck = 0; }
 void spin() {
-	if (++g.stuck > STUCK) fault("no progress: threads only read and wait%s", standing().c_str());
+	if (++g.stuck > STUCK) fault("no progress: threads only read and wait%s", standing().s);
 	reschedule();
 }
 
@@ -613,7 +632,8 @@ void barrier(const char *op, int id, int threads, bool wait, const char *file, i
 	fiber *f = g.current;
 	block_state *b = f->block;
 	if (id < 0 || id >= BARRIERS) fault("%s at %s:%d: barrier %d, need 0 to 15", op, file, line, id);
-	if (threads < 0 || threads % 32) fault("%s at %s:%d: %d threads, need a multiple of 32", op, file, line, threads);
+	if (threads < 0 || threads % 32)
+		fault("%s at %s:%d: %d threads, need a multiple of 32", op, file, line, threads);
 	barrier_state *s = &b->barriers[id];
 	if (!s->op) s->op = op, s->file = file, s->line = line, s->threads = threads;
 	f->op = op, f->file = file, f->line = line, f->barrier = id;
@@ -621,7 +641,8 @@ void barrier(const char *op, int id, int threads, bool wait, const char *file, i
 		fault("barrier %d: %s at %s:%d counts %d threads, %s at %s:%d counts %d", id, s->op, s->file, s->line,
 		      s->threads, op, file, line, threads);
 	if (!threads && (s->line != line || strcmp(s->op, op) || strcmp(s->file, file)))
-		fault("divergent barrier: %s at %s:%d, others wait in %s at %s:%d", op, file, line, s->op, s->file, s->line);
+		fault("divergent barrier: %s at %s:%d, others wait in %s at %s:%d", op, file, line, s->op, s->file,
+		      s->line);
 	uint32_t *arrived = &s->arrived[f->linear / 32];
 	if (*arrived >> f->lane & 1) fault("%s at %s:%d: second arrival at barrier %d", op, file, line, id);
 	*arrived |= 1u << f->lane;

@@ -57,9 +57,9 @@ namespace emu {
 enum order { FORWARD, REVERSE, RANDOM };
 struct schedule {
 	order by;
-	uint64_t seed;     /* of RANDOM */
-	bool lazy;         /* cp.async completes when a wait demands it, its target poisoned until then; else at once */
-	bool odd;          /* which of two poisons fills fresh memory: what depends on it differs between schedules */
+	uint64_t seed; /* of RANDOM */
+	bool lazy;     /* cp.async completes when a wait demands it, its target poisoned until then; else at once */
+	bool odd;      /* which of two poisons fills fresh memory: what depends on it differs between schedules */
 };
 extern schedule now; /* used by every launch until changed */
 /* Schedule i of as many as wanted: forward, reverse, then random ones; laziness and poison alternate. */
@@ -91,7 +91,7 @@ int run_kernel(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, si
 
 /* ---- from inside a kernel ---- */
 [[noreturn]] void fault(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* ends the launch */
-void yield();                                                                           /* a switch point */
+void yield();                                                                        /* a switch point */
 void spin(); /* a switch point that alone is no progress: a launch that does nothing else is stuck */
 void progress();
 void poison(void *p, size_t n);
@@ -105,7 +105,8 @@ void barrier(const char *op, int id, int threads, bool wait, const char *file, i
 void grid_sync(const char *file, int line);
 unsigned lane();
 
-/* Shared arrays: the first thread of a block to come makes them, poisoned, guarded, and aligned no better than asked. */
+/* Shared arrays: the first thread of a block to come makes them, poisoned, guarded, and aligned no better than asked.
+ */
 void *shared(void *key, size_t bytes, size_t align, const char *name);
 void *shared_dynamic();
 bool in_shared(const void *p, size_t n); /* inside one shared array of this block */
@@ -128,7 +129,8 @@ struct lane_value {
 	int by, width, kind;
 };
 void shuffle_lanes(uint32_t active, void *const arg[32]);
-template <class T> T shuffle(const char *op, int kind, uint32_t mask, T v, int by, int width, const char *file, int line) {
+template <class T>
+T shuffle(const char *op, int kind, uint32_t mask, T v, int by, int width, const char *file, int line) {
 	static_assert(std::is_trivially_copyable<T>::value && sizeof(T) <= 8, "a lane exchanges at most 8 bytes");
 	lane_value a = {0, 0, by, width, kind};
 	memcpy(&a.in, &v, sizeof v);
@@ -190,7 +192,9 @@ EMU_SHUFFLE(__shfl_down_sync, emu::DOWN, unsigned)
 EMU_SHUFFLE(__shfl_xor_sync, emu::XOR, int)
 #undef EMU_SHUFFLE
 #define EMU_VOTE(R, name, T, field)                                                                                    \
-	static inline R name(unsigned mask, T v, EMU_AT) { return (R)emu::vote(#name, mask, (uint64_t)v, file, line).field; }
+	static inline R name(unsigned mask, T v, EMU_AT) {                                                             \
+		return (R)emu::vote(#name, mask, (uint64_t)v, file, line).field;                                       \
+	}
 EMU_VOTE(unsigned, __reduce_add_sync, unsigned, sum)
 EMU_VOTE(unsigned, __reduce_min_sync, unsigned, umin)
 EMU_VOTE(unsigned, __reduce_max_sync, unsigned, umax)
@@ -259,10 +263,22 @@ static inline unsigned atomicDec(unsigned *p, unsigned top) {
 }
 
 /* ---- arithmetic that C's library lacks or names otherwise; each is the correctly rounded or plain form ---- */
-static inline float __int_as_float(int i) { float f; return memcpy(&f, &i, 4), f; }
-static inline float __uint_as_float(unsigned i) { float f; return memcpy(&f, &i, 4), f; }
-static inline int __float_as_int(float f) { int i; return memcpy(&i, &f, 4), i; }
-static inline unsigned __float_as_uint(float f) { unsigned i; return memcpy(&i, &f, 4), i; }
+static inline float __int_as_float(int i) {
+	float f;
+	return memcpy(&f, &i, 4), f;
+}
+static inline float __uint_as_float(unsigned i) {
+	float f;
+	return memcpy(&f, &i, 4), f;
+}
+static inline int __float_as_int(float f) {
+	int i;
+	return memcpy(&i, &f, 4), i;
+}
+static inline unsigned __float_as_uint(float f) {
+	unsigned i;
+	return memcpy(&i, &f, 4), i;
+}
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fsub_rn(float a, float b) { return a - b; }

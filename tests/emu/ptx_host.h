@@ -45,7 +45,8 @@ static inline void ldmatrix_lanes(uint32_t active, void *const arg[32]) {
 		for (int m = 0; m < first->n; m++) {
 			uint16_t v[2];
 			for (int k = 0; k < 2; k++) {
-				int row = first->trans ? 2 * (l % 4) + k : l / 4, col = first->trans ? l / 4 : 2 * (l % 4) + k;
+				int row = first->trans ? 2 * (l % 4) + k : l / 4,
+				    col = first->trans ? l / 4 : 2 * (l % 4) + k;
 				memcpy(&v[k], (const uint16_t *)((const lane_matrix *)arg[8 * m + row])->row + col, 2);
 			}
 			((const lane_matrix *)arg[l])->r[m] = v[0] | (unsigned)v[1] << 16;

@@ -1,4 +1,5 @@
-/* The emulator itself: what CUDA promises, in every order of threads, and planted faults, each of which it must find. */
+/* The emulator itself: what CUDA promises, in every order of threads, and planted faults, each of which it must find.
+ */
 #include <functional>
 #include <string>
 #include <vector>
@@ -42,7 +43,8 @@ static int found(const char *what, const char *word, int orders, const std::func
 		bool wrong = f();
 		if (whit_dev_sync(dev, &e)) {
 			wrong = true;
-			CHECK_MSG(word && strstr(e.text, word), "%s: text \"%s\" lacks \"%s\"", what, e.text, word ? word : "no error");
+			CHECK_MSG(word && strstr(e.text, word), "%s: text \"%s\" lacks \"%s\"", what, e.text,
+			          word ? word : "no error");
 			char how[80];
 			emu::describe(how, sizeof how);
 			CHECK_MSG(strstr(e.text, how) != NULL, "%s: text \"%s\" lacks the order", what, e.text);
@@ -82,9 +84,18 @@ static void shapes() {
 			}
 	});
 	int ran = 0;
-	CHECK_FOUND("block of 1025", "1025 threads", [&] { WHIT_LAUNCH(index_kernel, 1, 1025, 0, dev, &ran, 1); return false; });
-	CHECK_FOUND("empty grid", "grid 0", [&] { WHIT_LAUNCH(index_kernel, 0, 32, 0, dev, &ran, 1); return false; });
-	CHECK_FOUND("shared memory", "limit", [&] { WHIT_LAUNCH(index_kernel, 1, 32, 200 << 10, dev, &ran, 1); return false; });
+	CHECK_FOUND("block of 1025", "1025 threads", [&] {
+		WHIT_LAUNCH(index_kernel, 1, 1025, 0, dev, &ran, 1);
+		return false;
+	});
+	CHECK_FOUND("empty grid", "grid 0", [&] {
+		WHIT_LAUNCH(index_kernel, 0, 32, 0, dev, &ran, 1);
+		return false;
+	});
+	CHECK_FOUND("shared memory", "limit", [&] {
+		WHIT_LAUNCH(index_kernel, 1, 32, 200 << 10, dev, &ran, 1);
+		return false;
+	});
 }
 
 /* Reverses n values through static and dynamic memory. */
@@ -209,7 +220,8 @@ __global__ void lock_kernel(unsigned *lock, unsigned *count, unsigned *ticket, u
 	__threadfence();
 	atomicExch(lock, 0u);
 	unsigned t = atomicAdd(ticket, 1u);
-	while (ptx_load_acquire(ticket) < (t / blockDim.x + 1) * blockDim.x) {}
+	while (ptx_load_acquire(ticket) < (t / blockDim.x + 1) * blockDim.x) {
+	}
 	if (t == gridDim.x * blockDim.x - 1) *last = t;
 }
 
@@ -217,7 +229,8 @@ static void waiting() {
 	everywhere("partial warp", [] {
 		buffer<float> out(20);
 		WHIT_LAUNCH(partial_kernel, 1, 20, 0, dev, out);
-		for (int i = 0; i < 20; i++) CHECK(i < 4 ? out[i] == (float)(i + 16) : i >= 16 ? out[i] == (float)(i - 16) : isnan(out[i]));
+		for (int i = 0; i < 20; i++)
+			CHECK(i < 4 ? out[i] == (float)(i + 16) : i >= 16 ? out[i] == (float)(i - 16) : isnan(out[i]));
 	});
 	everywhere("named barriers", [] {
 		buffer<int> out(5 * 32, -1);
@@ -270,7 +283,8 @@ template <bool fixed> __global__ void barrier_missing_kernel(float *x) {
 template <bool fixed> __global__ void shared_bounds_kernel(float *x) {
 	WHIT_SHARED(float, row, [32]);
 	WHIT_SHARED(float, other, [32]);
-	row[threadIdx.x + (fixed ? 0 : 1)] = other[threadIdx.x] = x[threadIdx.x];
+	float *p = row; /* UBSan knows row's length */
+	p[threadIdx.x + (fixed ? 0 : 1)] = other[threadIdx.x] = x[threadIdx.x];
 	x[threadIdx.x] = row[threadIdx.x] + other[threadIdx.x] * 0;
 }
 
@@ -393,13 +407,22 @@ template <bool fixed> __global__ void float_atomic_kernel(float *sum, const floa
 }
 
 __global__ void stuck_kernel(unsigned *flag) {
-	while (!ptx_load_acquire(flag)) {}
+	while (!ptx_load_acquire(flag)) {
+	}
 }
 
 #define BOTH(what, word, call)                                                                                         \
 	do {                                                                                                           \
-		CHECK_FOUND(what, word, [] { constexpr bool fixed = false; return call; });                            \
-		CHECK_INT(found(what, "", ORDERS, [] { constexpr bool fixed = true; return call; }), 0);               \
+		CHECK_FOUND(what, word, [] {                                                                           \
+			constexpr bool fixed = false;                                                                  \
+			return call;                                                                                   \
+		});                                                                                                    \
+		CHECK_INT(found(what, "", ORDERS,                                                                      \
+		                [] {                                                                                   \
+			                constexpr bool fixed = true;                                                   \
+			                return call;                                                                   \
+		                }),                                                                                    \
+		          0);                                                                                          \
 	} while (0)
 /* Whether kernel, run by 64 (or n) threads on 0, 1, ..., leaves something other than want(i). */
 template <class K> static bool differs(K kernel, unsigned n, float (*want)(int), size_t smem = 0) {
@@ -417,8 +440,10 @@ static void faults() {
 	int n = found("missing barrier", "", 22, [&] { return differs(barrier_missing_kernel<false>, 64, ring); });
 	CHECK_MSG(n >= 20, "missing barrier: found in %d of 22 orders", n);
 	CHECK_INT(found("missing barrier", "", 22, [&] { return differs(barrier_missing_kernel<true>, 64, ring); }), 0);
-	BOTH("out-of-bounds shared write", "shared array row (128 bytes)", differs(shared_bounds_kernel<fixed>, 32, NULL));
-	BOTH("out-of-bounds dynamic shared write", "shared array (dynamic)", differs(dynamic_bounds_kernel<fixed>, 32, NULL, 128));
+	BOTH("out-of-bounds shared write", "shared array row (128 bytes)",
+	     differs(shared_bounds_kernel<fixed>, 32, NULL));
+	BOTH("out-of-bounds dynamic shared write", "shared array (dynamic)",
+	     differs(dynamic_bounds_kernel<fixed>, 32, NULL, 128));
 	BOTH("out-of-bounds global write", "0 bytes past the end of a device buffer of 40", ([] {
 		     buffer<float> x(10);
 		     WHIT_LAUNCH(global_bounds_kernel<fixed>, 2, 8, 0, dev, x, 10);
@@ -426,10 +451,12 @@ static void faults() {
 	     }()));
 	BOTH("write before a buffer", "4 bytes before a device buffer", differs(before_bounds_kernel<fixed>, 32, NULL));
 	BOTH("divergent shuffle", "divergent", differs(divergent_kernel<fixed>, 32, NULL));
-	BOTH("shuffle of a half", "deadlock; thread 0 to 15: __shfl_xor_sync", differs(divergent_half_kernel<fixed>, 32, NULL));
+	BOTH("shuffle of a half", "deadlock; thread 0 to 15: __shfl_xor_sync",
+	     differs(divergent_half_kernel<fixed>, 32, NULL));
 	BOTH("own lane not in mask", "lacks lane 0", differs(mask_kernel<fixed>, 32, NULL));
 	BOTH("divergent barrier", "divergent barrier", differs(divergent_barrier_kernel<fixed>, 64, NULL));
-	BOTH("uninitialized shared read", NULL, differs(shared_unwritten_kernel<fixed>, 64, [](int i) { return (float)(63 - i); }));
+	BOTH("uninitialized shared read", NULL,
+	     differs(shared_unwritten_kernel<fixed>, 64, [](int i) { return (float)(63 - i); }));
 	BOTH("uninitialized shared counter", NULL, ([] {
 		     buffer<int> x(40);
 		     WHIT_LAUNCH(shared_counter_kernel<fixed>, 1, 40, 0, dev, x);
@@ -446,11 +473,13 @@ static void faults() {
 		     return false;
 	     }()));
 	emu::now = emu::schedule_number(2);
-	CHECK_INT(found("endless wait", "no progress", 1, [] {
-		          buffer<unsigned> flag(1, 0);
-		          WHIT_LAUNCH(stuck_kernel, 1, 4, 0, dev, flag);
-		          return false;
-	          }), 1);
+	CHECK_INT(found("endless wait", "no progress", 1,
+	                [] {
+		                buffer<unsigned> flag(1, 0);
+		                WHIT_LAUNCH(stuck_kernel, 1, 4, 0, dev, flag);
+		                return false;
+	                }),
+	          1);
 	whit_err e = {0, ""};
 	buffer<float> x(4);
 	whit_dev_free(dev, x.p + 1);
