@@ -36,6 +36,8 @@ typedef struct case_set {
 
 /* Names the row, for messages. */
 void case_label(case_run *r, const char *fmt, ...) WHIT_PRINTF(2, 3);
+/* Counts the row as skipped where cond holds, and returns cond. */
+int case_skip(case_run *r, int cond);
 /* Where rows of model size are not run: counts the row as skipped and returns 1. */
 int case_skip_big(case_run *r, int big);
 /* Host inputs, the same for the same row on every target. */
@@ -50,6 +52,8 @@ float *case_inout(case_run *r, const float *init, int64_t n);
 /* |got - want| <= tol * mag[i] (mag NULL: 1), NaN fails; or the same bits, where want is NaN any NaN. */
 void case_near(case_run *r, const float *out, const float *want, const float *mag, int64_t n, double tol);
 void case_same(case_run *r, const float *out, const float *want, int64_t n);
+/* n words, whatever they are. */
+void case_bits(case_run *r, const void *out, const uint32_t *want, int64_t n);
 void case_fail(case_run *r, const char *fmt, ...) WHIT_PRINTF(2, 3);
 
 /* The emulator's (tests/emu/dev.cpp): launches from now on run in order i. */

@@ -43,7 +43,8 @@ void case_fail(case_run *r, const char *fmt, ...) {
 	r->failed++;
 }
 
-int case_skip_big(case_run *r, int big) { return r->skipped = big && !r->full; }
+int case_skip(case_run *r, int cond) { return r->skipped = !!cond; }
+int case_skip_big(case_run *r, int big) { return case_skip(r, big && !r->full); }
 
 void *case_host(case_run *r, size_t bytes) { return whit_take_bytes(&r->host, bytes); }
 
@@ -118,6 +119,15 @@ void case_same(case_run *r, const float *out, const float *want, int64_t n) {
 		if (!memcmp(got + i, want + i, sizeof *got) || (isnan(want[i]) && isnan(got[i]))) continue;
 		case_fail(r, "element %lld of %lld is %.9g, need %.9g, the same bits", (long long)i, (long long)n,
 		          (double)got[i], (double)want[i]);
+		return;
+	}
+}
+
+void case_bits(case_run *r, const void *out, const uint32_t *want, int64_t n) {
+	const uint32_t *got = (const uint32_t *)(const void *)fetch(r, out, n);
+	for (int64_t i = 0; got && i < n; i++) {
+		if (got[i] == want[i]) continue;
+		case_fail(r, "word %lld of %lld is %08x, need %08x", (long long)i, (long long)n, got[i], want[i]);
 		return;
 	}
 }
@@ -197,13 +207,13 @@ int main(int argc, char **argv) {
 		printf("%s:", sets[i]->name);
 		if (!ON_GPU) {
 			run_cpu(sets[i], &cpu);
-			count("cpu", &cpu, "model shape: on a GPU");
+			count("cpu", &cpu, "model shape, or no CPU twin");
 		}
 		if (missing)
 			device.skipped = sets[i]->rows;
 		else
 			run_device(sets[i], dev, ON_GPU ? 2 : 2 + seeds, &device);
-		count(ON_GPU ? "cuda" : "emu", &device, missing ? "no device" : "model shape: on a GPU");
+		count(ON_GPU ? "cuda" : "emu", &device, missing ? "no device" : "model shape");
 		printf("\n");
 		ok += cpu.ok + device.ok, failed += cpu.failed + device.failed;
 	}
