@@ -4,24 +4,21 @@ extern "C" {
 #include "host/ops.h"
 }
 
-static constexpr int64_t THREADS = 256, ROWS = 65535; /* ROWS of a grid */
+enum { THREADS = 256 };
 
 /* out row k is stored row r0 + k or, with tokens, logical row tokens[k]. */
-template <class F>
-__global__ void decode_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, int64_t n, float *out) {
-	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+template <class F> __global__ void decode_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, float *out) {
+	int64_t i = (int64_t)blockIdx.y * THREADS + threadIdx.x, k = blockIdx.x;
 	if (i >= m.width) return;
-	for (int64_t k = blockIdx.y; k < n; k += gridDim.y) {
-		int64_t r = tokens ? whit_mat_row(&m, tokens[k]) : r0 + k;
-		out[k * m.width + i] = F::at(m, r, i);
-	}
+	int64_t r = tokens ? whit_mat_row(&m, tokens[k]) : r0 + k;
+	out[k * m.width + i] = F::at(m, r, i);
 }
 
 static void decode(whit_dev *d, const whit_mat *m, const int32_t *tokens, int64_t r0, int64_t n, float *out) {
 	if (n == 0 || m->width == 0) return;
-	dim3 grid(whit_blocks(m->width, THREADS), (unsigned)WHIT_MIN(n, ROWS));
+	dim3 grid(whit_blocks(n, 1), whit_blocks(m->width, THREADS));
 	bool known = whit_with_format(m, [&](auto f) {
-		WHIT_LAUNCH((decode_kernel<decltype(f)>), grid, THREADS, 0, d, *m, tokens, r0, n, out);
+		WHIT_LAUNCH((decode_kernel<decltype(f)>), grid, THREADS, 0, d, *m, tokens, r0, out);
 	});
 	if (!known) whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no device code", m->spec.fmt->name);
 }

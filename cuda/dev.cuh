@@ -90,7 +90,7 @@ static __device__ __forceinline__ float whit_warp_sum(float v) {
 	return v;
 }
 
-/* Every thread gets the sum over a block of whole warps. Starts and ends with no barrier of the caller's needed. */
+/* Every thread gets the sum over a block of whole warps; may be called again at once. */
 static __device__ __forceinline__ float whit_block_sum(float v) {
 	WHIT_SHARED(float, warp_sums, [32]);
 	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;

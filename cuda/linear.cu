@@ -9,22 +9,22 @@ enum { WARPS = 4, TOKENS = 8 };
 
 template <class F>
 __global__ void linear_kernel(float *y, const float *x, int64_t T, const whit_mat m, const float *bias) {
-	int64_t r = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32, stored = r < m.rows ? whit_mat_row(&m, r) : 0;
+	int64_t groups = (m.rows + WARPS - 1) / WARPS, t0 = blockIdx.x / groups * TOKENS;
+	int64_t r = blockIdx.x % groups * WARPS + threadIdx.x / 32;
 	int lane = (int)threadIdx.x % 32;
 	if (r >= m.rows) return;
-	for (int64_t t0 = (int64_t)blockIdx.y * TOKENS; t0 < T; t0 += (int64_t)gridDim.y * TOKENS) {
-		float sum[TOKENS] = {};
-		for (int64_t i = lane; i < m.width; i += 32) {
-			float w = F::at(m, stored, i);
-			WHIT_UNROLL
-			for (int t = 0; t < TOKENS; t++)
-				if (t0 + t < T) sum[t] = fmaf(w, x[(t0 + t) * m.width + i], sum[t]);
-		}
+	int64_t stored = whit_mat_row(&m, r);
+	float sum[TOKENS] = {};
+	for (int64_t i = lane; i < m.width; i += 32) {
+		float w = F::at(m, stored, i);
 		WHIT_UNROLL
-		for (int t = 0; t < TOKENS; t++) {
-			float s = whit_warp_sum(sum[t]);
-			if (lane == 0 && t0 + t < T) y[(t0 + t) * m.rows + r] = bias ? s + bias[r] : s;
-		}
+		for (int t = 0; t < TOKENS; t++)
+			if (t0 + t < T) sum[t] = fmaf(w, x[(t0 + t) * m.width + i], sum[t]);
+	}
+	WHIT_UNROLL
+	for (int t = 0; t < TOKENS; t++) {
+		float s = whit_warp_sum(sum[t]);
+		if (lane == 0 && t0 + t < T) y[(t0 + t) * m.rows + r] = bias ? s + bias[r] : s;
 	}
 }
 
@@ -36,7 +36,7 @@ extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t 
 		              "linear: the matrix is rotated, the device needs it in its original frame");
 		return;
 	}
-	dim3 grid(whit_blocks(w->rows, WARPS), (unsigned)WHIT_MIN((T + TOKENS - 1) / TOKENS, 65535));
+	unsigned grid = whit_blocks(w->rows, WARPS) * whit_blocks(T, TOKENS);
 	bool known = whit_with_format(w, [&](auto f) {
 		WHIT_LAUNCH((linear_kernel<decltype(f)>), grid, 32 * WARPS, 0, d, y, x, T, *w, bias);
 	});

@@ -6,19 +6,16 @@ extern "C" {
 
 enum { THREADS = 256 };
 
-__global__ void rmsnorm_kernel(float *y, const float *x, const float *w, int64_t runs, int64_t dim, float eps,
-                               float shift) {
-	for (int64_t r = blockIdx.x; r < runs; r += gridDim.x) {
-		const float *xr = x + r * dim;
-		float sum = 0;
-		for (int64_t i = threadIdx.x; i < dim; i += THREADS) sum = fmaf(xr[i], xr[i], sum);
-		float s = 1 / sqrtf(whit_block_sum(sum) / (float)dim + eps);
-		for (int64_t i = threadIdx.x; i < dim; i += THREADS) y[r * dim + i] = xr[i] * s * (w[i] + shift);
-	}
+__global__ void rmsnorm_kernel(float *y, const float *x, const float *w, int64_t dim, float eps, float shift) {
+	float sum = 0;
+	x += blockIdx.x * dim, y += blockIdx.x * dim;
+	for (int64_t i = threadIdx.x; i < dim; i += THREADS) sum = fmaf(x[i], x[i], sum);
+	float s = 1 / sqrtf(whit_block_sum(sum) / (float)dim + eps);
+	for (int64_t i = threadIdx.x; i < dim; i += THREADS) y[i] = x[i] * s * (w[i] + shift);
 }
 
 extern "C" void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n,
                                   int64_t dim, float eps, float shift) {
 	if (T * n * dim == 0) return;
-	WHIT_LAUNCH(rmsnorm_kernel, (unsigned)WHIT_MIN(T * n, 1 << 20), THREADS, 0, d, y, x, w, T * n, dim, eps, shift);
+	WHIT_LAUNCH(rmsnorm_kernel, whit_blocks(T * n, 1), THREADS, 0, d, y, x, w, dim, eps, shift);
 }

@@ -13,30 +13,27 @@ static __device__ __forceinline__ void turn(float angle, float *c, float *s) {
 	sincospif((float)(halves - 2 * rint(halves / 2)), s, c);
 }
 
-__global__ void rope_kernel(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
-                            int64_t half, const double *inv_freq, float mscale) {
-	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-	for (int64_t t = blockIdx.y; t < T; t += gridDim.y) {
-		const float *xt = x + t * heads * dim;
-		float *yt = y + t * heads * dim;
-		if (i < half) {
-			float c, s;
-			turn((float)((double)pos[t] * inv_freq[i]), &c, &s);
-			c *= mscale, s *= mscale;
-			for (int64_t h = 0; h < heads; h++) {
-				float a = xt[h * dim + i], b = xt[h * dim + i + half];
-				yt[h * dim + i] = a * c - b * s;
-				yt[h * dim + i + half] = b * c + a * s;
-			}
-		} else if (i < dim - half) { /* threads half .. dim - half copy what stands beyond both halves */
-			for (int64_t h = 0; h < heads; h++) yt[h * dim + half + i] = xt[h * dim + half + i];
+__global__ void rope_kernel(float *y, const float *x, const int64_t *pos, int64_t heads, int64_t dim, int64_t half,
+                            const double *inv_freq, float mscale) {
+	int64_t i = (int64_t)blockIdx.y * THREADS + threadIdx.x, t = blockIdx.x;
+	x += t * heads * dim, y += t * heads * dim;
+	if (i < half) {
+		float c, s;
+		turn((float)((double)pos[t] * inv_freq[i]), &c, &s);
+		c *= mscale, s *= mscale;
+		for (int64_t h = 0; h < heads; h++) {
+			float a = x[h * dim + i], b = x[h * dim + i + half];
+			y[h * dim + i] = a * c - b * s;
+			y[h * dim + i + half] = b * c + a * s;
 		}
+	} else if (i < dim - half) { /* threads half .. dim - half copy what stands beyond both halves */
+		for (int64_t h = 0; h < heads; h++) y[h * dim + half + i] = x[h * dim + half + i];
 	}
 }
 
 extern "C" void whit_rope_cuda(whit_dev *d, float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads,
                                int64_t dim, int64_t rot, const double *inv_freq, double mscale) {
 	if (T * heads * dim == 0) return;
-	dim3 grid(whit_blocks(dim - rot / 2, THREADS), (unsigned)WHIT_MIN(T, 65535));
-	WHIT_LAUNCH(rope_kernel, grid, THREADS, 0, d, y, x, pos, T, heads, dim, rot / 2, inv_freq, (float)mscale);
+	dim3 grid(whit_blocks(T, 1), whit_blocks(dim - rot / 2, THREADS));
+	WHIT_LAUNCH(rope_kernel, grid, THREADS, 0, d, y, x, pos, heads, dim, rot / 2, inv_freq, (float)mscale);
 }

@@ -486,6 +486,11 @@ static void faults() {
 	CHECK_FAILS(whit_dev_sync(dev, &e), WHIT_EINTERNAL, e, "no device buffer");
 }
 
+__global__ void sums_kernel(float *x) {
+	float v = x[threadIdx.x], a = whit_block_sum(v), b = whit_block_sum(2 * v), c = whit_block_sum(v * v);
+	x[threadIdx.x] = a + b + c;
+}
+
 /* Float atomics: the sum depends on the order, so seeds disagree; the reduction of dev.cuh does not. */
 template <bool fixed> static int different_sums() {
 	std::vector<uint32_t> seen;
@@ -504,6 +509,8 @@ template <bool fixed> static int different_sums() {
 }
 
 static void atomics() {
+	everywhere("sums, one after another",
+	           [] { CHECK(!differs(sums_kernel, 96, [](int) { return 3.0f * 4560 + 290320; })); });
 	CHECK_MSG(different_sums<false>() > 1, "float atomics: every order gives one sum");
 	CHECK_INT(different_sums<true>(), 1);
 }
