@@ -119,6 +119,7 @@ struct launch_state {
 	std::vector<uint64_t> ready; /* bits */
 	fiber *current;
 	uint64_t rng;
+	unsigned focus; /* of SPRINT */
 	int stuck;
 	bool failed, running;
 	message report;
@@ -292,7 +293,12 @@ fiber *pick(unsigned i) {
 	unsigned n = g.threads;
 	if (now.by == FORWARD) return ready_from((i + 1) % n);
 	if (now.by == REVERSE) return ready_before((i + n - 1) % n);
-	return ready_from((unsigned)(random_next() >> 32) % n);
+	uint64_t r = random_next() >> 16;
+	if (now.by == SPRINT) {
+		if (r % 512 == 0) g.focus = (unsigned)(r >> 16) % n;
+		return ready_from(g.focus % n);
+	}
+	return ready_from((unsigned)(r >> 16) % n);
 }
 
 message thread_text(const fiber *f) {
@@ -532,18 +538,19 @@ message bad_shape(const launch &l) {
 /* ---- what tests and dev.cpp call ---- */
 
 schedule schedule_number(int i) {
-	schedule s = {i == 0 ? FORWARD : i == 1 ? REVERSE : RANDOM, (uint64_t)i, i % 2 == 1, i / 2 % 2 == 1};
+	schedule s = {i == 0   ? FORWARD
+	              : i == 1 ? REVERSE
+	              : i % 3  ? RANDOM
+	                       : SPRINT,
+	              (uint64_t)i, i % 2 == 1, i / 2 % 2 == 1};
 	return s;
 }
 
 void describe(char *out, size_t size) {
-	char by[40];
-	snprintf(by, sizeof by,
-	         now.by == RANDOM    ? "random seed %llu"
-	         : now.by == FORWARD ? "forward"
-	                             : "reverse",
-	         (unsigned long long)now.seed);
-	snprintf(out, size, "%s, cp.async %s, poison %d", by, now.lazy ? "lazy" : "eager", now.odd);
+	static const char *const names[] = {"forward", "reverse", "random", "sprint"};
+	char by[40] = "";
+	if (now.by >= RANDOM) snprintf(by, sizeof by, " seed %llu", (unsigned long long)now.seed);
+	snprintf(out, size, "%s%s, cp.async %s, poison %d", names[now.by], by, now.lazy ? "lazy" : "eager", now.odd);
 }
 
 int run(const launch &l, char *text, size_t size) {
@@ -555,11 +562,12 @@ int run(const launch &l, char *text, size_t size) {
 	gridDim = l.grid, blockDim = l.block;
 	g.per_block = l.block.x * l.block.y * l.block.z;
 	g.rng = (now.seed + 1) * UINT64_C(0x9e3779b97f4a7c15);
+	g.focus = (unsigned)(random_next() >> 32);
 	if (!g.failed) {
 		size_t blocks = (size_t)l.grid.x * l.grid.y * l.grid.z, at_once = l.cooperative ? blocks : 1;
 		std::vector<uint64_t> order(blocks);
 		for (size_t i = 0; i < blocks; i++) order[i] = now.by == REVERSE ? blocks - 1 - i : i;
-		for (size_t i = blocks - 1; now.by == RANDOM && i > 0; i--)
+		for (size_t i = blocks - 1; now.by >= RANDOM && i > 0; i--)
 			std::swap(order[i], order[random_next() % (i + 1)]);
 		stacks_need((unsigned)at_once * g.per_block);
 		g.fibers.resize(at_once * g.per_block);

@@ -54,15 +54,22 @@ constexpr int warpSize = 32;
 namespace emu {
 
 /* ---- what a launch is run with ---- */
-enum order { FORWARD, REVERSE, RANDOM };
+enum order {
+	FORWARD,
+	REVERSE,
+	RANDOM, /* any thread that can run, at each switch point */
+	SPRINT  /* a stretch of threads, drawn now and then, is ahead of all others: a barrier that only keeps the fast
+	           from lapping the slow is missed by nothing else */
+};
 struct schedule {
 	order by;
-	uint64_t seed; /* of RANDOM */
+	uint64_t seed; /* of RANDOM and SPRINT */
 	bool lazy;     /* cp.async completes when a wait demands it, its target poisoned until then; else at once */
 	bool odd;      /* which of two poisons fills fresh memory: what depends on it differs between schedules */
 };
 extern schedule now; /* used by every launch until changed */
-/* Schedule i of as many as wanted: forward, reverse, then random ones; laziness and poison alternate. */
+/* Schedule i of as many as wanted: forward, reverse, then random ones, each third a sprint; laziness and poison
+ * alternate. */
 schedule schedule_number(int i);
 void describe(char *out, size_t size); /* "random seed 0x12, cp.async lazy" */
 

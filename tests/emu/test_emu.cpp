@@ -486,6 +486,22 @@ static void faults() {
 	CHECK_FAILS(whit_dev_sync(dev, &e), WHIT_EINTERNAL, e, "no device buffer");
 }
 
+/* Two reductions through one array. Without the first barrier a fast warp overwrites what a slow one has yet to read.
+ */
+template <bool fixed> __global__ void lapped_kernel(float *x) {
+	WHIT_SHARED(float, sums, [3]);
+	float all = 0;
+	for (int round = 0; round < 2; round++) {
+		float v = whit_warp_sum(x[threadIdx.x] * (float)(round + 1));
+		if (fixed) __syncthreads();
+		if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = v;
+		__syncthreads();
+		all += sums[0] + sums[1] + sums[2];
+		__syncwarp();
+	}
+	x[threadIdx.x] = all;
+}
+
 __global__ void sums_kernel(float *x) {
 	float v = x[threadIdx.x], a = whit_block_sum(v), b = whit_block_sum(2 * v), c = whit_block_sum(v * v);
 	x[threadIdx.x] = a + b + c;
@@ -509,6 +525,10 @@ template <bool fixed> static int different_sums() {
 }
 
 static void atomics() {
+	auto twice = [](int) { return 3.0f * 4560; };
+	int lapped = found("lapped", "", 32, [&] { return differs(lapped_kernel<false>, 96, twice); });
+	CHECK_MSG(lapped >= 4, "missing barrier between reductions: found in %d of 32 orders", lapped);
+	CHECK_INT(found("lapped", "", 32, [&] { return differs(lapped_kernel<true>, 96, twice); }), 0);
 	everywhere("sums, one after another",
 	           [] { CHECK(!differs(sums_kernel, 96, [](int) { return 3.0f * 4560 + 290320; })); });
 	CHECK_MSG(different_sums<false>() > 1, "float atomics: every order gives one sum");
