@@ -85,12 +85,15 @@ static void block_item(void *ctx, int64_t i, int worker) {
 		rotated = y;
 	}
 	for (int64_t r = r0; r < r1; r++)
-		s->bad_scales += dst->spec.fmt->encode(dst, r, rotated + (r - r0) * dst->width, j->importance, j->rule,
-		                                       &s->zero_groups);
+		s->bad_scales += dst->spec.fmt->encode(dst, whit_mat_row(dst, r), rotated + (r - r0) * dst->width,
+		                                       j->importance, j->rule, &s->zero_groups);
 
 	/* The error belongs to the source's elements. A rotation keeps lengths, so it may be measured where the
 	 * codes are; but where padding was added, part of that length lies in columns that decoding drops. */
-	dst->spec.fmt->decode(dst, r0, r1, z);
+	if (dst->paired) /* never with a rotation */
+		whit_mat_decode(dst, r0, r1, z);
+	else
+		dst->spec.fmt->decode(dst, r0, r1, z);
 	s->ref = sum_squares(x, NULL, n);
 	if (dst->width == dst->cols) {
 		s->err = sum_squares(rotated, z, n);
@@ -146,7 +149,7 @@ static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 
 int whit_method_rows(whit_job *j, whit_err *e) {
 	const whit_mat *s = &j->src->mat, *d = j->dst;
-	if (s->rows != d->rows || s->cols != d->cols || (!d->rot && d->width != d->cols))
+	if (s->rows != d->rows || s->cols != d->cols || (!d->rot && d->width != d->cols) || (d->rot && d->paired))
 		return whit_fail(e, WHIT_EINTERNAL,
 		                 "tensor %s: destination is %lld x %lld (stored %lld), source %lld x %lld",
 		                 j->src->name, (long long)d->rows, (long long)d->cols, (long long)d->width,

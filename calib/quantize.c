@@ -2,8 +2,8 @@
  * format; this walks the tensors. */
 #define _GNU_SOURCE
 #include "calib/quantize.h"
+#include "formats/blocks.h"
 #include "formats/codebook.h"
-#include "formats/packed.h"
 #include "formats/safetensors.h"
 #include "host/progress.h"
 
@@ -13,6 +13,8 @@
 
 /* Manifest bytes per tensor, for the prediction only: a quantized entry has a dozen keys, others three. */
 enum { MANIFEST_ENTRY = 420, MANIFEST_PASS = 150, MANIFEST_HEAD = 8192 };
+/* And of a GGUF: name, shape, type and place of a tensor; text, type, score and merge of a token. */
+enum { GGUF_INFO = 80, GGUF_TOKEN = 40 };
 
 static int by_layer(const void *a, const void *b) {
 	const whit_plan_row *x = a, *y = b;
@@ -39,33 +41,140 @@ static int plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e) {
 	return rc || row->bytes < 0 ? whit_fail_in(e, "%s: tensor %s", row->w->file, row->w->name) : 0;
 }
 
-static int plan_row(whit_plan_row *row, const whit_model *m, whit_recipe *r, whit_err *e) {
+/* ---- the same for a GGUF ---- */
+
+static int is_coded(const whit_spec *s) { return s->bits || s->fmt->block; }
+
+/* Where the asked format's block does not divide the width: the format's fallback, then f16; where it has none, an
+ * error, as in llama.cpp. */
+static int plan_fallback(whit_plan *p, whit_plan_row *row, whit_err *e) {
+	const struct whit_block *b = row->spec.fmt->block;
+	if (!b || row->width % b->weights == 0 || !b->fallback) return 0; /* no fallback: sizing it says why */
+	row->asked = row->spec;
+	p->fallbacks++;
+	int rc = whit_spec_parse(b->fallback, &row->spec, e);
+	b = row->spec.fmt->block;
+	if (!rc && b && row->width % b->weights) rc = whit_spec_parse("f16", &row->spec, e);
+	return rc;
+}
+
+/* What a kept tensor is stored as: vectors as F32, which is all that llama.cpp takes; matrices as they are where a
+ * GGUF has that type, else as floats that hold their values. */
+static int keep_spec(whit_plan_row *row, whit_err *e) {
 	const whit_weight *w = row->w;
+	int matrix = row->cls != WHIT_CLASS_NONE;
+	if (!w->mat.spec.fmt)
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: type is %s, which is no number format", w->file,
+		                 w->name, w->type ? w->type : whit_dtype_name(w->dtype));
+	row->spec = w->mat.spec;
+	if (!matrix || !whit_ggml_type_of_spec(&row->spec) || w->mat.rot)
+		return whit_spec_parse(matrix && is_coded(&row->spec) ? "f16" : "f32", &row->spec, e);
+	return 0;
+}
+
+static int plan_gguf(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, int64_t head_dim, whit_err *e) {
+	const whit_weight *w = row->w;
+	char format[32];
+	int rc = 0;
+	if (whit_gguf_name_from_hf(a, w->name, row->name))
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: a GGUF of %s has no such tensor", w->file, w->name,
+		                 a->name);
+	row->paired = whit_gguf_is_paired(a, w->name) ? head_dim : 0;
+	row->width = w->mat.cols;
+	if (row->why_kept) {
+		rc = keep_spec(row, e);
+	} else {
+		row->spec = row->rule->spec;
+		whit_spec_resolve(&row->spec, w->mat.cols);
+		rc = plan_fallback(p, row, e);
+		whit_spec_name(&row->spec, format);
+		if (!rc && !whit_ggml_type_of_spec(&row->spec))
+			rc = whit_fail(e, WHIT_EUSAGE, "%s: tensor %s: format is %s, need a type of GGUF", w->file,
+			               w->name, format);
+		if (!rc && !row->rule->method->fits(&row->spec))
+			rc = whit_fail(e, WHIT_EUSAGE, "%s: tensor %s: method %s cannot fill format %s", w->file,
+			               w->name, row->rule->method->name, format);
+	}
+	if (rc) return rc;
+	row->as_is = row->why_kept && row->spec.fmt == w->mat.spec.fmt;
+	row->bytes = whit_spec_bytes(&row->spec, w->mat.rows, row->width, 0, e);
+	return row->bytes < 0 ? whit_fail_in(e, "%s: tensor %s", w->file, w->name) : 0;
+}
+
+/* Query heads per key head and width of a head, off the first attention. */
+static const whit_attr *attention_of(const whit_model *m) {
+	const whit_program *p = &m->layer[0];
+	for (int i = 0; i < p->n_node; i++)
+		if (p->node[i].op == whit_op_find("attention")) return &p->node[i].a;
+	return NULL;
+}
+
+static int makes_logits(const whit_model *m, const char *name) {
+	for (int i = 0; i < m->head.n_slot; i++)
+		if (m->head.slot[i].rows && !strcmp(m->head.slot[i].name, name)) return 1;
+	return 0;
+}
+
+/* The importance of the row's columns, counted. */
+static int plan_importance(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, whit_err *e) {
+	if (!p->target.imatrix || row->why_kept) return 0;
+	if (row->rot.kind != WHIT_ROT_NONE) {
+		p->rotated++;
+		return 0;
+	}
+	row->importance = whit_imatrix_find(p->target.imatrix, a, row->w->name, row->w->mat.cols, e);
+	if (!row->importance && e->code) return e->code;
+	*(row->importance ? &p->weighted : &p->unweighted) += 1;
+	return 0;
+}
+
+static int plan_row(whit_plan *p, whit_plan_row *row, const whit_model *m, whit_recipe *r, const whit_gguf_arch *a,
+                    whit_err *e) {
+	const whit_weight *w = row->w;
+	const whit_attr *heads = attention_of(m);
+	int tied = makes_logits(m, m->embed.slot[0].name);
 	row->cls = whit_model_role(m, w->name, &row->role, &row->layer);
-	row->bytes = w->alias ? 0 : w->bytes;
-	row->rule = whit_recipe_match(r, w->name, w->alias ? WHIT_CLASS_NONE : row->cls, e);
+	if (row->cls == WHIT_CLASS_EMBEDDING && makes_logits(m, w->name)) row->cls = WHIT_CLASS_HEAD;
+	row->absent = w->alias || (p->target.gguf && !row->role);
+	row->bytes = row->absent ? 0 : w->bytes;
+	const whit_subject s = {.name = w->name,
+	                        .cls = w->alias ? WHIT_CLASS_NONE : row->cls,
+	                        .layer = row->layer,
+	                        .layers = m->layers,
+	                        .gqa = heads ? heads->heads / heads->kv_heads : 1,
+	                        .arch = m->arch->name,
+	                        .tied = tied,
+	                        .imatrix = p->target.imatrix != NULL};
+	row->rule = whit_recipe_match(r, &s, e);
 	if (!row->rule && e->code) return e->code;
 	row->why_kept = w->alias                       ? "tied"
+	                : row->absent                  ? "not used"
 	                : row->rule && row->rule->keep ? "recipe"
 	                : row->rule                    ? NULL
 	                                               : "not a matrix of weights";
-	return row->why_kept ? 0 : plan_tensor(row, row->rule, e);
+	if (row->absent) return 0;
+	int rc = p->target.gguf  ? plan_gguf(p, row, a, heads ? heads->dim : 0, e)
+	         : row->why_kept ? 0
+	                         : plan_tensor(row, row->rule, e);
+	if (!rc) rc = plan_importance(p, row, a, e);
+	if (!rc && !row->why_kept && w->mat.spec.fmt && is_coded(&w->mat.spec)) p->requantized++;
+	return rc;
 }
 
 /* Adds what a row costs in files. */
 static void plan_count(whit_plan *p, const whit_plan_row *row) {
 	int64_t n = weight_count(row->w);
-	if (row->w->alias) return;
+	if (row->absent) return;
 	p->params += n;
-	p->file_bytes += row->bytes + (int64_t)whit_st_header_bound(row->w->name);
-	if (row->why_kept) {
-		p->file_bytes += MANIFEST_PASS;
-		return;
-	}
+	if (p->target.gguf)
+		p->file_bytes += (row->bytes + GGUF_INFO + 31) / 32 * 32;
+	else
+		p->file_bytes += row->bytes + (int64_t)whit_st_header_bound(row->w->name) +
+		                 (row->why_kept ? MANIFEST_PASS : MANIFEST_ENTRY);
+	if (row->why_kept) return;
 	p->quantized++;
 	p->linear_weights += n;
 	p->linear_bytes += row->bytes;
-	p->file_bytes += MANIFEST_ENTRY;
 }
 
 static int same_rotation(const whit_rotation_spec *a, const whit_rotation_spec *b) {
@@ -105,9 +214,9 @@ static int64_t plan_memory(const whit_plan *p) {
 	int64_t *size = whit_alloc((size_t)p->n * sizeof *size), hashed = 0, work = 0;
 	for (int64_t i = 0; i < p->n; i++) {
 		const whit_plan_row *row = &p->row[i];
-		int64_t block = row->why_kept ? 0 : whit_method_scratch(row->width);
-		size[i] = row->w->alias ? 0 : row->w->bytes;
-		work = WHIT_MAX(work, size[i] + (row->why_kept ? 0 : row->bytes) + block);
+		int encoded = !row->absent && (!row->why_kept || (p->target.gguf && !row->as_is));
+		size[i] = row->absent ? 0 : row->w->bytes;
+		work = WHIT_MAX(work, size[i] + (encoded ? row->bytes + whit_method_scratch(row->width) : 0));
 	}
 	qsort(size, (size_t)p->n, sizeof *size, by_size_down);
 	for (int64_t i = 0; i < WHIT_MIN(p->n, whit_threads()); i++) hashed += size[i];
@@ -127,22 +236,31 @@ static int64_t plan_rotations(const whit_plan *p) {
 	return bytes;
 }
 
-int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, whit_err *e) {
-	int rc = 0;
+/* Into a GGUF anything that can be decoded; a directory is made from what others made. */
+static int check_source(const whit_model *m, const whit_target *t, whit_err *e) {
+	if (t->gguf || m->ckpt.kind == WHIT_CKPT_HF || m->ckpt.kind == WHIT_CKPT_GGUF) return 0;
+	return whit_fail(e, WHIT_EINPUT, "%s: is %s, already quantized, need a Hugging Face checkpoint or a GGUF",
+	                 m->ckpt.path, whit_ckpt_kind_name(m->ckpt.kind));
+}
+
+int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit_target *t, whit_err *e) {
+	const whit_gguf_arch *a = NULL;
 	memset(p, 0, sizeof *p);
-	if (m->ckpt.kind != WHIT_CKPT_HF)
-		return whit_fail(e, WHIT_EINPUT, "%s: is %s, already quantized, need a Hugging Face checkpoint",
-		                 m->ckpt.path, whit_ckpt_kind_name(m->ckpt.kind));
+	p->target = *t;
+	int rc = check_source(m, t, e);
+	if (!rc && (t->gguf || t->imatrix) && !(a = whit_gguf_arch_find(m->arch->name, e)))
+		rc = whit_fail_in(e, "%s", m->ckpt.path);
+	if (rc) return rc;
 	p->n = m->ckpt.n;
 	p->row = whit_alloc((size_t)p->n * sizeof *p->row);
 	for (int64_t i = 0; i < p->n && !rc; i++) {
 		p->row[i].w = &m->ckpt.w[i];
-		rc = plan_row(&p->row[i], m, r, e);
+		rc = plan_row(p, &p->row[i], m, r, a, e);
 	}
 	if (!rc) rc = whit_recipe_idle(r, e);
-	p->file_bytes = MANIFEST_HEAD;
+	p->file_bytes = MANIFEST_HEAD + (t->gguf ? GGUF_TOKEN * m->vocab : 0);
 	for (int64_t i = 0; i < p->n && !rc; i++) plan_count(p, &p->row[i]);
-	if (!rc && !p->quantized)
+	if (!rc && !p->quantized && !t->gguf)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: keeps every tensor, need a line that quantizes one", r->path);
 	if (rc) {
 		whit_plan_free(p);
@@ -150,7 +268,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, whit_err *
 	}
 	qsort(p->row, (size_t)p->n, sizeof *p->row, by_layer);
 	p->linear_bytes += plan_books(p);
-	p->bpw_linear = 8.0 * (double)p->linear_bytes / (double)p->linear_weights;
+	p->bpw_linear = p->quantized ? 8.0 * (double)p->linear_bytes / (double)p->linear_weights : 0;
 	p->bpw_file = 8.0 * (double)p->file_bytes / (double)p->params;
 	p->peak_bytes = whit_peak_rss() + plan_memory(p) + plan_rotations(p) + PEAK_SLACK;
 	return 0;
@@ -174,7 +292,7 @@ typedef struct quantize_run {
 	whit_rotation **rot;
 	shared_codebook **book;
 	int64_t n_rot, n_book;
-	whit_packed_out *out;
+	whit_sink *sink;
 	whit_quantize_stats *st;
 	double err, ref;
 } quantize_run;
@@ -212,8 +330,12 @@ static int shared_book(quantize_run *q, const whit_plan_row *row, const float **
 
 /* Encodes one tensor into planes of its own, with F32 scales if an F16 cannot hold one of them. */
 static int encode_tensor(quantize_run *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e) {
-	*m = (whit_mat){.spec = row->spec, .rows = row->w->mat.rows, .cols = row->w->mat.cols, .width = row->width};
-	*j = (whit_job){.src = row->w, .dst = m, .rule = row->rule->rule};
+	*m = (whit_mat){.spec = row->spec,
+	                .rows = row->w->mat.rows,
+	                .cols = row->w->mat.cols,
+	                .width = row->width,
+	                .paired = row->paired};
+	*j = (whit_job){.src = row->w, .dst = m, .rule = row->rule->rule, .importance = row->importance};
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
 	if (!rc) rc = shared_book(q, row, &m->codebook, e);
 	if (!rc) rc = whit_mat_alloc(m, e);
@@ -221,8 +343,9 @@ static int encode_tensor(quantize_run *q, const whit_plan_row *row, whit_mat *m,
 	if (rc || !j->bad_scales) return rc;
 	if (!m->spec.bits)
 		return whit_fail(e, WHIT_EINPUT,
-		                 "%s: tensor %s: %lld weights are beyond what its format holds, need another format",
-		                 row->w->file, row->w->name, (long long)j->bad_scales);
+		                 "%s: tensor %s: %lld %s are beyond what its format holds, need another format",
+		                 row->w->file, row->w->name, (long long)j->bad_scales,
+		                 m->spec.fmt->block ? "scales" : "weights");
 
 	whit_say("warning: %s: %lld scales do not fit F16, F32 is used for this tensor", row->w->name,
 	         (long long)j->bad_scales);
@@ -242,7 +365,7 @@ static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *re
 	double start = whit_now();
 	int rc = encode_tensor(q, row, &m, &j, e);
 	*rel_mse = j.ref > 0 ? j.err / j.ref : 0;
-	if (!rc) rc = whit_packed_add(q->out, row->w, &m, j.zero_groups, *rel_mse, e);
+	if (!rc) rc = q->sink->add(q->sink, row, &m, j.zero_groups, *rel_mse, e);
 	whit_mat_free(&m);
 	if (rc) return rc;
 	q->err += j.err;
@@ -257,21 +380,48 @@ static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *re
 	return 0;
 }
 
+/* A kept tensor whose values go into other floats (a norm as F32), or into pairs: a vector's elements are then its
+ * rows. */
+static int convert_tensor(quantize_run *q, const whit_plan_row *row, whit_err *e) {
+	whit_weight src = *row->w;
+	if (row->paired && src.mat.rows == 1) {
+		src.mat.rows = src.mat.cols;
+		src.mat.cols = src.mat.width = 1;
+		src.mat.row_bytes[0] /= (size_t)src.mat.rows;
+	}
+	whit_mat m = {.spec = row->spec,
+	              .rows = src.mat.rows,
+	              .cols = src.mat.cols,
+	              .width = src.mat.cols,
+	              .paired = row->paired};
+	whit_job j = {.src = &src, .dst = &m};
+	int rc = whit_mat_alloc(&m, e);
+	if (!rc) rc = whit_method_rows(&j, e);
+	if (!rc && j.bad_scales)
+		rc = whit_fail(e, WHIT_EINPUT,
+		               "%s: tensor %s: %lld weights are beyond F16, need a line of the recipe for it",
+		               row->w->file, row->w->name, (long long)j.bad_scales);
+	if (!rc) rc = q->sink->add(q->sink, row, &m, 0, 0, e);
+	whit_mat_free(&m);
+	return rc;
+}
+
 /* A weight that stays as it is still has to be finite, where it is made of numbers that could be otherwise. */
 static int pass_tensor(quantize_run *q, const whit_plan_row *row, whit_err *e) {
+	if (row->spec.fmt && (!row->as_is || (row->paired && row->w->mat.rows == 1))) return convert_tensor(q, row, e);
 	int rc = row->w->mat.spec.fmt ? whit_weight_finite(row->w, e) : 0;
-	return rc ? rc : whit_packed_pass(q->out, row->w, e);
+	return rc ? rc : q->sink->pass(q->sink, row, e);
 }
 
 static int run_rows(quantize_run *q, const whit_plan *p, whit_err *e) {
 	whit_progress bar;
 	double total = 0, done = 0;
 	int rc = 0;
-	for (int64_t i = 0; i < p->n; i++) total += p->row[i].w->alias ? 0 : (double)p->row[i].w->bytes;
-	whit_progress_begin(&bar, "quantize", total);
+	for (int64_t i = 0; i < p->n; i++) total += p->row[i].absent ? 0 : (double)p->row[i].w->bytes;
+	whit_progress_begin(&bar, p->target.gguf ? "export" : "quantize", total);
 	for (int64_t i = 0, layer = -1; i < p->n && !rc; i++) {
 		const whit_plan_row *row = &p->row[i];
-		if (row->w->alias) continue;
+		if (row->absent) continue;
 		if (row->layer != layer)
 			whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)(layer = row->layer)));
 		double rel_mse = 0;
@@ -288,57 +438,23 @@ static int run_rows(quantize_run *q, const whit_plan *p, whit_err *e) {
 	return rc;
 }
 
-/* What all quantized tensors share goes into the manifest's head; the recipe beside it has the rest. */
-static void describe(const whit_plan *p, whit_packed_info *info, int *all_tq) {
-	const whit_rule *first = NULL;
-	*all_tq = 1;
-	for (int64_t i = 0; i < p->n; i++) {
-		const whit_rule *u = p->row[i].rule;
-		if (p->row[i].why_kept) continue;
-		if (strcmp(u->spec.fmt->name, "tq")) *all_tq = 0;
-		if (!first) {
-			first = u;
-			info->method = u->method->id;
-			info->scale = whit_scale_name(u->rule);
-			info->density = whit_density_name(u->density);
-		}
-		if (u->method != first->method) info->method = "mixed";
-		if (u->rule != first->rule) info->scale = "mixed";
-		if (u->density != first->density) info->density = "mixed";
-	}
-}
-
-int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, const whit_outdir *dir,
+int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, whit_sink *sink,
                       whit_quantize_stats *st, whit_err *e) {
-	quantize_run q = {.st = st};
-	whit_packed_info info = {0};
-	int all_tq;
+	quantize_run q = {.st = st, .sink = sink};
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
-
-	int rc = whit_ckpt_fingerprint(&m->ckpt, st->fingerprint, e);
-	if (rc) return rc;
-	char *real = realpath(m->ckpt.path, NULL);
-	const char *slash = real ? strrchr(real, '/') : NULL;
-	char *text = whit_recipe_text(r);
-	describe(p, &info, &all_tq);
-	info.recipe = text;
-	info.source_id = slash ? slash + 1 : m->ckpt.path;
-	info.fingerprint = st->fingerprint;
-	rc = whit_packed_open(&q.out, dir, &m->ckpt, all_tq, &info, e);
+	int rc = sink->open(sink, p, m, r, st, e);
 	if (!rc) rc = run_rows(&q, p, e);
 	if (!rc) rc = whit_ckpt_check(&m->ckpt, e);
 	if (!rc)
-		rc = whit_packed_commit(q.out, e);
-	else if (q.out)
-		whit_packed_abort(q.out);
+		rc = sink->commit(sink, e);
+	else
+		sink->abort(sink);
 
 	for (int64_t i = 0; i < q.n_rot; i++) whit_rotation_free(q.rot[i]);
 	for (int64_t i = 0; i < q.n_book; i++) whit_free(q.book[i]);
 	whit_free(q.rot);
 	whit_free(q.book);
-	whit_free(text);
-	free(real);
 	st->rel_mse = q.ref > 0 ? q.err / q.ref : 0;
 	st->seconds = whit_now() - start;
 	return rc;

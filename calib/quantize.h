@@ -1,8 +1,16 @@
-/* quantize: plan a whole model, then stream it tensor by tensor into an output directory. */
+/* quantize: plan a whole model, then stream it tensor by tensor to where its results go: an output directory, or a
+ * GGUF file. What differs between the two is a sink; the plan, the methods and the walk are the same. */
 #ifndef WHIT_QUANTIZE_H
 #define WHIT_QUANTIZE_H
 #include "calib/recipe.h"
+#include "formats/imatrix.h"
 #include "host/engine.h"
+
+/* What a plan is made for. */
+typedef struct whit_target {
+	int gguf;                    /* a GGUF: its names, types and row order */
+	const whit_imatrix *imatrix; /* importance of columns, or NULL */
+} whit_target;
 
 typedef struct whit_plan_row {
 	const whit_weight *w;
@@ -10,14 +18,21 @@ typedef struct whit_plan_row {
 	const char *role;      /* the architecture's, NULL = none */
 	int64_t layer;         /* -1 = outside layers */
 	int cls;               /* WHIT_CLASS_* */
-	const char *why_kept;  /* non-NULL: kept, and why; the rest below is then zero but for bytes */
-	whit_spec spec;        /* the rule's, group resolved for this width */
+	const char *why_kept;  /* non-NULL: kept, and why; without a GGUF the rest below is then zero but for bytes */
+	int absent;            /* not written: an alias, or (GGUF) what the model does not use */
+	int as_is;             /* kept with its very bytes, though rows may change places */
+	whit_spec spec;        /* stored: the rule's, group resolved for this width, or what a GGUF keeps it as */
+	whit_spec asked;       /* the rule's where spec is its fallback, else without fmt (ggml.md 4) */
 	whit_rotation_spec rot;
-	int64_t width; /* stored columns */
-	int64_t bytes; /* stored; 0 for an alias */
+	int64_t width;           /* stored columns */
+	int64_t bytes;           /* stored; 0 for an alias */
+	const float *importance; /* of the columns; NULL = none given, or the row is rotated */
+	char name[64];           /* in a GGUF */
+	int64_t paired;          /* whit_mat.paired in a GGUF */
 } whit_plan_row;
 
 typedef struct whit_plan {
+	whit_target target;
 	whit_plan_row *row; /* n of them, by layer, then name */
 	int64_t n;
 	int64_t quantized;                    /* rows that are */
@@ -25,21 +40,43 @@ typedef struct whit_plan {
 	int64_t file_bytes;                   /* weights file and manifest, about */
 	int64_t params;                       /* of the source, tied tensors once */
 	double bpw_linear, bpw_file;
-	int64_t peak_bytes; /* predicted peak memory: process so far, largest tensor, rotations, scratch */
+	int64_t peak_bytes;  /* predicted peak memory: process so far, largest tensor, rotations, scratch */
+	int64_t requantized; /* rows whose source is coded already, and that get other codes: losses add up */
+	int64_t fallbacks;   /* rows whose width is no multiple of the asked format's block */
+	int64_t weighted, unweighted, rotated; /* quantized rows with importance; that the imatrix lacks; that are
+	                                          rotated, where importance of columns means nothing */
 } whit_plan;
 
 /* Preflight: matches every weight of m against the recipe, checks widths, groups, sizes. Writes nothing.
- * m must not be quantized already. The plan borrows from m and r. */
-int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, whit_err *e);
+ * Into a directory, m must not be one that whit wrote. The plan borrows from m, r and t's imatrix. */
+int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit_target *t, whit_err *e);
 void whit_plan_free(whit_plan *p);
 
 typedef struct whit_quantize_stats {
 	double seconds, rel_mse; /* rel_mse over all quantized weights */
 	int64_t weights, zero_groups, f32_scale_tensors;
-	char fingerprint[48]; /* of the source */
+	char fingerprint[48]; /* of the source, if the sink asked for it */
 } whit_quantize_stats;
-/* Executes the plan into dir (open; the caller commits or aborts). One tensor is in memory at a time: the
- * mapped source, the packed planes, and blocks of floats. */
-int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, const whit_outdir *dir,
+
+/* Where results go. A sink is opened once, gets every row of the plan that is not absent in its order, and is then
+ * committed or aborted, both of which free it; whit_quantize_run does all that. */
+typedef struct whit_sink whit_sink;
+struct whit_sink {
+	int (*open)(whit_sink *s, const whit_plan *p, const whit_model *m, const whit_recipe *r,
+	            whit_quantize_stats *st, whit_err *e);
+	int (*add)(whit_sink *s, const whit_plan_row *row, const whit_mat *m, int64_t zero_groups, double rel_mse,
+	           whit_err *e);
+	int (*pass)(whit_sink *s, const whit_plan_row *row, whit_err *e); /* the source's bytes */
+	int (*commit)(whit_sink *s, whit_err *e);
+	void (*abort)(whit_sink *s);
+};
+/* An open output directory (the caller commits or aborts it). */
+whit_sink *whit_sink_dir(const whit_outdir *dir);
+/* A GGUF file, whole or absent. type: what general.file_type is to say ("Q4_K_M"), or NULL: the most common one. */
+whit_sink *whit_sink_gguf(const char *path, const char *type);
+
+/* Executes the plan into the sink, which is used up. One tensor is in memory at a time: the mapped source, the packed
+ * planes, and blocks of floats. */
+int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, whit_sink *sink,
                       whit_quantize_stats *st, whit_err *e);
 #endif

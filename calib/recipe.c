@@ -8,6 +8,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <strings.h>
 
 enum { LINE_MAX_BYTES = 4096, BRACES_MAX = 256 };
 
@@ -15,8 +16,8 @@ enum { LINE_MAX_BYTES = 4096, BRACES_MAX = 256 };
 
 static const char *const scale_words[] = {"least_squares", "raw", "norm_corrected", "ip", NULL};
 static const char *const density_words[] = {"gaussian", "beta", NULL};
-static const char *const key_words[] = {"method", "rotation", "scale", "density", "seed", NULL};
-static const char *const class_words[] = {"@linear", "@embedding", NULL}; /* WHIT_CLASS_LINEAR - 1, ... */
+static const char *const key_words[] = {"method", "rotation", "scale", "density", "seed", "when", NULL};
+static const char *const class_words[] = {"@linear", "@embedding", "@head", NULL}; /* WHIT_CLASS_LINEAR - 1, ... */
 
 static int word_find(const char *const *words, const char *s) {
 	for (int i = 0; words[i]; i++)
@@ -149,6 +150,55 @@ static const char *glob_fault(const char *p) {
 	return n > BRACES_MAX ? "has too many alternatives in braces" : NULL;
 }
 
+/* ---- conditions ---- */
+
+/* "12" or "n/8" at *p, which moves past it; n layers. -1 = neither. */
+static int64_t when_number(const char **p, int64_t n) {
+	int divide = (*p)[0] == 'n' && (*p)[1] == '/', digits = 0;
+	int64_t v = 0;
+	*p += 2 * divide;
+	for (; **p >= '0' && **p <= '9' && digits < 6; ++*p, digits++) v = 10 * v + (**p - '0');
+	if (!digits || (divide && !v)) return -1;
+	return divide ? n / v : v;
+}
+
+/* Whether the terms of a "when" hold for s; s NULL: whether they are terms at all. -1 = they are not. */
+static int when_holds(const char *p, const whit_subject *s) {
+	static const whit_subject any = {.arch = ""};
+	static const char *const flag[] = {"more", "tied", "untied", "imatrix"};
+	static const char *const var[] = {"layers", "layer", "gqa"}; /* the longer name first */
+	const whit_subject *t = s ? s : &any;
+	int64_t i = t->layer, n = t->layers, value[] = {n, i, t->gqa};
+	int more = i >= 0 && (i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2);
+	int state[] = {more, t->tied, !t->tied, t->imatrix}, all = 1;
+	for (;; p++) {
+		size_t len = strcspn(p, ",");
+		int known = 0;
+		for (int k = 0; k < WHIT_COUNT(flag) && !known; k++)
+			if ((known = strlen(flag[k]) == len && !strncmp(p, flag[k], len))) {
+				all &= state[k];
+				p += len;
+			}
+		if (!known && !strncmp(p, "arch=", 5) && (known = len > 5)) {
+			all &= strlen(t->arch) == len - 5 && !strncmp(p + 5, t->arch, len - 5);
+			p += len;
+		}
+		for (int k = 0; k < WHIT_COUNT(var) && !known; k++) {
+			if (strncmp(p, var[k], strlen(var[k]))) continue;
+			p += strlen(var[k]);
+			int op = *p == '<' ? 0 : p[0] == '>' && p[1] == '=' ? 1 : *p == '=' ? 2 : -1;
+			if (op < 0) return -1;
+			p += 1 + (op == 1);
+			int64_t x = when_number(&p, n);
+			if (x < 0) return -1;
+			known = 1;
+			all &= value[k] >= 0 && (op == 0 ? value[k] < x : op == 1 ? value[k] >= x : value[k] == x);
+		}
+		if (!known || (*p && *p != ',')) return -1;
+		if (!*p) return all;
+	}
+}
+
 /* ---- parsing ---- */
 
 typedef struct line_at {
@@ -207,6 +257,14 @@ static int parse_option(whit_rule *u, char *word, const line_at *at, whit_err *e
 		return u->density >= 0 ? 0 : fail_near(e, at, "density", value, density_words);
 	case 4:
 		return parse_seed(u, value, at, e);
+	case 5:
+		if (when_holds(value, NULL) < 0)
+			return fail_at(e, at, "when", value,
+			               "terms like more, layer<n/8, layers=80, gqa>=4, arch=llama, tied, untied, "
+			               "imatrix with commas between");
+		whit_free(u->when);
+		u->when = whit_strdup(value);
+		return 0;
 	}
 	return fail_near(e, at, "key", word, key_words);
 }
@@ -248,7 +306,8 @@ static int parse_rule(whit_rule *u, char *word[], int n, const line_at *at, whit
 		return whit_fail(e, WHIT_EUSAGE, "%s:%d: pattern '%s' %s", at->path, at->line, word[0], fault);
 	if (n < 2) return fail_at(e, at, "line", word[0], "'pattern format [key=value ...]'");
 	u->keep = !strcmp(word[1], "keep");
-	if (u->keep && n > 2) return fail_at(e, at, "option of 'keep'", word[2], "none");
+	if (u->keep && n > 2 && (n > 3 || strncmp(word[2], "when=", 5)))
+		return fail_at(e, at, "option of 'keep'", word[2], "none but when=");
 	if (!u->keep && whit_spec_parse(word[1], &u->spec, e)) return whit_fail_in(e, "%s:%d", at->path, at->line);
 
 	int given = 0;
@@ -272,7 +331,7 @@ static whit_rule *add_rule(whit_recipe *r) {
 	r->rule = whit_realloc(r->rule, (size_t)r->n * sizeof *r->rule, (size_t)(r->n + 1) * sizeof *r->rule);
 	whit_rule *u = &r->rule[r->n++];
 	*u = r->base;
-	u->pattern = NULL;
+	u->pattern = u->when = NULL;
 	return u;
 }
 
@@ -327,39 +386,74 @@ int whit_recipe_uniform(whit_recipe *r, const whit_rule *base, int with_embeddin
 	return r->n ? 0 : e->code;
 }
 
-/* ---- matching ---- */
-
-static int rule_matches(const whit_rule *u, const char *name, int cls) {
-	int n = 0, word = word_find(class_words, u->pattern);
-	return word >= 0 ? word + 1 == cls : glob_braces(u->pattern, name, &n);
+int whit_recipe_prepend(whit_recipe *r, const char *pattern, const char *format, whit_err *e) {
+	whit_rule first = r->base;
+	int rc = whit_spec_parse(format, &first.spec, e);
+	if (!rc) rc = finish_rule(&first, e);
+	if (rc) return rc;
+	first.pattern = whit_strdup(pattern);
+	add_rule(r);
+	memmove(r->rule + 1, r->rule, (size_t)(r->n - 1) * sizeof *r->rule);
+	r->rule[0] = first;
+	return 0;
 }
 
-whit_rule *whit_recipe_match(whit_recipe *r, const char *name, int cls, whit_err *e) {
+void whit_recipe_join(whit_recipe *r, whit_recipe *rest) {
+	for (int i = 0; i < rest->n; i++) {
+		whit_rule *u = add_rule(r);
+		*u = rest->rule[i];
+		u->line = 0;
+		rest->rule[i].pattern = rest->rule[i].when = NULL;
+	}
+	whit_recipe_free(rest);
+}
+
+const whit_preset *whit_preset_find(const char *name) {
+	char *mixed = whit_format_text("%s_M", name);
+	const whit_preset *found = NULL;
+	for (int i = 0; whit_presets[i].name && !found; i++)
+		if (!strcasecmp(whit_presets[i].name, name) || !strcasecmp(whit_presets[i].name, mixed))
+			found = &whit_presets[i];
+	whit_free(mixed);
+	return found;
+}
+
+/* ---- matching ---- */
+
+static int rule_matches(const whit_rule *u, const whit_subject *s) {
+	int n = 0, word = word_find(class_words, u->pattern) + 1;
+	int named = word ? word == s->cls || (word == WHIT_CLASS_EMBEDDING && s->cls == WHIT_CLASS_HEAD)
+	                 : glob_braces(u->pattern, s->name, &n);
+	return named && (!u->when || when_holds(u->when, s));
+}
+
+whit_rule *whit_recipe_match(whit_recipe *r, const whit_subject *s, whit_err *e) {
 	whit_rule *hit = NULL;
 	e->code = 0;
 	for (int i = 0; i < r->n; i++) {
 		whit_rule *u = &r->rule[i];
-		if (!rule_matches(u, name, cls)) continue;
-		if (cls == WHIT_CLASS_NONE && !u->keep) {
+		if (!rule_matches(u, s)) continue;
+		if (s->cls == WHIT_CLASS_NONE && !u->keep) {
 			u->unfit++;
 		} else if (hit) {
 			u->shadowed++;
+			u->yielded += hit->when != NULL;
 		} else {
 			hit = u;
 			u->hits++;
 		}
 	}
-	if (!hit && cls != WHIT_CLASS_NONE)
+	if (!hit && s->cls != WHIT_CLASS_NONE)
 		whit_fail(e, WHIT_EUSAGE,
 		          "%s: no line matches tensor %s; end with '@linear FORMAT' and '@embedding keep'", r->path,
-		          name);
+		          s->name);
 	return hit;
 }
 
 int whit_recipe_idle(const whit_recipe *r, whit_err *e) {
 	for (int i = 0; i < r->n; i++) {
 		const whit_rule *u = &r->rule[i];
-		if (u->hits || !u->line) continue;
+		if (u->hits || !u->line || u->when || u->yielded) continue;
 		const char *why = u->shadowed ? "matches only tensors that earlier lines decide"
 		                  : u->unfit ? "matches only tensors that are not quantized (norms, biases, tied heads)"
 		                             : "matches no tensor";
@@ -386,7 +480,7 @@ char *whit_recipe_text(const whit_recipe *r) {
 				              whit_scale_name(u->rule), whit_density_name(u->density));
 			snprintf(line + n, sizeof line - (size_t)n, " seed=%" PRIu64, u->seed);
 		}
-		char *more = whit_format_text("%s%s\n", all, line);
+		char *more = whit_format_text("%s%s%s%s\n", all, line, u->when ? " when=" : "", u->when ? u->when : "");
 		whit_free(all);
 		all = more;
 	}
@@ -394,7 +488,10 @@ char *whit_recipe_text(const whit_recipe *r) {
 }
 
 void whit_recipe_free(whit_recipe *r) {
-	for (int i = 0; i < r->n; i++) whit_free(r->rule[i].pattern);
+	for (int i = 0; i < r->n; i++) {
+		whit_free(r->rule[i].pattern);
+		whit_free(r->rule[i].when);
+	}
 	whit_free(r->rule);
 	whit_free(r->path);
 	memset(r, 0, sizeof *r);

@@ -3,7 +3,7 @@
 #include "eval/eval.h"
 #include <math.h>
 #include <stdio.h>
-#include <utf8proc.h>
+#include "eval/logits.h"
 #include "host/progress.h"
 
 enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 };  /* a tile of logits is 64 MB at most */
@@ -26,9 +26,12 @@ typedef struct pass {
 	int32_t bos; /* -1, or what replaces each window's first input */
 	const whit_windows *ws;
 	int64_t batch_tokens, tile;
-	whit_point *pt;         /* ws->scored */
-	whit_layer_sums *layer; /* of each layer, or NULL */
-	whit_progress *bar;     /* or NULL */
+	whit_point *pt;          /* ws->scored */
+	const whit_logits *base; /* or NULL: ln P of each point from a file, p being the model measured against it */
+	float *base_rows;        /* (tile, vocab) */
+	whit_logits_out *save;   /* or NULL: where the model's logits go */
+	whit_layer_sums *layer;  /* of each layer, or NULL */
+	whit_progress *bar;      /* or NULL */
 	double done;
 	/* The batch at hand: tokens of whole windows, and which rows are scored. */
 	int64_t *start, *past, *pos, *row, rows;
@@ -137,6 +140,13 @@ typedef struct tile {
 static int measure_row(const tile *t, int64_t i, whit_err *e) {
 	const pass *s = t->s;
 	int64_t vocab = s->p.m->vocab;
+	if (s->base) {
+		float *logp = s->base_rows + i * vocab;
+		int rc = whit_logits_row(s->base, t->pt - s->pt + i, logp, e);
+		return rc ? rc
+		          : whit_point_measure_logp(&t->pt[i], logp, s->p.logits + i * vocab, vocab,
+		                                    s->target[t->first + i], e);
+	}
 	return whit_point_measure(&t->pt[i], s->p.logits + i * vocab, s->q.m ? s->q.logits + i * vocab : NULL, vocab,
 	                          s->target[t->first + i], e);
 }
@@ -156,6 +166,7 @@ static int batch_score(pass *s, const whit_batch *b, whit_point *pt, whit_err *e
 		tile t = {s, i, pt + i};
 		int rc = side_head(&s->p, s->row + i, n, e);
 		if (!rc) rc = side_head(&s->q, s->row + i, n, e);
+		if (!rc && s->save) rc = whit_logits_out_rows(s->save, s->q.m ? s->q.logits : s->p.logits, n, e);
 		if (rc) return rc;
 		whit_parallel(n, measure_item, &t);
 		for (int64_t k = 0; k < n; k++) {
@@ -204,6 +215,7 @@ static int pass_run(pass *s, whit_err *e) {
 	s->tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / s->p.m->vocab, TILE_MOST), room));
 	side_take(&s->p, &a, room, s->tile);
 	side_take(&s->q, &a, room, s->tile);
+	if (s->base) s->base_rows = whit_take(&a, s->tile * s->p.m->vocab);
 	s->start = whit_take_bytes(&a, (size_t)(room + 1) * sizeof(*s->start)); /* a window is a token at least */
 	s->past = whit_take_bytes(&a, (size_t)room * sizeof(*s->past));
 	s->pos = whit_take_bytes(&a, (size_t)room * sizeof(*s->pos));
@@ -227,18 +239,6 @@ static int pass_run(pass *s, whit_err *e) {
 
 /* ---- the text ---- */
 
-static int64_t count_invalid(const char *text, size_t n) {
-	int64_t bad = 0;
-	for (size_t i = 0; i < n;) {
-		utf8proc_int32_t c;
-		utf8proc_ssize_t k =
-		        utf8proc_iterate((const utf8proc_uint8_t *)text + i, (utf8proc_ssize_t)(n - i), &c);
-		bad += k < 1;
-		i += k < 1 ? 1 : (size_t)k;
-	}
-	return bad;
-}
-
 static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx, whit_err *e) {
 	if (ref && ref->vocab != m->vocab)
 		return whit_fail(e, WHIT_EINPUT, "%s: vocabulary is %lld, need the %lld of the reference %s",
@@ -256,21 +256,11 @@ static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx,
 static int prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const whit_tok *tok, const char *name,
                    const char *text, size_t n, const whit_eval_opts *o, whit_err *e) {
 	int rc;
-	if (n == 0) return whit_fail(e, WHIT_EINPUT, "%s: is empty, need text", name);
 	r->text_bytes = (int64_t)n;
 	r->text_hash = whit_hash_bytes(text, n);
-	r->text_invalid = count_invalid(text, n);
-	if (r->text_invalid)
-		whit_say("warning: %s: %lld of %lld bytes are not UTF-8; they are tokenized as bytes", name,
-		         (long long)r->text_invalid, (long long)n);
-	if ((rc = whit_tok_encode(tok, text, n, WHIT_TOK_SPECIAL, ids, e))) return whit_fail_in(e, "%s", name);
+	if ((rc = whit_tok_text(tok, name, text, n, r->vocab, ids, &r->text_invalid, e))) return rc;
 	if (o->max_tokens > 0) ids->n = WHIT_MIN(ids->n, o->max_tokens);
 	r->text_tokens = ids->n;
-	for (int64_t i = 0; i < ids->n; i++)
-		if (ids->id[i] < 0 || ids->id[i] >= r->vocab)
-			return whit_fail(e, WHIT_EINPUT,
-			                 "%s: token %lld is id %d, need one below the model's vocabulary %lld", name,
-			                 (long long)i, ids->id[i], (long long)r->vocab);
 	if ((rc = whit_windows_make(ws, r->mode, ids->n, r->ctx, r->stride, whit_tok_adds_bos(tok), e)))
 		return rc == WHIT_EUSAGE ? rc
 		                         : whit_fail_in(e, "%s", name); /* a wrong option is not the text's fault */
@@ -344,12 +334,29 @@ static int measure(whit_eval_result *r, pass *s, whit_model *ref, whit_err *e) {
 			weight = whit_alloc((size_t)s->ws->n * sizeof(*weight));
 			for (int64_t w = 0; w < s->ws->n; w++) weight[w] = s->ws->w[w].weight;
 		}
-		whit_summarize(&r->s, s->pt, s->ws->scored, ref != NULL, weight, s->ws->n);
+		whit_summarize(&r->s, s->pt, s->ws->scored, r->have_ref, weight, s->ws->n);
 		if (layers) layer_errors(r, s->layer, layers);
 	}
 	whit_free(weight);
 	whit_free(s->layer);
 	whit_free(s->pt);
+	return rc;
+}
+
+/* Both files stand for chunks: opens them, and keeps the windows that the reference has. */
+static int open_logits(pass *s, whit_logits_out *out, const whit_logits *base, const whit_eval_result *r,
+                       const whit_ids *ids, whit_windows *ws, const char *name, const whit_eval_opts *o, whit_err *e) {
+	int rc = 0;
+	if (base->row) {
+		rc = whit_logits_match(base, ids->id, ids->n, r->ctx, r->vocab, name, e);
+		if (rc) return rc;
+		ws->n = base->chunks;
+		ws->scored = base->chunks * base->rows;
+		ws->fed = base->chunks * base->ctx;
+		s->base = base;
+	}
+	if (o->save_logits) rc = whit_logits_out_open(out, o->save_logits, r->ctx, r->vocab, ws->n, ids->id, e);
+	if (!rc && o->save_logits) s->save = out;
 	return rc;
 }
 
@@ -359,10 +366,22 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 	const char *name = o->name ? o->name : "text";
 	whit_windows ws = {0};
 	whit_ids ids = {0};
-	int rc;
-	*r = (whit_eval_result){
-	        .have_ref = ref != NULL, .mode = o->mode, .vocab = m->vocab, .floor_kld = NAN, .floor_top1 = NAN};
-	r->ctx = o->ctx ? o->ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
+	whit_logits base = {0};
+	whit_logits_out save = {0};
+	int rc = 0;
+	*r = (whit_eval_result){.have_ref = ref || o->ref_logits,
+	                        .mode = o->mode,
+	                        .vocab = m->vocab,
+	                        .floor_kld = NAN,
+	                        .floor_top1 = NAN};
+	if ((o->save_logits || o->ref_logits) && (o->mode != WHIT_CHUNKED || (ref && o->ref_logits)))
+		rc = whit_fail(e, WHIT_EUSAGE, "base logits: need mode chunked, and one reference");
+	if (!rc && o->ref_logits) rc = whit_logits_open(&base, o->ref_logits, e);
+	if (rc) {
+		whit_eval_free(r);
+		return rc;
+	}
+	r->ctx = o->ctx ? o->ctx : base.row ? base.ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
 	r->stride = o->mode == WHIT_CHUNKED ? r->ctx : o->stride ? o->stride : WHIT_MAX(r->ctx / 2, 1);
 	whit_eval_size(m, &r->bpw_linear, &r->bpw_file, &r->bytes, &r->params);
 
@@ -377,13 +396,18 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 		          .batch_tokens = o->batch_tokens > 0 ? o->batch_tokens : choose_batch(m, ref, r->ctx)};
 		s.p.plain = s.p.m->plain;
 		s.q.plain = m->plain;
-		rc = measure(r, &s, ref, e);
+		rc = open_logits(&s, &save, &base, r, &ids, &ws, name, o, e);
+		if (!rc) rc = measure(r, &s, ref, e);
 	}
 	if (!rc && ref && o->floor_tokens) {
 		int64_t want =
 		        o->floor_tokens > 0 ? o->floor_tokens : (int64_t)(floor_work / (double)WHIT_MAX(r->params, 1));
 		rc = measure_floor(r, ref, &ids, want, e);
 	}
+	if (!rc && base.row) rc = whit_map_check(&base.map, e);
+	if (!rc && o->save_logits) rc = whit_logits_out_commit(&save, e);
+	whit_logits_out_abort(&save); /* nothing, once committed */
+	whit_logits_close(&base);
 	whit_windows_free(&ws);
 	whit_ids_free(&ids);
 	if (rc) whit_eval_free(r);

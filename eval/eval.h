@@ -12,6 +12,8 @@ typedef struct whit_eval_opts {
 	int64_t ctx, stride;  /* 0: ctx = min(model context, 512), stride = max(ctx / 2, 1) */
 	int64_t max_tokens;   /* use the text's first so many tokens; 0 = all */
 	int64_t batch_tokens; /* tokens in flight per pass of the layers, one window at least; 0 = chosen */
+	const char *save_logits,
+	        *ref_logits;  /* base-logits files to write (of m) and to measure against, or NULL; chunked */
 	int64_t floor_tokens; /* positions to measure the noise floor on; 0 = none, -1 = what a second or so allows */
 } whit_eval_opts;
 
@@ -40,12 +42,13 @@ typedef struct whit_eval_result {
 	int64_t layers;
 } whit_eval_result;
 
-/* ref NULL = perplexity only. Tokens come from tok, which both models must share: their vocabularies must be
- * equal. Special tokens stand only where the tokenizer puts them at the start; written in the text they are
- * text, as llama-perplexity has it. Errors: text empty, or too short for the mode, or with fewer than 100
- * positions to score (WHIT_EINPUT); ctx beyond a model's context (WHIT_EINPUT); token beyond the vocabulary;
- * WHIT_ENONFINITE naming window and token. Bytes that are not UTF-8 are a counted warning. Memory does not grow
- * with the text beyond its tokens and 100 bytes per scored position. On an error r is empty. */
+/* ref NULL and no ref_logits = perplexity only. With ref_logits ctx 0 is the file's, and as many chunks are measured as
+ * it has; have_ref is 1, and what such a file cannot tell is NaN (metrics.h). Tokens come from tok, which both models
+ * must share: their vocabularies must be equal. Special tokens stand only where the tokenizer puts them at the start;
+ * written in the text they are text, as llama-perplexity has it. Errors: text empty, or too short for the mode, or with
+ * fewer than 100 positions to score (WHIT_EINPUT); ctx beyond a model's context (WHIT_EINPUT); token beyond the
+ * vocabulary; WHIT_ENONFINITE naming window and token. Bytes that are not UTF-8 are a counted warning. Memory does not
+ * grow with the text beyond its tokens and 100 bytes per scored position. On an error r is empty. */
 int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whit_tok *tok, const char *text, size_t n,
                   const whit_eval_opts *o, whit_err *e);
 void whit_eval_free(whit_eval_result *r);

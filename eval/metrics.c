@@ -199,8 +199,9 @@ AVX2 static void pair_sums_avx2(sums *s, const float *p, const float *q, int64_t
 #define pair_sums_avx2 pair_sums_base
 #endif
 
-static int measure(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target, exp_sum_fn exp_sum,
-                   pair_sums_fn pair_sums, whit_err *e) {
+/* is_logp: p is ln P already. */
+static int measure(whit_point *pt, const float *p, int is_logp, const float *q, int64_t vocab, int32_t target,
+                   exp_sum_fn exp_sum, pair_sums_fn pair_sums, whit_err *e) {
 	int64_t top_p[TOP], top_q[TOP];
 	norm np, nq;
 	sums s;
@@ -210,7 +211,7 @@ static int measure(whit_point *pt, const float *p, const float *q, int64_t vocab
 		                 (long long)vocab);
 	if ((rc = row_check(p, vocab, q ? "reference" : "model", e))) return rc;
 	top_find(p, vocab, top_p);
-	np = (norm){p[top_p[0]], log(exp_sum(p, vocab, p[top_p[0]]))};
+	np = is_logp ? (norm){0, 0} : (norm){p[top_p[0]], log(exp_sum(p, vocab, p[top_p[0]]))};
 	*pt = (whit_point){.nll_p = np.ln - (p[target] - np.max),
 	                   .nll_q = NAN,
 	                   .kld = NAN,
@@ -222,7 +223,7 @@ static int measure(whit_point *pt, const float *p, const float *q, int64_t vocab
 	                   .top5 = -1,
 	                   .top1_in5 = -1};
 	pt->p_x = exp(-pt->nll_p);
-	pt->p_max = exp(-np.ln);
+	pt->p_max = exp(p[top_p[0]] - np.max - np.ln);
 	if (!q) return 0;
 
 	if ((rc = row_check(q, vocab, "model", e))) return rc;
@@ -231,10 +232,12 @@ static int measure(whit_point *pt, const float *p, const float *q, int64_t vocab
 	pt->nll_q = nq.ln - (q[target] - nq.max);
 	pt->q_x = exp(-pt->nll_q);
 	pair_sums(&s, p, q, vocab, np, nq);
-	pt->kld = s.kld;
-	pt->kld_rev = s.rev;
 	pt->kld_llama = s.llama;
-	pt->cosine = s.pp > 0 && s.qq > 0 ? s.pq / (sqrt(s.pp) * sqrt(s.qq)) : NAN;
+	if (!is_logp) {
+		pt->kld = s.kld;
+		pt->kld_rev = s.rev;
+		if (s.pp > 0 && s.qq > 0) pt->cosine = s.pq / (sqrt(s.pp) * sqrt(s.qq));
+	}
 	pt->top1 = top_p[0] == top_q[0];
 	pt->top5 = pt->top1_in5 = 0;
 	for (int i = 0; i < TOP; i++)
@@ -245,14 +248,24 @@ static int measure(whit_point *pt, const float *p, const float *q, int64_t vocab
 	return 0;
 }
 
+static int measure_fast(whit_point *pt, const float *p, int is_logp, const float *q, int64_t vocab, int32_t target,
+                        whit_err *e) {
+	if (whit_cpu_level() > 0) return measure(pt, p, is_logp, q, vocab, target, exp_sum_avx2, pair_sums_avx2, e);
+	return measure(pt, p, is_logp, q, vocab, target, exp_sum_base, pair_sums_base, e);
+}
+
 int whit_point_measure(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target, whit_err *e) {
-	if (whit_cpu_level() > 0) return measure(pt, p, q, vocab, target, exp_sum_avx2, pair_sums_avx2, e);
-	return measure(pt, p, q, vocab, target, exp_sum_base, pair_sums_base, e);
+	return measure_fast(pt, p, 0, q, vocab, target, e);
+}
+
+int whit_point_measure_logp(whit_point *pt, const float *logp, const float *q, int64_t vocab, int32_t target,
+                            whit_err *e) {
+	return measure_fast(pt, logp, 1, q, vocab, target, e);
 }
 
 int whit_point_measure_plain(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target,
                              whit_err *e) {
-	return measure(pt, p, q, vocab, target, exp_sum_plain, pair_sums_plain, e);
+	return measure(pt, p, 0, q, vocab, target, exp_sum_plain, pair_sums_plain, e);
 }
 
 /* ---- all positions ---- */
@@ -374,14 +387,17 @@ static void bootstrap(whit_stat *const *st, const double *sum, int64_t chunks, i
 	whit_free(rep);
 }
 
+/* The whole divergence, or what a base-logits file leaves of it. */
+static double kld_of(const whit_point *pt) { return isnan(pt->kld) ? pt->kld_llama : pt->kld; }
+
 /* Percentiles and extremes of KLD and dp, and the confidence buckets. */
 static void distribution(whit_summary *s, const whit_point *pt, int64_t n) {
 	double *x = whit_alloc((size_t)n * sizeof(double)), sum[WHIT_BUCKETS] = {0};
 	for (int64_t i = 0; i < n; i++) {
 		int b = WHIT_BUCKETS - 1;
-		x[i] = pt[i].kld;
+		x[i] = kld_of(&pt[i]);
 		while (b > 0 && pt[i].p_max < whit_bucket_edges[b]) b--;
-		sum[b] += pt[i].kld;
+		sum[b] += x[i];
 		s->bucket_n[b]++;
 	}
 	for (int b = 0; b < WHIT_BUCKETS; b++)
@@ -429,7 +445,7 @@ void whit_summarize(whit_summary *s, const whit_point *pt, int64_t n, int have_q
 	sum = whit_alloc((size_t)chunks * SUMS * sizeof(double));
 	for (int64_t i = 0; i < n; i++) {
 		add_point(sum + (int64_t)pt[i].chunk * SUMS, &pt[i]);
-		kld2 += pt[i].kld * pt[i].kld;
+		kld2 += kld_of(&pt[i]) * kld_of(&pt[i]);
 	}
 	for (int64_t c = 0; c < chunks; c++) {
 		double *x = sum + c * SUMS;
@@ -447,7 +463,8 @@ void whit_summarize(whit_summary *s, const whit_point *pt, int64_t n, int have_q
 
 	s->ppl_se_tokens = s->ppl.mean * token_se(total[have_q ? NQ : NP], total[have_q ? NQQ : NPP], (double)n);
 	if (!have_q) return;
-	s->kld_se_tokens = token_se(total[KLD], kld2, (double)n);
+	s->cut = isnan(total[KLD]);
+	s->kld_se_tokens = token_se(total[s->cut ? LLAMA : KLD], kld2, (double)n);
 	s->top1_se_tokens = sqrt(s->top1.mean * (1 - s->top1.mean) / (double)n);
 	distribution(s, pt, n);
 }

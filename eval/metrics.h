@@ -21,6 +21,10 @@ typedef struct whit_point {
  * A NaN or Inf logit is WHIT_ENONFINITE and names row and column. Equal rows give KLD exactly 0. A KLD below
  * about 1e-14 is rounding and may be negative. */
 int whit_point_measure(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target, whit_err *e);
+/* The same where P is a row of ln P from a base-logits file: taken as it is, its tail cut, so that kld_llama is what
+ * llama-perplexity computes, and kld, kld_rev and cosine are NaN. */
+int whit_point_measure_logp(whit_point *pt, const float *logp, const float *q, int64_t vocab, int32_t target,
+                            whit_err *e);
 /* The plain twin, with libm's exp, one sum after the other. Sums of n terms differ from the fast twin's by at
  * most (n + 8) 2^-52 of the sum of their magnitudes. */
 int whit_point_measure_plain(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target,
@@ -42,9 +46,10 @@ typedef struct whit_summary {
 	whit_stat nll, ppl; /* of Q; with have_q 0 of P */
 	whit_stat nll_ref, ppl_ref, ppl_ratio, ppl_diff, nll_corr;
 	whit_stat kld, kld_rev, kld_llama, top1, top5, top1_in5, dp, dp_rms, cosine;
+	int cut; /* P came from a base-logits file: percentiles, maximum and buckets are of kld_llama, kld is NaN */
 	double kld_p50, kld_p90, kld_p95, kld_p99, kld_p999, kld_max;
 	double dp_min, dp_max, dp_q[WHIT_DP_QUANTILES];
-	double bucket_kld[WHIT_BUCKETS]; /* mean forward KLD by p_max; NaN where the bucket is empty */
+	double bucket_kld[WHIT_BUCKETS]; /* mean KLD by p_max; NaN where the bucket is empty */
 	int64_t bucket_n[WHIT_BUCKETS];
 	double ppl_se_tokens, kld_se_tokens, top1_se_tokens; /* as if tokens were independent, like llama.cpp */
 } whit_summary;

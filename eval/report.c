@@ -161,8 +161,7 @@ static json_t *tensors_json(const whit_model *m) {
 		o = json_object();
 		json_object_set_new(o, "name", text(w->name));
 		if (w->mat.spec.fmt) whit_spec_name(&w->mat.spec, name);
-		json_object_set_new(o, "format",
-		                    w->mat.spec.fmt ? json_string(name) : json_string(whit_dtype_name(w->dtype)));
+		json_object_set_new(o, "format", json_string(w->mat.spec.fmt ? name : w->type));
 		json_object_set_new(o, "bits_per_weight", number(8.0 * (double)w->bytes / (double)count));
 		json_object_set_new(o, "rel_mse", w->passthrough ? json_real(0) : number(w->rel_mse));
 		json_array_append_new(a, o);
@@ -187,6 +186,17 @@ static json_t *model_json(const whit_model *m, const char *fingerprint, const ch
 	json_object_set_new(o, "bpw_file", number(file));
 	json_object_set_new(o, "fingerprint", text(fingerprint));
 	json_object_set_new(o, "tensors", tensors_json(m));
+	return o;
+}
+
+/* What is known of a reference that was a file of logits. */
+static json_t *logits_json(const char *path) {
+	static const char *const unknown[] = {"architecture", "compute",  "params",      "bytes",
+	                                      "bpw_linear",   "bpw_file", "fingerprint", "tensors"};
+	json_t *o = json_object();
+	json_object_set_new(o, "path", text(path));
+	json_object_set_new(o, "kind", json_string("base logits"));
+	for (int64_t i = 0; i < WHIT_COUNT(unknown); i++) json_object_set_new(o, unknown[i], json_null());
 	return o;
 }
 
@@ -262,7 +272,7 @@ static double cosine_se(const whit_report *r) {
 
 /* ---- warnings that belong to the numbers ---- */
 
-enum { FLAGS = 5 };
+enum { FLAGS = 6 };
 /* Writes up to FLAGS texts, returns how many. */
 static int find_flags(const whit_eval_result *r, const char *flag[FLAGS]) {
 	int n = 0;
@@ -271,6 +281,8 @@ static int find_flags(const whit_eval_result *r, const char *flag[FLAGS]) {
 	if (r->s.few == 2) flag[n++] = "fewer than 20 chunks: errors are not to be trusted";
 	if (r->have_ref && r->s.kld.mean <= 3 * r->floor_kld)
 		flag[n++] = "at floor: mean KLD is not above three times the noise floor";
+	if (r->s.cut)
+		flag[n++] = "the reference is a base-logits file: 16 bits, tail cut; KLD is kld_llama (ln P > -16)";
 	if (r->s.ppl.mean > (double)r->vocab)
 		flag[n++] = "RED: perplexity exceeds the vocabulary size, worse than guessing";
 	if (r->text_invalid) flag[n++] = "the text holds bytes that are not UTF-8";
@@ -298,7 +310,8 @@ static void put_head(json_t *j, const whit_report *r) {
 	json_object_set_new(seeds, "replicates", json_integer(WHIT_REPLICATES));
 	json_object_set_new(j, "seeds", seeds);
 	json_object_set_new(j, "model", model_json(r->model, r->model_fp, r->compute));
-	json_object_set_new(j, "reference", model_json(r->ref, r->ref_fp, r->compute));
+	json_object_set_new(j, "reference",
+	                    r->ref_logits ? logits_json(r->ref_logits) : model_json(r->ref, r->ref_fp, r->compute));
 	json_object_set_new(j, "texts", texts_json(r));
 	json_object_set_new(j, "hardware", hardware_json());
 }
@@ -411,7 +424,10 @@ static void print_reference_part(FILE *f, const whit_report *r) {
 	print_stat(f, "  of the reference", &s->ppl_ref);
 	print_stat(f, "  ratio", &s->ppl_ratio);
 	print_stat(f, "  difference", &s->ppl_diff);
-	print_stat(f, "KLD (P||Q), nats", &s->kld);
+	if (s->cut)
+		print_stat(f, "KLD where ln P > -16", &s->kld_llama);
+	else
+		print_stat(f, "KLD (P||Q), nats", &s->kld);
 	print_stat(f, "KLD reverse (Q||P)", &s->kld_rev);
 	print_stat(f, "same top token", &s->top1);
 	print_stat(f, "top-5 overlap", &s->top5);
@@ -445,6 +461,7 @@ void whit_report_print(const whit_report *r, FILE *f) {
 	int n = find_flags(v, flag);
 	print_size(f, "model", r->model);
 	if (r->ref) print_size(f, "reference", r->ref);
+	if (r->ref_logits) fprintf(f, "%-10s %s: base logits\n", "reference", r->ref_logits);
 	fprintf(f, "%-10s %s: %s bytes, %s tokens\n", "text", r->text, grouped(v->text_bytes, a),
 	        grouped(v->text_tokens, b));
 	fprintf(f, "%-10s %s: window %lld, stride %lld, %s %s, %s positions scored, n = %.0f\n", "mode",
@@ -456,6 +473,6 @@ void whit_report_print(const whit_report *r, FILE *f) {
 	print_stat(f, "nll per token, nats", &v->s.nll);
 	print_stat(f, "perplexity", &v->s.ppl);
 	fprintf(f, "%-24s%12s%s\n", "  independent tokens", "", cell(v->s.ppl_se_tokens, a));
-	if (r->ref) print_reference_part(f, r);
+	if (v->have_ref) print_reference_part(f, r);
 	for (int i = 0; i < n; i++) fprintf(f, "! %s\n", flag[i]);
 }

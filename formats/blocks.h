@@ -2,9 +2,8 @@
  * ggml's (ggml.md 2). A format of this kind is a file fmt_NAME.c with one whit_block; what they share is here. */
 #ifndef WHIT_BLOCKS_H
 #define WHIT_BLOCKS_H
-#include "formats/format.h"
+#include "formats/ints.h"
 
-struct whit_ints;
 typedef struct whit_block {
 	int weights, bytes;   /* of one block */
 	const char *fallback; /* the format for rows that are no multiple of weights (ggml.md 4); NULL = none */
@@ -12,9 +11,10 @@ typedef struct whit_block {
 	void (*decode)(const uint8_t *b, float out[]);
 	/* One row of n weights (a multiple of weights, finite), to out[n / weights * bytes]: the codes and scales of
 	 * least squared error found, weighted by imp[n] (not negative) or, imp NULL, by 1. Returns the number of
-	 * scales that are beyond F16; adds blocks without any nonzero weight to *zero_blocks. */
+	 * scales that are beyond F16; adds blocks without any nonzero weight to *zero_blocks. The K
+	 * formats spend a little of that error on length (kquant.h). */
 	int (*encode)(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks);
-	const struct whit_ints *ints; /* how products with 8-bit activations read it (ints.h); NULL = they do not */
+	const whit_ints *ints; /* how products with 8-bit activations read it, and decode with them */
 } whit_block;
 
 /* What the rows of such formats hold. Names are ggml's in lower case; any case is read. */
@@ -24,14 +24,13 @@ void whit_block_print(const whit_spec *spec, char out[32]);
 int whit_block_parse(const whit_format *f, const char *name, whit_spec *spec);
 void whit_block_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out);
 int whit_block_encode(whit_mat *m, int64_t r, const float *w, const float *imp, int rule, int64_t *zero_groups);
-void whit_block_gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy);
 
 #define WHIT_BLOCK_FORMAT(id, text, ...)                                                                               \
 	extern const whit_format whit_format_##id;                                                                     \
 	static int parse(const char *name, whit_spec *spec) {                                                          \
 		return whit_block_parse(&whit_format_##id, name, spec);                                                \
 	}                                                                                                              \
-	static const whit_block block = {__VA_ARGS__};                                                                 \
+	static const whit_block block = {__VA_ARGS__, .ints = &ints};                                                  \
 	const whit_format whit_format_##id = {.name = #id,                                                             \
 	                                      .help = text,                                                            \
 	                                      .parse = parse,                                                          \
@@ -45,11 +44,21 @@ void whit_block_gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, 
 /* Little-endian F16 at byte o of a block. */
 static inline float whit_block_f16(const uint8_t *b, int o) { return whit_f16_to_f32(whit_load_u16(b + o)); }
 /* Code i of the nibbles from p on: the first n in the low halves, the next n in the high ones. */
-WHIT_BOTH int whit_nibble(const uint8_t *p, int i, int n) { return i < n ? p[i] & 15 : p[i - n] >> 4; }
+WHIT_BOTH uint8_t whit_nibble(const uint8_t *p, int i, int n) { return i < n ? p[i] & 15 : p[i - n] >> 4; }
 /* Scale and minimum of group g from the 12 bytes p that q4_k and q5_k keep them in, six bits each. */
 WHIT_BOTH void whit_k_scale(const uint8_t *p, int g, int *scale, int *min) {
 	*scale = g < 4 ? p[g] & 63 : (p[g + 4] & 15) | p[g - 4] >> 6 << 4;
 	*min = g < 4 ? p[g + 4] & 63 : p[g + 4] >> 4 | p[g] >> 6 << 4;
+}
+static inline void whit_k_scale_set(uint8_t *p, int g, int scale, int min) { /* p was zero */
+	if (g < 4) {
+		p[g] |= (uint8_t)scale;
+		p[g + 4] |= (uint8_t)min;
+	} else {
+		p[g + 4] |= (uint8_t)((scale & 15) | (min & 15) << 4);
+		p[g - 4] |= (uint8_t)(scale >> 4 << 6);
+		p[g] |= (uint8_t)(min >> 4 << 6);
+	}
 }
 /* IQ4_NL's and IQ4_XS's levels. */
 extern const int8_t whit_iq4_levels[16];

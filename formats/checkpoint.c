@@ -170,6 +170,7 @@ int whit_weight_plain(whit_weight *w, whit_stored *s, whit_err *e) {
 	w->ndim = t->ndim;
 	memcpy(w->shape, t->shape, sizeof w->shape);
 	w->file = t->file;
+	w->type = whit_dtype_name(t->dtype);
 	w->bytes = (int64_t)t->bytes;
 	w->passthrough = 1;
 	w->mat.rows = t->ndim > 1 ? t->shape[0] : 1;
@@ -259,14 +260,15 @@ static int open_kind(whit_ckpt *c, whit_err *e) {
 int whit_ckpt_open(whit_ckpt *c, const char *path, whit_err *e) {
 	memset(c, 0, sizeof *c);
 	if (!whit_file_exists(path))
-		return whit_fail(e, WHIT_EINPUT, "%s: does not exist, need a model directory", path);
-	if (!whit_is_dir(path))
-		return whit_fail(e, WHIT_EINPUT, "%s: is not a directory, need a model directory", path);
+		return whit_fail(e, WHIT_EINPUT, "%s: does not exist, need a model directory or a GGUF file", path);
+	int dir = whit_is_dir(path);
+	if (!dir && !whit_gguf_is(path))
+		return whit_fail(e, WHIT_EINPUT, "%s: is not a directory nor a GGUF file, need a model", path);
 	c->own = whit_alloc(sizeof *c->own);
 	c->path = whit_strdup(path);
 	for (size_t n = strlen(c->path); n > 1 && c->path[n - 1] == '/'; n--) c->path[n - 1] = 0;
-	c->config_path = whit_format_text("%s/config.json", c->path);
-	int rc = open_kind(c, e);
+	c->config_path = dir ? whit_format_text("%s/config.json", c->path) : whit_strdup(path);
+	int rc = dir ? open_kind(c, e) : whit_ckpt_read_gguf(c, e);
 	if (!rc) {
 		qsort(c->w, (size_t)c->n, sizeof *c->w, by_weight_name);
 		for (int64_t i = 1; i < c->n && !rc; i++)
@@ -282,9 +284,12 @@ void whit_ckpt_close(whit_ckpt *c) {
 	struct whit_ckpt_private *o = c->own;
 	if (!o) return;
 	for (int64_t i = 0; i < o->n_st; i++) whit_st_close(&o->st[i]);
+	for (int64_t i = 0; i < o->n_gguf; i++) whit_gguf_close(&o->gguf[i]);
+	whit_gguf_close(&o->joined);
 	whit_st_close(&o->sidecar);
 	for (whit_named *r = o->rotation; r; r = r->next) whit_rotation_free(r->p);
 	whit_free(o->st);
+	whit_free(o->gguf);
 	whit_free(o->t);
 	whit_arena_free(&o->arena);
 	whit_free(o);
@@ -305,6 +310,7 @@ const whit_weight *whit_ckpt_find(const whit_ckpt *c, const char *name) {
 int whit_ckpt_check(const whit_ckpt *c, whit_err *e) {
 	int rc = 0;
 	for (int64_t i = 0; i < c->own->n_st && !rc; i++) rc = whit_map_check(&c->own->st[i].map, e);
+	for (int64_t i = 0; i < c->own->n_gguf && !rc; i++) rc = whit_map_check(&c->own->gguf[i].map, e);
 	return rc;
 }
 
@@ -317,6 +323,18 @@ typedef struct hashing {
 	whit_err *e; /* one per weight */
 } hashing;
 
+/* Of a plane's rows in logical order, so that a GGUF of floats has the hashes of the checkpoint it is made of. */
+static whit_hash hash_plane(const whit_mat *m, int p) {
+	size_t each = m->row_bytes[p], all = each * (size_t)m->rows;
+	if (!m->paired) return whit_hash_bytes(m->plane[p], all);
+	uint8_t *rows = whit_alloc(all);
+	for (int64_t r = 0; r < m->rows; r++)
+		memcpy(rows + (size_t)r * each, m->plane[p] + (size_t)whit_mat_row(m, r) * each, each);
+	whit_hash h = whit_hash_bytes(rows, all);
+	whit_free(rows);
+	return h;
+}
+
 /* A plain weight: hash of its bytes. A packed one: hash of all that decides what it decodes to. */
 static void hash_weight(void *ctx, int64_t i, int worker) {
 	(void)worker;
@@ -324,13 +342,15 @@ static void hash_weight(void *ctx, int64_t i, int worker) {
 	const whit_mat *m = &h->c->w[i].mat;
 	if (h->c->w[i].alias || (h->rc[i] = whit_interrupted(&h->e[i]))) return;
 	whit_hash part[WHIT_PLANES + 2] = {0};
-	for (int p = 0; p < WHIT_PLANES && m->plane[p]; p++)
-		part[p] = whit_hash_bytes(m->plane[p], m->row_bytes[p] * (size_t)m->rows);
+	for (int p = 0; p < WHIT_PLANES && m->plane[p]; p++) part[p] = hash_plane(m, p);
 	h->hash[i] = part[0];
 	whit_weight_drop(&h->c->w[i]);
 	if (h->c->w[i].passthrough) return;
 	char name[32], rot[128] = "none";
-	whit_spec_name(&m->spec, name);
+	if (m->spec.fmt)
+		whit_spec_name(&m->spec, name);
+	else
+		snprintf(name, sizeof name, "%s", h->c->w[i].type);
 	if (m->codebook) part[WHIT_PLANES] = whit_hash_bytes(m->codebook, sizeof(float) << m->spec.bits);
 	if (m->rot) {
 		const whit_rotation_spec *r = whit_rotation_get(m->rot);
@@ -379,6 +399,49 @@ int whit_ckpt_fingerprint(const whit_ckpt *c, char out[48], whit_err *e) {
 	whit_free(h.rc);
 	whit_free(h.e);
 	return rc;
+}
+
+/* ---- scales inside blocks ---- */
+
+enum { SCALE_ROWS = 64 };
+
+typedef struct scale_scan {
+	const whit_mat *m;
+	const whit_ggml_type *type;
+	int64_t *bad; /* of each item: its first row with such a scale, -1 = none */
+} scale_scan;
+
+static int bad_row(const whit_ggml_type *t, const uint8_t *b, size_t bytes) {
+	for (const uint8_t *end = b + bytes; b < end; b += t->bytes) {
+		if (t->scales == WHIT_GGML_E8M0 && b[t->at] == 255) return 1;
+		for (int k = 0; k < t->scales; k++)
+			if ((whit_load_u16(b + t->at + 2 * k) & 0x7c00) == 0x7c00) return 1;
+	}
+	return 0;
+}
+
+static void scan_item(void *ctx, int64_t i, int worker) {
+	const scale_scan *s = ctx;
+	const whit_mat *m = s->m;
+	(void)worker;
+	s->bad[i] = -1;
+	for (int64_t r = i * SCALE_ROWS; r < WHIT_MIN((i + 1) * SCALE_ROWS, m->rows) && s->bad[i] < 0; r++) {
+		const uint8_t *row = m->plane[0] + (size_t)whit_mat_row(m, r) * m->row_bytes[0];
+		if (bad_row(s->type, row, m->row_bytes[0])) s->bad[i] = r;
+	}
+}
+
+int whit_weight_scales(const whit_weight *w, whit_err *e) {
+	if (!w->mat.spec.fmt || !w->mat.spec.fmt->block) return 0;
+	int64_t items = (w->mat.rows + SCALE_ROWS - 1) / SCALE_ROWS, row = -1;
+	scale_scan s = {&w->mat, whit_ggml_type_of_spec(&w->mat.spec), whit_alloc((size_t)items * sizeof *s.bad)};
+	whit_parallel(items, scan_item, &s);
+	for (int64_t i = 0; i < items && row < 0; i++) row = s.bad[i];
+	whit_free(s.bad);
+	whit_weight_drop(w); /* opening must not grow with the model */
+	if (row < 0) return 0;
+	return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s: a scale of %s in row %lld is NaN or Inf, need finite",
+	                 w->file, w->name, s.type->name, (long long)row);
 }
 
 void whit_weight_drop(const whit_weight *w) {

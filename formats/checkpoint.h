@@ -17,7 +17,7 @@ typedef struct whit_weight {
 	const char *type; /* as its container calls it: "BF16", "tq4g128", "Q4_K", "IQ2_XXS" */
 	int64_t bytes;    /* stored, all planes */
 	int passthrough;  /* stored as it was */
-	double rel_mse;   /* of a packed tensor as its manifest says, else 0 */
+	double rel_mse;   /* of a packed tensor as its manifest says, NaN = not known (GGUF); else 0 */
 	int64_t zero_groups;
 	const char *alias; /* non-NULL: no bytes of its own, the same tensor as this name (tied) */
 } whit_weight;
@@ -32,7 +32,8 @@ typedef struct whit_ckpt {
 	json_t *config; /* config.json, or what it would be */
 	char *config_path;
 	json_t *manifest;             /* quant_manifest.json of a directory that whit wrote, else NULL */
-	const struct whit_gguf *gguf; /* metadata of a GGUF, else NULL */
+	const struct whit_gguf *gguf; /* metadata of a GGUF (of a split: all files as one), else NULL */
+	const char *unfit;            /* why no architecture can run what is listed here; NULL = nothing known */
 	whit_weight *w;               /* n weights sorted by name; only types that are number formats get a mat */
 	int64_t n;
 	int64_t file_bytes;            /* of all files needed to load the weights: also index, manifest, sidecar */
@@ -40,7 +41,8 @@ typedef struct whit_ckpt {
 } whit_ckpt;
 
 /* Refuses what operations.md 4 lists: missing and stray shards and tensors, foreign quantization, remote code,
- * manifests that do not fit their weights, NaN and Inf among scales. Weights themselves are not scanned. */
+ * manifests that do not fit their weights, NaN and Inf among scales (inside blocks: whit_weight_scales).
+ * Weights themselves are not scanned. A GGUF file is known by its content, a split by any of its files. */
 int whit_ckpt_open(whit_ckpt *c, const char *path, whit_err *e);
 void whit_ckpt_close(whit_ckpt *c);
 const whit_weight *whit_ckpt_find(const whit_ckpt *c, const char *name); /* NULL = absent; follows aliases */
@@ -50,6 +52,8 @@ const whit_weight *whit_ckpt_find(const whit_ckpt *c, const char *name); /* NULL
 int whit_ckpt_fingerprint(const whit_ckpt *c, char out[48], whit_err *e);
 /* Error if a mapped file changed since it was opened. */
 int whit_ckpt_check(const whit_ckpt *c, whit_err *e);
+/* Refuses NaN and Inf among the scales inside blocks of ggml's; 0 at once for other formats. Reads every page. */
+int whit_weight_scales(const whit_weight *w, whit_err *e);
 /* Tells the OS that this weight's pages are not needed soon. */
 void whit_weight_drop(const whit_weight *w);
 const char *whit_ckpt_kind_name(whit_ckpt_kind k);

@@ -1,7 +1,8 @@
-/* checkpoint_own: what the three readers of checkpoint.c share; nobody else includes it. */
+/* checkpoint_own: what the readers of checkpoint.c share; nobody else includes it. */
 #ifndef WHIT_CHECKPOINT_OWN_H
 #define WHIT_CHECKPOINT_OWN_H
 #include "formats/checkpoint.h"
+#include "formats/gguf.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
 
@@ -25,6 +26,9 @@ struct whit_ckpt_private {
 	int64_t n_t;
 	whit_named *rotation, *codebook;
 	char *manifest_path;
+	whit_gguf *gguf; /* files of a GGUF in order, and all as one */
+	int64_t n_gguf;
+	whit_gguf joined;
 };
 
 /* Opens dir's model.safetensors, or the shards of its index. */
@@ -43,4 +47,6 @@ char *whit_ckpt_text(whit_ckpt *c, const char *fmt, ...) WHIT_PRINTF(2, 3); /* l
 /* The two packed kinds: fill c->w and c->n from c->manifest or tq_config, own->t and the config. */
 int whit_manifest_read(whit_ckpt *c, whit_err *e);
 int whit_tq3_read(whit_ckpt *c, const json_t *tq, const char *file, whit_err *e);
+/* A GGUF file: opens its set, fills c->config, c->w and c->n. */
+int whit_ckpt_read_gguf(whit_ckpt *c, whit_err *e);
 #endif

@@ -267,6 +267,9 @@ static int read_packed(reader *r, const json_t *entry, int64_t i, whit_weight *w
 		return rc;
 	if (strcmp(norm, "F16") && strcmp(norm, "F32"))
 		return whit_fail(e, WHIT_EINPUT, "%s: norm_dtype is %.40s, need F16 or F32", at, norm);
+	char canonical[32];
+	whit_spec_name(&m->spec, canonical);
+	w->type = whit_ckpt_text(r->c, "%s", canonical);
 	m->scale_f32 = !strcmp(norm, "F32");
 	m->width = m->cols;
 	/* The stored bytes bound the padded width, and it the columns, before anything of that size is built. */

@@ -138,6 +138,7 @@ static int read_weight(tq3 *q, whit_stored *codes, size_t base, whit_weight *w, 
 	w->shape[0] = rows;
 	w->shape[1] = cols;
 	w->file = t->file;
+	w->type = whit_ckpt_text(c, "%s", spec);
 	w->bytes = (int64_t)(t->bytes + s->bytes);
 	codes->used = norms->used = 1;
 	return 0;

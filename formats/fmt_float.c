@@ -3,6 +3,7 @@
 #include "formats/codes_fast.h"
 #include <math.h>
 #include <stdio.h>
+#include <strings.h>
 
 void whit_floats_decode(const whit_mat *m, int dtype, int64_t r0, int64_t r1, float *out) {
 	for (int64_t r = r0; r < r1; r++, out += m->width) {
@@ -76,7 +77,7 @@ static int dtype_of(const whit_format *fmt) {
 
 static int parse(const char *name, whit_spec *spec) {
 	for (int i = 0; i < WHIT_COUNT(rows); i++) {
-		if (strcmp(name, rows[i].fmt->name)) continue;
+		if (strcasecmp(name, rows[i].fmt->name)) continue;
 		*spec = (whit_spec){.fmt = rows[i].fmt};
 		return 0;
 	}

@@ -2,11 +2,26 @@
  *
  *   [d F16][16 bytes of nibbles as in q4_0] */
 #include "formats/blocks.h"
+#include "formats/grid.h"
 
-static void decode(const uint8_t *b, float out[]) {
-	float d = whit_block_f16(b, 0);
-	for (int i = 0; i < 32; i++) out[i] = d * (float)whit_iq4_levels[whit_nibble(b + 2, i, 16)];
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
+	(void)shift;
+	scale[0] = whit_block_f16(b, 0);
+	for (int i = 0; i < 32; i++) u[i] = whit_iq4_levels[whit_nibble(b + 2, i, 16)] + 128;
 }
 
+static const whit_ints ints = {.act = WHIT_ACT_Q8_0, .group = 32, .zero = 128, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 32, b, out); }
+
+static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
+	(void)more;
+	memcpy(b, &d, 2);
+	for (int i = 0; i < 16; i++) b[2 + i] = (uint8_t)(code[i] | code[i + 16] << 4);
+}
+
+WHIT_GRID(.kind = WHIT_GRID_LEVELS, .weights = 32, .bytes = 18, .hi = 15, .from = 85, .to = 140, .by = 6,
+          .level = whit_iq4_levels)
+
 WHIT_BLOCK_FORMAT(iq4_nl, "4.5 bits: 32 codes of 4 bits into 16 uneven levels, one F16 scale", .weights = 32,
-                  .bytes = 18, .fallback = NULL, .decode = decode);
+                  .bytes = 18, .fallback = NULL, .decode = decode, .encode = encode);

@@ -2,17 +2,35 @@
  *
  *   [d F16][u16: bits 4, 5 of scale g at 2g][4 bytes: low nibbles of scales][8 x 16 bytes of nibbles as in q4_0] */
 #include "formats/blocks.h"
+#include "formats/grid.h"
 
-static void decode(const uint8_t *b, float out[]) {
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 0);
 	int high = whit_load_u16(b + 2);
+	(void)shift;
 	for (int g = 0; g < 8; g++) {
-		int scale = (b[4 + g / 2] >> 4 * (g % 2) & 15) | (high >> 2 * g & 3) << 4;
-		float dl = d * (float)(scale - 32);
-		for (int r = 0; r < 32; r++)
-			out[32 * g + r] = dl * (float)whit_iq4_levels[whit_nibble(b + 8 + 16 * g, r, 16)];
+		scale[g] = d * (float)(((b[4 + g / 2] >> 4 * (g % 2) & 15) | (high >> 2 * g & 3) << 4) - 32);
+		for (int r = 0; r < 32; r++) u[32 * g + r] = whit_iq4_levels[whit_nibble(b + 8 + 16 * g, r, 16)] + 128;
 	}
 }
 
+static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .zero = 128, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
+
+static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
+	memcpy(b, &d, 2);
+	memset(b + 2, 0, 6);
+	for (int g = 0; g < 8; g++) {
+		b[2 + g / 4] |= (uint8_t)(more[g] >> 4 << 2 * (g % 4));
+		b[4 + g / 2] |= (uint8_t)((more[g] & 15) << 4 * (g % 2));
+		for (int i = 0; i < 16; i++)
+			b[8 + 16 * g + i] = (uint8_t)(code[32 * g + i] | code[32 * g + 16 + i] << 4);
+	}
+}
+
+WHIT_GRID(.kind = WHIT_GRID_SUPER, .weights = 32, .bytes = 136, .hi = 15, .from = 85, .to = 140, .by = 6,
+          .level = whit_iq4_levels)
+
 WHIT_BLOCK_FORMAT(iq4_xs, "4.25 bits: groups of 32 with 6-bit scales, 16 uneven levels", .weights = 256, .bytes = 136,
-                  .fallback = "iq4_nl", .decode = decode);
+                  .fallback = "iq4_nl", .decode = decode, .encode = encode);

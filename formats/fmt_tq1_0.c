@@ -3,22 +3,45 @@
  *
  *   [32 bytes: weights r + 32 t][16 bytes: 160 + r + 16 t][4 bytes: 240 + r + 4 t][d F16] */
 #include "formats/blocks.h"
+#include "formats/grid.h"
 
-static void decode(const uint8_t *b, float out[]) {
-	static const uint8_t power[5] = {1, 3, 9, 27, 81};
+/* n bytes of `trits` codes each, a byte's codes n apart; v 3^t, less what is beyond 8 bits, leaves trit t on top. */
+static void read_trits(const uint8_t *b, int n, int trits, uint8_t *u) {
+	for (int t = 0, power = 1; t < trits; t++, power *= 3)
+		for (int i = 0; i < n; i++) *u++ = (uint8_t)((b[i] * power & 255) * 3 >> 8);
+}
+
+static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 52);
-	for (int i = 0; i < 256; i++) {
-		int c, t;
-		if (i < 160)
-			c = i % 32, t = i / 32;
-		else if (i < 240)
-			c = 32 + i % 16, t = (i - 160) / 16;
-		else
-			c = 48 + i % 4, t = (i - 240) / 4;
-		uint8_t q = (uint8_t)(b[c] * power[t]);
-		out[i] = (float)((q * 3 >> 8) - 1) * d;
+	(void)shift;
+	for (int g = 0; g < 8; g++) scale[g] = d;
+	read_trits(b, 32, 5, u);
+	read_trits(b + 32, 16, 5, u + 160);
+	read_trits(b + 48, 4, 4, u + 240);
+}
+
+static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .zero = 1, .unpack = unpack};
+
+static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
+
+/* The inverse of read_trits. */
+static void spell(uint8_t *b, const uint8_t *code, int n, int trits) {
+	for (int i = 0; i < n; i++) {
+		int v = 0;
+		for (int t = 0; t < 5; t++) v = 3 * v + (t < trits ? code[i + n * t] : 0);
+		b[i] = (uint8_t)((256 * v + 242) / 243);
 	}
 }
 
+static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
+	(void)more;
+	spell(b, code, 32, 5);
+	spell(b + 32, code + 160, 16, 5);
+	spell(b + 48, code + 240, 4, 4);
+	memcpy(b + 52, &d, 2);
+}
+
+WHIT_GRID(.kind = WHIT_GRID_STEP, .weights = 256, .bytes = 54, .lo = -1, .hi = 1, .from = 1, .to = 8, .by = .35f)
+
 WHIT_BLOCK_FORMAT(tq1_0, "1.6875 bits: 256 ternary codes, five in a byte, one F16 scale", .weights = 256, .bytes = 54,
-                  .fallback = "q4_0", .decode = decode);
+                  .fallback = "q4_0", .decode = decode, .encode = encode);

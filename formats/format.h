@@ -49,6 +49,11 @@ WHIT_BOTH int64_t whit_mat_row(const whit_mat *m, int64_t r) {
 	int64_t h = m->paired, i = h ? r % h : 0;
 	return h ? r - i + 2 * (i % (h / 2)) + i / (h / 2) : r;
 }
+/* The logical row that is stored as row s. */
+static inline int64_t whit_mat_logical(const whit_mat *m, int64_t s) {
+	int64_t h = m->paired, i = h ? s % h : 0;
+	return h ? s - i + i % 2 * (h / 2) + i / 2 : s;
+}
 
 /* How a codebook format's encoder chooses the stored scale (turboquant.md 4). */
 enum { WHIT_SCALE_LS, WHIT_SCALE_RAW, WHIT_SCALE_NORM, WHIT_SCALE_IP };

@@ -27,7 +27,9 @@ typedef struct whit_ggml_type {
 	const char *name;   /* "Q4_K" */
 	int block, bytes;   /* weights and bytes of a block; 0 = removed, or never in files */
 	const char *format; /* name of the number format that computes with it; NULL = inspected only */
+	int scales, at; /* F16 scales of a block, side by side from byte `at` on; WHIT_GGML_E8M0: one exponent there */
 } whit_ggml_type;
+enum { WHIT_GGML_E8M0 = -1 };
 const whit_ggml_type *whit_ggml_type_of(int id);                  /* NULL = unknown */
 const whit_ggml_type *whit_ggml_type_of_spec(const whit_spec *s); /* NULL = GGUF has no such type */
 
@@ -54,6 +56,7 @@ typedef struct whit_gguf_tensor {
 	const uint8_t *data; /* bytes long, borrowed from the map */
 	size_t bytes;
 	uint64_t offset; /* from the start of the file */
+	const char *file;
 } whit_gguf_tensor;
 
 typedef struct whit_gguf {
@@ -65,6 +68,8 @@ typedef struct whit_gguf {
 	int64_t n_kv;
 	whit_gguf_tensor *t; /* in file order */
 	int64_t n;
+	whit_gguf_kv **kv_by_key; /* the same, sorted, to find with */
+	whit_gguf_tensor **t_by_name;
 	whit_arena arena;
 } whit_gguf;
 
@@ -75,7 +80,10 @@ int whit_gguf_open(whit_gguf *g, const char *path, whit_err *e);
 /* The same on bytes in memory (fuzzing, tests); data stays the caller's and outlives g. */
 int whit_gguf_parse(whit_gguf *g, const uint8_t *data, size_t n, const char *name, whit_err *e);
 void whit_gguf_close(whit_gguf *g);
+/* The n files of a split as one: pairs of the first, tensors of all, whose names must differ. Borrows from part. */
+int whit_gguf_join(whit_gguf *g, const whit_gguf *part, int64_t n, whit_err *e);
 
+const char *whit_gguf_kind_name(int kind);                               /* "u32" */
 const whit_gguf_kv *whit_gguf_find(const whit_gguf *g, const char *key); /* NULL = absent */
 const whit_gguf_tensor *whit_gguf_tensor_find(const whit_gguf *g, const char *name);
 /* One value. Absent: *v stays and 0 is returned unless required. Another kind, or outside [lo, hi]: an error. Any
@@ -84,7 +92,9 @@ int whit_gguf_int(const whit_gguf *g, const char *key, int required, int64_t lo,
 int whit_gguf_real(const whit_gguf *g, const char *key, int required, double lo, double hi, double *v, whit_err *e);
 int whit_gguf_bool(const whit_gguf *g, const char *key, int required, int *v, whit_err *e);
 int whit_gguf_string(const whit_gguf *g, const char *key, int required, const char **text, whit_err *e);
-/* The array under key, whose elements must be of kind elem. */
+/* Element i of an array of integers of any kind; -1 if it has no integers, or this one is 2^63 or more. */
+int whit_gguf_element(const whit_gguf_kv *kv, int64_t i, int64_t *v);
+/* The array under key, whose elements must be of kind elem; *kv stays where it is absent. */
 int whit_gguf_array(const whit_gguf *g, const char *key, int required, int elem, const whit_gguf_kv **kv, whit_err *e);
 
 /* ---- writing: pairs, then tensor infos, then data in the same order; version 3, alignment 32 ---- */

@@ -9,6 +9,7 @@ typedef struct whit_gguf_arch {
 	const char *name;      /* general.architecture, and model_type in config.json */
 	int paired;            /* rows of q and k are stored in pairs (whit_mat.paired) */
 	int qk_norm, qkv_bias; /* has attn_q_norm and attn_k_norm; attn_{q,k,v}.bias */
+	int biases;            /* any linear of a block may have a bias */
 } whit_gguf_arch;
 const whit_gguf_arch *whit_gguf_arch_find(const char *name, whit_err *e); /* unknown: text lists what is known */
 

@@ -29,6 +29,9 @@ void whit_imatrix_close(whit_imatrix *m);
  * of another width. */
 const float *whit_imatrix_find(const whit_imatrix *m, const whit_gguf_arch *a, const char *hf, int64_t cols,
                                whit_err *e);
+/* Of entries with name, sum2, cols, count and a mean of cols: fills the means and sorts; the refusals of opening.
+ * m->path names what they come from. */
+int whit_imatrix_finish(whit_imatrix *m, whit_err *e);
 /* Writes m (names, sum2, count, datasets, chunks, chunk_size) as GGUF, atomically. */
 int whit_imatrix_write(const whit_imatrix *m, const char *path, whit_err *e);
 #endif

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "formats/gguf.h"
 #include "formats/json.h"
 #include "formats/packed.h"
 #include "formats/safetensors.h"
@@ -83,8 +84,9 @@ int whit_packed_open(whit_packed_out **out, const whit_outdir *dir, const whit_c
 
 /* src must be a weight of the source that was not added before. */
 static int mark(whit_packed_out *o, const whit_weight *src, whit_err *e) {
-	int64_t i = src - o->source->w;
-	if (i < 0 || i >= o->source->n || src->alias)
+	/* As numbers: a pointer to another array's element may be any distance away. */
+	uintptr_t away = (uintptr_t)src - (uintptr_t)o->source->w, i = away / sizeof *src;
+	if (away % sizeof *src || i >= (uintptr_t)o->source->n || src->alias)
 		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: is no weight of %s", o->dir->path, src->name,
 		                 o->source->path);
 	if (o->added[i])
@@ -163,6 +165,16 @@ static void count_spec(whit_packed_out *o, const whit_spec *s) {
 	o->count[i].n++;
 }
 
+/* Rows of plane p in logical order, each without what may stand between them. */
+static int write_rows(whit_packed_out *o, const whit_mat *m, int p, size_t row_bytes, whit_err *e) {
+	int rc = 0;
+	if (m->row_bytes[p] == row_bytes && !m->paired)
+		return whit_st_out_write(o->st, m->plane[p], (size_t)m->rows * row_bytes, e);
+	for (int64_t r = 0; r < m->rows && !rc; r++)
+		rc = whit_st_out_write(o->st, m->plane[p] + (size_t)whit_mat_row(m, r) * m->row_bytes[p], row_bytes, e);
+	return rc;
+}
+
 static int write_planes(whit_packed_out *o, const whit_weight *src, const char *prefix, const whit_mat *m,
                         whit_err *e) {
 	whit_plane_desc d[WHIT_PLANES];
@@ -170,16 +182,12 @@ static int write_planes(whit_packed_out *o, const whit_weight *src, const char *
 	if (n < 0) return whit_fail_in(e, "%s: tensor %s", o->dir->path, src->name);
 	for (int p = 0; p < n && !rc; p++) {
 		int64_t shape[2] = {m->rows, d[p].cols};
-		int itself = !d[p].suffix[0];
+		/* Plain numbers keep the tensor's own shape; blocks are bytes under its name. */
+		int itself = !d[p].suffix[0], own = itself && !m->spec.fmt->block;
 		char *name = itself ? whit_strdup(src->name) : whit_format_text("%s.%s", prefix, d[p].suffix);
-		rc = whit_st_out_begin(o->st, name, d[p].dtype, itself ? src->ndim : 2, itself ? src->shape : shape, e);
+		rc = whit_st_out_begin(o->st, name, d[p].dtype, own ? src->ndim : 2, own ? src->shape : shape, e);
 		whit_free(name);
-		if (!rc && m->row_bytes[p] == d[p].row_bytes)
-			rc = whit_st_out_write(o->st, m->plane[p], (size_t)m->rows * d[p].row_bytes, e);
-		else
-			for (int64_t r = 0; r < m->rows && !rc; r++)
-				rc = whit_st_out_write(o->st, m->plane[p] + (size_t)r * m->row_bytes[p], d[p].row_bytes,
-				                       e);
+		if (!rc) rc = write_rows(o, m, p, d[p].row_bytes, e);
 	}
 	return rc;
 }
@@ -216,10 +224,13 @@ int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *
 }
 
 int whit_packed_pass(whit_packed_out *o, const whit_weight *src, whit_err *e) {
+	if (!src->passthrough && !src->mat.spec.fmt)
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, which whit lists and does not write", src->file,
+		                 src->name, src->type);
 	if (!src->passthrough) return whit_packed_add(o, src, &src->mat, src->zero_groups, src->rel_mse, e);
 	int rc = mark(o, src, e);
 	if (!rc) rc = whit_st_out_begin(o->st, src->name, src->dtype, src->ndim, src->shape, e);
-	if (!rc) rc = whit_st_out_write(o->st, src->mat.plane[0], (size_t)src->bytes, e);
+	if (!rc) rc = write_rows(o, &src->mat, 0, src->mat.row_bytes[0], e);
 	json_array_append_new(o->passthrough, json_pack("{s:s, s:s, s:o}", "name", src->name, "dtype",
 	                                                whit_dtype_name(src->dtype), "shape", shape_json(src)));
 	return rc;
@@ -284,12 +295,38 @@ static int write_manifest(whit_packed_out *o, whit_err *e) {
 	return rc;
 }
 
+/* A GGUF has no companions: its config is what was made of its metadata, its tokenizer a GGUF of metadata alone. */
+static int write_companions(whit_packed_out *o, whit_err *e) {
+	const whit_gguf *g = o->source->gguf;
+	static const char *const about_weights[] = {"general.alignment", "general.file_type",
+	                                            "general.quantization_version", "split.", "quantize."};
+	whit_gguf_out *out;
+	char *config = whit_outdir_file(o->dir, "config.json"), *tok = whit_outdir_file(o->dir, "tokenizer.gguf");
+	int rc = whit_json_write(o->source->config, config, e);
+	if (!rc && !(rc = whit_gguf_out_open(&out, tok, e))) {
+		for (int64_t i = 0; i < g->n_kv && !rc; i++) {
+			int skip = 0;
+			for (int64_t k = 0; k < WHIT_COUNT(about_weights); k++)
+				skip |= !strncmp(g->kv[i].key, about_weights[k], strlen(about_weights[k]));
+			if (!skip) rc = whit_gguf_put_copy(out, &g->kv[i], e);
+		}
+		if (rc)
+			whit_gguf_out_abort(out);
+		else
+			rc = whit_gguf_out_commit(out, e);
+	}
+	whit_free(config);
+	whit_free(tok);
+	return rc;
+}
+
 static int copy_companions(whit_packed_out *o, whit_err *e) {
 	static const char *const file[] = {
-	        "config.json",     "generation_config.json",  "tokenizer.json",    "tokenizer_config.json",
-	        "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-	        "merges.txt",      "chat_template.jinja",     "chat_template.json"};
+	        "config.json",     "generation_config.json",  "tokenizer.json",     "tokenizer_config.json",
+	        "tokenizer.model", "special_tokens_map.json", "added_tokens.json",  "vocab.json",
+	        "merges.txt",      "chat_template.jinja",     "chat_template.json", "tokenizer.gguf"};
 	int rc = 0;
+	if (o->source->gguf) return write_companions(o, e);
 	for (int64_t i = 0; i < WHIT_COUNT(file) && !rc; i++) {
 		char *from = whit_format_text("%s/%s", o->source->path, file[i]),
 		     *to = whit_outdir_file(o->dir, file[i]);

@@ -58,6 +58,13 @@ INLINE vf gather(const float *table, vi i) { return _mm256_i32gather_ps(table, i
 INLINE vi step_above(vi k, vf y, vf t, int step) {
 	return iadd(k, _mm256_and_si256(_mm256_castps_si256(_mm256_cmp_ps(y, t, _CMP_GT_OQ)), iset1(step)));
 }
+/* a < b ? yes : no */
+INLINE vf less_pick(vf a, vf b, vf yes, vf no) { return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+INLINE vi bits_of(vf v) { return _mm256_castps_si256(v); }
+INLINE vf float_of(vi v) { return _mm256_castsi256_ps(v); }
+INLINE __m128i f16_of(vf v) { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+INLINE vf round_f16(vf v) { return _mm256_cvtph_ps(f16_of(v)); }
+INLINE void st_f16(uint16_t *p, vf v) { _mm_storeu_si128((__m128i *)p, f16_of(v)); }
 /* a, b = 2 W values; their even and their odd ones. */
 INLINE void unzip(vf a, vf b, vf *even, vf *odd) {
 	vf e = _mm256_shuffle_ps(a, b, 0x88), o = _mm256_shuffle_ps(a, b, 0xdd);
@@ -97,3 +104,45 @@ INLINE vd high_half(vf v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1));
 INLINE vd dfma(vd a, vd b, vd c) { return _mm256_fmadd_pd(a, b, c); }
 INLINE vd dmul(vd a, vd b) { return _mm256_mul_pd(a, b); }
 INLINE void dst(double *p, vd v) { _mm256_storeu_pd(p, v); }
+
+/* ---- bytes, for ints_simd.h ---- */
+
+enum { ROWS = 1, TOKENS = 4 }; /* a register tile of products: vectors of rows, tokens */
+INLINE vi izero(void) { return _mm256_setzero_si256(); }
+INLINE void ist(int32_t *p, vi v) { _mm256_storeu_si256((__m256i *)p, v); }
+INLINE vi shift_left(vi v, int n) { return (vi)((vu)v << n); }
+INLINE float largest(vf v) {
+	__m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+	s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+	return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+}
+INLINE vi whole(__m256i low, __m256i high) {
+	(void)high;
+	return low;
+}
+/* Lane += sum of its four products u * a; u beyond 128 only where wide. */
+INLINE vi dot4(vi acc, vi u, vi a, int wide) {
+	const vi ones = _mm256_set1_epi16(1);
+	vi half = _mm256_avg_epu8(u, izero());
+	if (!wide) return iadd(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, a), ones));
+	acc = iadd(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(half, a), ones));
+	return iadd(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_sub_epi8(u, half), a), ones));
+}
+/* 1, 2 or 4 floats, each in as many lanes. */
+INLINE vf each_1(const float *p) { return set1(*p); }
+INLINE vf each_2(const float *p) { return _mm256_set_m128(_mm_set1_ps(p[1]), _mm_set1_ps(p[0])); }
+INLINE vf each_4(const float *p) { return pick(ld(p), _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)); }
+/* Lane i of v[k] and lane k of v[i] change places. */
+INLINE void transpose(vi v[8]) {
+	vi e[8];
+	WHIT_UNROLL for (int q = 0; q < 8; q += 4) {
+		vi a = _mm256_unpacklo_epi32(v[q], v[q + 1]), b = _mm256_unpackhi_epi32(v[q], v[q + 1]);
+		vi c = _mm256_unpacklo_epi32(v[q + 2], v[q + 3]), d = _mm256_unpackhi_epi32(v[q + 2], v[q + 3]);
+		e[q] = _mm256_unpacklo_epi64(a, c), e[q + 1] = _mm256_unpackhi_epi64(a, c);
+		e[q + 2] = _mm256_unpacklo_epi64(b, d), e[q + 3] = _mm256_unpackhi_epi64(b, d);
+	}
+	WHIT_UNROLL for (int j = 0; j < 4; j++) {
+		v[j] = _mm256_permute2x128_si256(e[j], e[4 + j], 0x20);
+		v[4 + j] = _mm256_permute2x128_si256(e[j], e[4 + j], 0x31);
+	}
+}

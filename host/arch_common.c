@@ -93,6 +93,7 @@ static const char *const rope_llama3[] = { "type", "rope_type", "rope_theta", "p
 	"low_freq_factor", "high_freq_factor", "original_max_position_embeddings", NULL };
 static const char *const rope_yarn[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor",
 	"original_max_position_embeddings", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate", NULL };
+static const char *const rope_factors[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", "factors", NULL };
 /* clang-format on */
 
 /* 1 / theta^(2i/dim), every step rounded to float: the models' own code does, and the low bits of a fast
@@ -158,6 +159,27 @@ static int scale_yarn(float *f, int64_t dim, double theta, const json_t *j, cons
 	return 0;
 }
 
+/* Ours, as a GGUF's rope_freqs.weight has it: a divisor for each frequency, and one for all. */
+static int scale_factors(float *f, int64_t dim, const json_t *j, const char *file, whit_err *e) {
+	const json_t *list, *v;
+	double factor = 1;
+	size_t i;
+	int rc = whit_json_real(j, file, "factor", 0, 1e-6, 1e6, &factor, e);
+	if (!rc) rc = whit_json_member(j, file, "factors", 1, JSON_ARRAY, &list, e);
+	if (rc) return rc;
+	if ((int64_t)json_array_size(list) != dim / 2)
+		return whit_fail(e, WHIT_EINPUT, "%s: key factors: has %zu values, need %lld, half of head_dim", file,
+		                 json_array_size(list), (long long)(dim / 2));
+	json_array_foreach(list, i, v) {
+		float by = (float)json_number_value(v);
+		if (!(by > 0 && isfinite(by)))
+			return whit_fail(e, WHIT_EINPUT, "%s: key factors: value %zu is %g, need a positive number",
+			                 file, i, (double)by);
+		f[i] = f[i] / by / (float)factor;
+	}
+	return 0;
+}
+
 static int read_rope(whit_model *m, whit_decoder *d, whit_err *e) {
 	const char *file = m->ckpt.config_path, *type = "default", *key;
 	json_t *scaling = json_object_get(m->ckpt.config, "rope_scaling"),
@@ -182,15 +204,16 @@ static int read_rope(whit_model *m, whit_decoder *d, whit_err *e) {
 	if (!rc) rc = whit_json_text(j, file, "type", 0, &type, e);
 	if (!rc) rc = whit_json_text(j, file, "rope_type", 0, &type, e);
 	if (rc) goto out;
-	const char *const *known = !strcmp(type, "default")  ? rope_default
-	                           : !strcmp(type, "linear") ? rope_linear
-	                           : !strcmp(type, "llama3") ? rope_llama3
-	                           : !strcmp(type, "yarn")   ? rope_yarn
-	                                                     : NULL;
+	const char *const *known = !strcmp(type, "default")   ? rope_default
+	                           : !strcmp(type, "linear")  ? rope_linear
+	                           : !strcmp(type, "llama3")  ? rope_llama3
+	                           : !strcmp(type, "yarn")    ? rope_yarn
+	                           : !strcmp(type, "factors") ? rope_factors
+	                                                      : NULL;
 	if (!known) {
 		rc = whit_fail(e, WHIT_EINPUT,
-		               "%s: key rope_type: is \"%.60s\", need one of: default, linear, llama3, yarn", file,
-		               type);
+		               "%s: key rope_type: is \"%.60s\", need one of: default, linear, llama3, yarn, factors",
+		               file, type);
 		goto out;
 	}
 	json_object_foreach(j, key, value) {
@@ -205,6 +228,7 @@ static int read_rope(whit_model *m, whit_decoder *d, whit_err *e) {
 		for (int64_t i = 0; i < d->dim / 2 && !rc; i++) f[i] /= (float)factor;
 	}
 	if (known == rope_llama3) rc = scale_llama3(f, d->dim, j, file, m->context, e);
+	if (known == rope_factors) rc = scale_factors(f, d->dim, j, file, e);
 	if (known == rope_yarn) rc = scale_yarn(f, d->dim, theta, j, file, m->context, &d->mscale, e);
 	double *inv = whit_take_bytes(&m->arena, (size_t)(d->dim / 2) * sizeof *inv);
 	for (int64_t i = 0; i < d->dim / 2; i++) inv[i] = f[i];

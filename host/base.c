@@ -264,7 +264,7 @@ void whit_parallel(int64_t n, whit_item_fn fn, void *ctx) {
 
 /* ---- the CPU's vector level ---- */
 
-static int cpu_cap = 2;
+static int cpu_cap = WHIT_CPU_TOP;
 
 int whit_cpu_level(void) {
 	static int found = -1;
@@ -276,7 +276,7 @@ int whit_cpu_level(void) {
 		int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && (c >> 29 & 1);
 		int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 		             __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-		found = avx512 ? 2 : avx2 ? 1 : 0;
+		found = avx512 && __builtin_cpu_supports("avx512vnni") ? 3 : avx512 ? 2 : avx2 ? 1 : 0;
 #else
 		found = 0;
 #endif
@@ -287,7 +287,7 @@ int whit_cpu_level(void) {
 void whit_cpu_cap(int level) { cpu_cap = level; }
 
 const char *whit_cpu_level_name(int level) {
-	static const char *const name[] = {"plain", "avx2", "avx512"};
+	static const char *const name[] = {"plain", "avx2", "avx512", "vnni"};
 	return level >= 0 && level < WHIT_COUNT(name) ? name[level] : "unknown";
 }
 

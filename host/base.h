@@ -75,7 +75,8 @@ void whit_parallel(int64_t n, whit_item_fn fn, void *ctx);
 void whit_threads_set(int n); /* 0: one per core this process may use; not while items run */
 int whit_threads(void);
 
-/* ---- the CPU's vector level: 0 plain C, 1 AVX2+FMA+F16C, 2 AVX-512 F BW VL DQ ---- */
+/* ---- the CPU's vector level: 0 plain C, 1 AVX2+FMA+F16C, 2 AVX-512 F BW VL DQ, 3 also VNNI ---- */
+enum { WHIT_CPU_TOP = 3 };
 int whit_cpu_level(void);
 void whit_cpu_cap(int level); /* use at most this level (tests, --cpu) */
 const char *whit_cpu_level_name(int level);

@@ -4,6 +4,7 @@
 #include "formats/json.h"
 #include "host/commands.h"
 #include "host/progress.h"
+#include "host/prompts.h"
 
 /* Whose last positions the cosine is measured at, unless --prompts says otherwise. */
 static const char *const own_prompts[] = {
@@ -18,66 +19,13 @@ static const char *const own_prompts[] = {
 };
 
 typedef struct args {
-	const char *model, *ref, *text, *mode, *compute, *json, *prompts;
+	const char *model, *ref, *text, *mode, *compute, *json, *prompts, *save_logits, *ref_logits;
 	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
 } args;
 
-/* "whit eval ...", words quoted where a shell would split or expand them. */
-static char *command_text(int argc, char **argv) {
-	char *all = whit_strdup("whit");
-	for (int i = 0; i < argc; i++) {
-		int plain = argv[i][0] && !argv[i][strcspn(argv[i], " \t\n'\"\\$`*?&|;<>()[]{}#!~")];
-		char *longer = whit_format_text(plain ? "%s %s" : "%s '%s'", all, argv[i]);
-		whit_free(all);
-		all = longer;
-	}
-	return all;
-}
-
-/* ---- prompts ---- */
-
-typedef struct prompts {
-	whit_map map;
-	char *copy;
-	const char **line; /* own_prompts, or lines of copy */
-	int n;
-} prompts;
-
-static int prompts_read(prompts *p, const char *path, whit_err *e) {
-	int rc;
-	memset(p, 0, sizeof *p);
-	if (!path) {
-		p->n = (int)WHIT_COUNT(own_prompts);
-		p->line = whit_alloc(sizeof own_prompts);
-		memcpy(p->line, own_prompts, sizeof own_prompts);
-		return 0;
-	}
-	if ((rc = whit_map_open(&p->map, path, e))) return rc;
-	p->copy = whit_alloc(p->map.bytes + 1);
-	memcpy(p->copy, p->map.data, p->map.bytes);
-	int64_t lines = 1;
-	for (size_t i = 0; i < p->map.bytes; i++) lines += p->copy[i] == '\n';
-	p->line = whit_alloc((size_t)lines * sizeof *p->line);
-	for (char *s = p->copy, *end = s + p->map.bytes; s < end;) {
-		char *stop = memchr(s, '\n', (size_t)(end - s));
-		if (!stop) stop = end;
-		if (stop > s && stop[-1] == '\r') stop[-1] = 0;
-		*stop = 0;
-		if (*s) p->line[p->n++] = s;
-		s = stop + 1;
-	}
-	return p->n ? 0 : whit_fail(e, WHIT_EINPUT, "%s: has no prompt, need one on a line", path);
-}
-
-static void prompts_free(prompts *p) {
-	whit_free(p->line);
-	whit_free(p->copy);
-	whit_map_close(&p->map);
-}
-
 /* ---- one tokenizer for both models ---- */
 
-/* Both directories must tokenize the text alike, else their logits are about different tokens. */
+/* Both models must tokenize the text alike, else their logits are about different tokens. */
 static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *model_dir, const whit_map *text,
                        whit_err *e) {
 	whit_ids a = {0}, b = {0};
@@ -100,19 +48,10 @@ static int same_tokens(const whit_tok *tok, const char *ref_dir, const char *mod
 }
 
 /* Equal tokenizer files need no such test. */
-static int check_tokenizers(const whit_tok *tok, const args *a, const whit_map *text, whit_err *e) {
-	char *mine = whit_format_text("%s/tokenizer.json", a->model),
-	     *theirs = whit_format_text("%s/tokenizer.json", a->ref);
-	whit_map m = {0}, r = {0};
-	int rc = whit_map_open(&m, mine, e);
-	if (!rc) rc = whit_map_open(&r, theirs, e);
-	if (!rc && (m.bytes != r.bytes || memcmp(m.data, r.data, m.bytes)))
-		rc = same_tokens(tok, a->ref, a->model, text, e);
-	whit_map_close(&m);
-	whit_map_close(&r);
-	whit_free(mine);
-	whit_free(theirs);
-	return rc;
+static int check_tokenizers(const whit_tok *tok, const char *model, const char *ref, const whit_map *text,
+                            whit_err *e) {
+	int same, rc = whit_tok_same(model, ref, &same, e);
+	return rc || same ? rc : same_tokens(tok, ref, model, text, e);
 }
 
 /* ---- samples ---- */
@@ -133,8 +72,8 @@ static int sample(whit_model *m, const whit_tok *tok, const char *prompt, int64_
 }
 
 /* Greedy continuations of each prompt by both models, as in sample_generations.json. */
-static int samples_make(json_t *all, whit_model *m, whit_model *ref, const whit_tok *tok, const prompts *p, int64_t n,
-                        whit_err *e) {
+static int samples_make(json_t *all, whit_model *m, whit_model *ref, const whit_tok *tok, const whit_prompts *p,
+                        int64_t n, whit_err *e) {
 	int rc = 0;
 	for (int i = 0; i < p->n && !rc; i++) {
 		json_t *base = NULL, *quantized = NULL, *o = json_object();
@@ -168,13 +107,15 @@ static int write_json(whit_report *rep, const char *path, whit_err *e) {
 
 /* Everything after opening: m and ref (or NULL) are open, so is the text. */
 static int evaluate(const args *a, int mode, const char *command, whit_model *m, whit_model *ref, const whit_tok *tok,
-                    const whit_map *text, const prompts *p, whit_err *e) {
+                    const whit_map *text, const whit_prompts *p, whit_err *e) {
 	whit_eval_opts o = {.name = a->text,
 	                    .mode = mode,
 	                    .ctx = a->ctx,
 	                    .stride = a->stride,
 	                    .max_tokens = a->max_tokens,
 	                    .batch_tokens = a->batch_tokens,
+	                    .save_logits = a->save_logits,
+	                    .ref_logits = a->ref_logits,
 	                    .floor_tokens = a->floor_tokens};
 	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
 	json_t *samples = a->samples ? json_array() : NULL;
@@ -182,6 +123,7 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	whit_report rep = {.command = command,
 	                   .model = m,
 	                   .ref = ref,
+	                   .ref_logits = a->ref_logits,
 	                   .compute = a->compute,
 	                   .text = a->text,
 	                   .result = &r,
@@ -190,7 +132,7 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	                   .n_prompt = p->n,
 	                   .samples = samples};
 	/* unequal vocabularies are whit_eval_run's to refuse */
-	int rc = ref && ref->vocab == m->vocab ? check_tokenizers(tok, a, text, e) : 0;
+	int rc = ref && ref->vocab == m->vocab ? check_tokenizers(tok, m->ckpt.path, ref->ckpt.path, text, e) : 0;
 	if (!rc) rc = whit_eval_run(&r, m, ref, tok, (const char *)text->data, text->bytes, &o, e);
 	if (!rc && ref) rc = whit_eval_prompts(m, ref, tok, p->line, p->n, cosine, e);
 	if (!rc && samples) rc = samples_make(samples, m, ref, tok, p, a->samples, e);
@@ -232,13 +174,17 @@ static int check_args(const args *a, int *mode, whit_err *e) {
 	if (*mode == WHIT_CHUNKED && a->stride && a->stride != a->ctx)
 		return whit_fail(e, WHIT_EUSAGE, "--stride: is %lld, need none with --mode chunked",
 		                 (long long)a->stride);
+	if (a->ref && a->ref_logits) return whit_fail(e, WHIT_EUSAGE, "--ref-logits: is given with --ref, need one");
+	if (*mode != WHIT_CHUNKED && (a->save_logits || a->ref_logits))
+		return whit_fail(e, WHIT_EUSAGE, "%s: needs --mode chunked, is %s",
+		                 a->save_logits ? "--save-logits" : "--ref-logits", a->mode);
 	return 0;
 }
 
 int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	args a = {.mode = "sliding", .compute = "packed", .floor_tokens = -1};
 	const whit_opt opts[] = {
-	        {"MODEL", 's', "MODEL", "Hugging Face directory, or one that whit wrote", &a.model, 1},
+	        {"MODEL", 's', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &a.model, 1},
 	        {"--ref", 's', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref,
 	         0},
 	        {"--text", 's', "FILE", "text to evaluate on", &a.text, 1},
@@ -250,6 +196,10 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	        {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
 	        {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
 	        {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
+	        {"--save-logits", 's', "FILE",
+	         "write the model's logits as llama-perplexity's --kl-divergence-base (with --mode chunked)",
+	         &a.save_logits, 0},
+	        {"--ref-logits", 's', "FILE", "such a file as the reference, instead of --ref", &a.ref_logits, 0},
 	        {"--json", 's', "FILE", "write the whole report as JSON", &a.json, 0},
 	        {"--prompts", 's', "FILE",
 	         "prompts for last-token cosine and samples, one a line (default: eight of our own)", &a.prompts, 0},
@@ -265,29 +215,30 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	whit_model m, ref;
 	whit_tok *tok = NULL;
 	whit_map text = {0};
-	prompts p;
+	whit_prompts p;
 	int mode, rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv,
 	                            e);
 	if (rc) return rc;
 	if ((rc = check_args(&a, &mode, e))) return rc;
 	if (a.json && (rc = whit_out_try(a.json, e))) return rc;
+	if (a.save_logits && (rc = whit_out_try(a.save_logits, e))) return rc;
 	flags = strcmp(a.compute, "float") ? 0 : WHIT_OPEN_DECODE;
 
 	if ((rc = whit_map_open(&text, a.text, e))) return rc;
-	if ((rc = prompts_read(&p, a.prompts, e))) goto prompts_free;
-	if ((rc = whit_tok_open(&tok, a.model, e))) goto prompts_free;
-	if ((rc = whit_model_open(&m, a.model, flags, e))) goto tok_close;
+	if ((rc = whit_prompts_read(&p, a.prompts, own_prompts, WHIT_COUNT(own_prompts), e))) goto prompts_free;
+	if ((rc = whit_model_open(&m, a.model, flags, e))) goto prompts_free;
+	/* of a split, the file that has the metadata */
+	if ((rc = whit_tok_open(&tok, m.ckpt.path, e))) goto model_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
-	char *command = command_text(argc, argv);
+	char *command = whit_command_text(argc, argv);
 	rc = evaluate(&a, mode, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
 	whit_free(command);
 	if (a.ref) whit_model_close(&ref);
 model_close:
-	whit_model_close(&m);
-tok_close:
 	whit_tok_close(tok);
+	whit_model_close(&m);
 prompts_free:
-	prompts_free(&p);
+	whit_prompts_free(&p);
 	whit_map_close(&text);
 	return rc;
 }

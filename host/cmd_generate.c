@@ -81,7 +81,7 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	int64_t n = 64, seed = 0, ctx = 0;
 	double temp = 0;
 	const whit_opt opt[] = {
-	        {"MODEL", 's', "DIR", "a Hugging Face directory or one that whit wrote", &path, 1},
+	        {"MODEL", 's', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &path, 1},
 	        {"--prompt", 's', "TEXT", "what to continue; special tokens written in it count as such", &prompt, 1},
 	        {"-n", 'i', "N", "new tokens at most (default 64)", &n, 0},
 	        {"--temp", 'd', "T", "temperature of sampling; 0 takes the likeliest token (default 0)", &temp, 0},
@@ -104,7 +104,7 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	if (ctx > m.context)
 		rc = whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, the model's context is %lld", (long long)ctx,
 		               (long long)m.context);
-	if (!rc) rc = whit_tok_open(&tok, path, e);
+	if (!rc) rc = whit_tok_open(&tok, m.ckpt.path, e);
 	if (!rc && whit_tok_vocab(tok) > m.vocab)
 		rc = whit_fail(e, WHIT_EINPUT,
 		               "%s: the tokenizer has ids up to %lld, need less than the %lld rows of the embedding",

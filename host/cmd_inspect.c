@@ -1,6 +1,10 @@
 /* inspect: what a model directory holds. Reads headers only, unless --verify hashes every byte. A model that
  * whit cannot run is listed all the same, with the reason. */
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include "eval/report.h"
+#include "formats/gguf.h"
 #include "formats/json.h"
 #include "host/commands.h"
 #include "host/engine.h"
@@ -29,7 +33,7 @@ static void format_name(const whit_weight *w, char out[32]) {
 	if (w->mat.spec.fmt)
 		whit_spec_name(&w->mat.spec, out);
 	else
-		snprintf(out, 32, "%s", whit_dtype_name(w->dtype));
+		snprintf(out, 32, "%s", w->type);
 }
 
 static void add(family *f, const whit_weight *w) {
@@ -58,6 +62,47 @@ static void take_stock(inventory *v) {
 	}
 }
 
+/* ---- metadata of a GGUF ---- */
+
+/* One value: a number as it is, an array's kind and length, else text. */
+static json_t *value_json(const whit_gguf *g, const whit_gguf_kv *kv) {
+	int64_t i;
+	double d;
+	int b;
+	whit_err e;
+	if (kv->kind == WHIT_GGUF_ARRAY)
+		return json_pack("{s:s, s:I}", "array", whit_gguf_kind_name(kv->elem), "n", (json_int_t)kv->n);
+	if (kv->kind == WHIT_GGUF_STRING) return whit_report_text(kv->text->p, kv->text->n);
+	if (kv->kind == WHIT_GGUF_BOOL) return whit_gguf_bool(g, kv->key, 1, &b, &e) ? json_null() : json_boolean(b);
+	if (!whit_gguf_element(kv, 0, &i)) return json_integer(i);
+	return whit_gguf_real(g, kv->key, 1, -INFINITY, INFINITY, &d, &e) || !isfinite(d) ? json_null() : json_real(d);
+}
+
+static json_t *metadata_json(const whit_gguf *g) {
+	json_t *all = json_object();
+	for (int64_t i = 0; i < g->n_kv; i++) json_object_set_new(all, g->kv[i].key, value_json(g, &g->kv[i]));
+	return all;
+}
+
+/* On a line each; text is JSON's, so that no control character of a stranger's reaches the terminal. */
+static void print_metadata(const whit_gguf *g) {
+	json_t *all = metadata_json(g), *v;
+	const char *key;
+	printf("\nGGUF version %d, %lld tensors, alignment %lld, %lld keys\n", g->version, (long long)g->n,
+	       (long long)g->alignment, (long long)g->n_kv);
+	json_object_foreach(all, key, v) {
+		char *text = json_dumps(v, JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(7));
+		size_t n = text ? strlen(text) : 0;
+		if (json_is_object(v))
+			printf("%-44s %lld x %s\n", key, (long long)json_integer_value(json_object_get(v, "n")),
+			       json_string_value(json_object_get(v, "array")));
+		else
+			printf("%-44s %.80s%s\n", key, n ? text : "", n > 80 ? "..." : "");
+		free(text);
+	}
+	json_decref(all);
+}
+
 /* ---- text ---- */
 
 static void print_weights(const inventory *v) {
@@ -76,7 +121,7 @@ static void print_weights(const inventory *v) {
 			continue;
 		}
 		add(&one, w);
-		if (!w->passthrough) snprintf(mse, sizeof mse, "  %.6g", w->rel_mse);
+		if (!w->passthrough && !isnan(w->rel_mse)) snprintf(mse, sizeof mse, "  %.6g", w->rel_mse);
 		printf("%-*s  %-10s %-5s %-16s %14lld %8.4f%s\n", wide, w->name, name, whit_dtype_name(w->dtype), shape,
 		       (long long)w->bytes, bpw(&one), mse);
 	}
@@ -98,6 +143,7 @@ static void print_all(const inventory *v) {
 		       (long long)m->hidden, (long long)m->vocab, (long long)m->context);
 	else
 		printf("               cannot be run: %s\n", v->why);
+	if (v->c->gguf) print_metadata(v->c->gguf);
 	print_weights(v);
 	printf("\n%-10s %9s %16s %16s %8s\n", "format", "tensors", "parameters", "bytes", "bpw");
 	for (int i = 0; i < v->n; i++) print_family(&v->f[i]);
@@ -120,7 +166,7 @@ static json_t *weight_json(const whit_weight *w) {
 	add(&one, w);
 	return json_pack("{s:s, s:s, s:s, s:o, s:I, s:f, s:o, s:o}", "name", w->name, "format", name, "dtype",
 	                 whit_dtype_name(w->dtype), "shape", shape, "bytes", (json_int_t)w->bytes, "bpw", bpw(&one),
-	                 "rel_mse", w->passthrough ? json_null() : json_real(w->rel_mse), "alias",
+	                 "rel_mse", w->passthrough || isnan(w->rel_mse) ? json_null() : json_real(w->rel_mse), "alias",
 	                 w->alias ? json_string(w->alias) : json_null());
 }
 
@@ -141,6 +187,8 @@ static int write_json(const inventory *v, const char *path, whit_err *e) {
 	        v->all.parameters ? 8.0 * (double)v->c->file_bytes / (double)v->all.parameters : 0.0, "bpw_linear",
 	        v->packed.tensors ? json_real(bpw(&v->packed)) : json_null(), "fingerprint",
 	        v->fingerprint[0] ? json_string(v->fingerprint) : json_null(), "formats", formats, "tensors", tensors);
+	if (v->c->gguf) json_object_set_new(j, "metadata", metadata_json(v->c->gguf));
+	json_object_set_new(j, "cannot_run", m ? json_null() : whit_report_text(v->why, strlen(v->why)));
 	if (m)
 		json_object_set_new(j, "sizes",
 		                    json_pack("{s:I, s:I, s:I, s:I}", "layers", (json_int_t)m->layers, "hidden",
@@ -155,7 +203,8 @@ int whit_cmd_inspect(int argc, char **argv, whit_err *e) {
 	const char *path = NULL, *json = NULL;
 	int verify = 0;
 	const whit_opt opt[] = {
-	        {"MODEL", 's', NULL, "a Hugging Face directory, one that whit wrote, or a TQ3 directory", &path, 1},
+	        {"MODEL", 's', NULL, "Hugging Face directory, GGUF file, directory that whit wrote, or a TQ3 directory",
+	         &path, 1},
 	        {"--json", 's', "FILE", "also write what is printed to FILE as JSON", &json, 0},
 	        {"--verify", 'f', NULL, "hash every weight and print the fingerprint, the same however it is sharded",
 	         &verify, 0},
@@ -168,7 +217,7 @@ int whit_cmd_inspect(int argc, char **argv, whit_err *e) {
 	whit_ckpt c;
 	whit_err cannot = {0};
 	inventory v = {.model_type = "(config.json has no model_type)", .all.name = "all", .packed.name = "quantized"};
-	int opened = !whit_model_open(&m, path, 0, &cannot);
+	int opened = !whit_model_open(&m, path, WHIT_OPEN_LIST, &cannot);
 	if (!opened && (rc = whit_ckpt_open(&c, path, e))) return rc;
 	v.c = opened ? &m.ckpt : &c;
 	v.model = opened ? &m : NULL;

@@ -1,21 +1,19 @@
 /* whit quantize: preflight and plan first, then the work, then the report. Once the output has its final name,
  * nothing that fails afterwards takes it away (operations.md 3, "export before optional checks"). */
-#define _GNU_SOURCE
-#include <dirent.h>
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/statvfs.h>
-#include "calib/quantize.h"
 #include "eval/eval.h"
 #include "eval/report.h"
 #include "formats/codebook.h"
 #include "formats/json.h"
+#include "host/cmd_plan.h"
 #include "host/commands.h"
 #include "host/progress.h"
+#include "host/prompts.h"
 
 typedef struct options {
-	const char *model, *out, *method, *format, *recipe, *rotation, *scale, *density, *json, *eval, *prompts;
+	const char *model, *out, *method, *format, *recipe, *rotation, *scale, *density, *json, *eval, *prompts,
+	        *imatrix;
 	int64_t seed, ctx, samples;
 	int embeddings, plan, force;
 } options;
@@ -31,7 +29,7 @@ static void print_tables(void) {
 static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	*o = (options){.method = "turboquant", .seed = 42, .samples = 32};
 	const whit_opt table[] = {
-	        {"MODEL", 's', NULL, "Hugging Face directory of the model", &o->model, 1},
+	        {"MODEL", 's', NULL, "Hugging Face directory or GGUF file of the model", &o->model, 1},
 	        {"OUT", 's', NULL, "directory to write; must not exist", &o->out, 1},
 	        {"--format", 's', "F",
 	         "number format of the linears of blocks (with --recipe: of what it does not match)", &o->format, 0},
@@ -43,6 +41,9 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	         0},
 	        {"--density", 's', "D", "codebooks fitted to gaussian or beta (default gaussian)", &o->density, 0},
 	        {"--seed", 'i', "S", "seed of the rotations, 0 or more (default 42)", &o->seed, 0},
+	        {"--imatrix", 's', "FILE",
+	         "importance of columns (llama-imatrix, whit calibrate), for tensors without a rotation", &o->imatrix,
+	         0},
 	        {"--embeddings", 'f', NULL, "quantize embedding and head too", &o->embeddings, 0},
 	        {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
 	        {"--json", 's', "FILE", "write plan and result there too", &o->json, 0},
@@ -97,144 +98,12 @@ static int base_rule(whit_rule *b, const options *o, whit_err *e) {
 
 static int make_recipe(whit_recipe *r, const options *o, whit_err *e) {
 	whit_rule base;
-	whit_map file;
 	int rc = base_rule(&base, o, e);
 	if (rc) return rc;
 	if (!o->recipe) return whit_recipe_uniform(r, &base, o->embeddings, e);
-	if ((rc = whit_map_open(&file, o->recipe, e))) return rc;
-	rc = whit_recipe_parse(r, (const char *)file.data, file.bytes, o->recipe, &base, e);
-	whit_map_close(&file);
+	rc = whit_recipe_read(r, o->recipe, &base, e);
 	if (!rc && o->format && (rc = whit_recipe_add_uniform(r, o->embeddings, e))) whit_recipe_free(r);
 	return rc;
-}
-
-/* ---- preflight ---- */
-
-/* The directory that PATH lies in; whit_free it. */
-static char *parent_of(const char *path) {
-	char *dir = whit_strdup(path), *end = dir + strlen(dir);
-	while (end > dir + 1 && end[-1] == '/') *--end = 0;
-	char *slash = strrchr(dir, '/');
-	if (!slash) {
-		whit_free(dir);
-		return whit_strdup(".");
-	}
-	slash[slash == dir] = 0;
-	return dir;
-}
-
-/* Nothing but a directory that whit wrote, or an empty one, is ever replaced. */
-static int check_replace(const char *out, whit_err *e) {
-	char *manifest = whit_format_text("%s/quant_manifest.json", out);
-	int ours = whit_file_exists(manifest), files = 0;
-	whit_free(manifest);
-	DIR *d = opendir(out);
-	if (!d) return whit_fail(e, WHIT_EUSAGE, "%s: cannot open as a directory to replace: %s", out, strerror(errno));
-	for (struct dirent *f; (f = readdir(d));) files += strcmp(f->d_name, ".") && strcmp(f->d_name, "..");
-	closedir(d);
-	return ours || !files
-	               ? 0
-	               : whit_fail(e, WHIT_EUSAGE, "%s: is not an output of whit, --force does not replace it", out);
-}
-
-static int check_out(const options *o, whit_err *e) {
-	if (!*o->out) return whit_fail(e, WHIT_EUSAGE, "quantize: OUT is empty, need a name\nsee whit quantize --help");
-	int exists = whit_file_exists(o->out), rc = 0;
-	char *dir = parent_of(o->out), *in = realpath(o->model, NULL), *at = realpath(exists ? o->out : dir, NULL);
-	size_t n = in ? strlen(in) : 0;
-	if (!at)
-		rc = whit_fail(e, WHIT_EUSAGE, "%s: cannot be made: %s: %s", o->out, dir, strerror(errno));
-	else if (in && !strncmp(at, in, n) && (at[n] == '/' || !at[n]))
-		rc = whit_fail(e, WHIT_EUSAGE, "%s: is the input or inside it (%s), need another place", o->out,
-		               o->model);
-	else if (exists && !o->force)
-		rc = whit_fail(e, WHIT_EUSAGE, "%s: exists; give another name, or --force to replace it", o->out);
-	else if (exists)
-		rc = check_replace(o->out, e);
-	free(in);
-	free(at);
-	whit_free(dir);
-	return rc;
-}
-
-/* Weights and manifest as planned, and 5 % for config, tokenizer and report (operations.md 1). */
-static double disk_need(const whit_plan *p) { return 1.05 * (double)p->file_bytes; }
-
-/* Bytes that the file system of OUT has left, -1 if it does not say. */
-static double disk_avail(const options *o) {
-	struct statvfs s;
-	char *dir = parent_of(o->out);
-	int bad = statvfs(dir, &s);
-	whit_free(dir);
-	return bad ? -1 : (double)s.f_bavail * (double)s.f_frsize;
-}
-
-static int check_disk(const options *o, const whit_plan *p, double *avail, whit_err *e) {
-	*avail = disk_avail(o);
-	if (*avail < 0)
-		return whit_fail(e, WHIT_ERESOURCE, "%s: cannot ask for free space: %s", o->out, strerror(errno));
-	if (*avail >= disk_need(p)) return 0;
-	return whit_fail(e, WHIT_ERESOURCE, "%s: disk: is %.6f GB available, need %.6f GB", o->out, *avail / 1e9,
-	                 disk_need(p) / 1e9);
-}
-
-/* ---- the plan in print ---- */
-
-static void row_format(const whit_plan_row *row, char out[96]) {
-	char name[32];
-	if (row->why_kept) {
-		snprintf(out, 96, "keep (%s)", row->why_kept);
-		return;
-	}
-	whit_spec_name(&row->spec, name);
-	snprintf(out, 96, "%s %s %s", name, row->rule->method->name, whit_rotation_kind_name(row->rot.kind));
-}
-
-static void print_plan(const whit_plan *p, const options *o, double avail) {
-	char shape[96], format[96];
-	int name = 6, rule = 4;
-	for (int64_t i = 0; i < p->n; i++) {
-		name = WHIT_MAX(name, (int)strlen(p->row[i].w->name));
-		if (p->row[i].rule) rule = WHIT_MAX(rule, (int)strlen(p->row[i].rule->pattern));
-	}
-	printf("%-*s  %-16s  %-*s  %-32s  %14s\n", name, "tensor", "shape", rule, "rule", "format", "bytes");
-	int64_t source = 0;
-	for (int64_t i = 0; i < p->n; i++) {
-		const whit_plan_row *row = &p->row[i];
-		whit_shape_text(row->w->shape, row->w->ndim, shape);
-		row_format(row, format);
-		source += row->w->alias ? 0 : row->w->bytes;
-		printf("%-*s  %-16s  %-*s  %-32s  %14lld\n", name, row->w->name, shape, rule,
-		       row->rule ? row->rule->pattern : "-", format, (long long)row->bytes);
-	}
-	printf("\nquantized     %lld of %lld tensors, %.3f M of %.3f M parameters\n", (long long)p->quantized,
-	       (long long)p->n, (double)p->linear_weights / 1e6, (double)p->params / 1e6);
-	printf("bits/weight   %.4f in quantized tensors, %.4f in the whole file\n", p->bpw_linear, p->bpw_file);
-	printf("size          %.3f MB, from %.3f MB (MB = 10^6 bytes)\n", (double)p->file_bytes / 1e6,
-	       (double)source / 1e6);
-	printf("peak memory   about %.0f MB\n", (double)p->peak_bytes / 1e6);
-	printf("disk          %.1f GB available for %s\n\n", avail / 1e9, o->out);
-}
-
-static json_t *plan_json(const whit_plan *p) {
-	json_t *rows = json_array();
-	for (int64_t i = 0; i < p->n; i++) {
-		const whit_plan_row *row = &p->row[i];
-		char format[32] = "keep";
-		if (!row->why_kept) whit_spec_name(&row->spec, format);
-		json_array_append_new(rows,
-		                      json_pack("{s:s, s:s?, s:s, s:s?, s:s?, s:s?, s:I, s:I}", "name", row->w->name,
-		                                "rule", row->rule ? row->rule->pattern : NULL, "format", format,
-		                                "method", row->why_kept ? NULL : row->rule->method->name, "rotation",
-		                                row->why_kept ? NULL : whit_rotation_kind_name(row->rot.kind), "kept",
-		                                row->why_kept, "width", (json_int_t)row->width, "bytes",
-		                                (json_int_t)row->bytes));
-	}
-	return json_pack("{s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I}", "tensors", rows, "quantized",
-	                 (json_int_t)p->quantized, "quantized_weights", (json_int_t)p->linear_weights,
-	                 "quantized_bytes", (json_int_t)p->linear_bytes, "params", (json_int_t)p->params, "bpw_linear",
-	                 p->bpw_linear, "bpw_file", p->bpw_file, "bytes", (json_int_t)p->file_bytes, "peak_bytes",
-	                 (json_int_t)p->peak_bytes);
 }
 
 /* ---- what follows the export ---- */
@@ -246,72 +115,37 @@ static const char *const own_prompts[] = {"The history of the city begins",
 /* Everything that lives for one run of the command. */
 typedef struct session {
 	options o;
-	whit_recipe recipe;
-	whit_model model;
-	whit_plan plan;
-	whit_quantize_stats stats;
+	whit_writing w;
 	whit_tok *tok; /* NULL: neither measuring nor samples */
 	whit_map text; /* of --eval */
 	whit_eval_opts eval;
-	char **prompt; /* owned copies */
-	int64_t n_prompt;
+	whit_prompts prompts;
 	char *command; /* as typed */
-	json_t *json;  /* of --json */
 } session;
-
-static void add_prompt(session *s, const char *p, size_t n) {
-	s->prompt = whit_realloc(s->prompt, (size_t)s->n_prompt * sizeof *s->prompt,
-	                         (size_t)(s->n_prompt + 1) * sizeof *s->prompt);
-	s->prompt[s->n_prompt++] = whit_format_text("%.*s", (int)n, p);
-}
-
-static int read_prompts(session *s, whit_err *e) {
-	whit_map file;
-	if (!s->o.prompts) {
-		for (int i = 0; i < WHIT_COUNT(own_prompts); i++) add_prompt(s, own_prompts[i], strlen(own_prompts[i]));
-		return 0;
-	}
-	int rc = whit_map_open(&file, s->o.prompts, e);
-	if (rc) return rc;
-	for (size_t i = 0, n; i < file.bytes; i += n + 1) {
-		const char *line = (const char *)file.data + i, *end = memchr(line, '\n', file.bytes - i);
-		n = end ? (size_t)(end - line) : file.bytes - i;
-		size_t text = n && line[n - 1] == '\r' ? n - 1 : n;
-		if (text > 1 << 20 || memchr(line, 0, text))
-			rc = whit_fail(e, WHIT_EINPUT, "%s: offset %zu: is %s, need lines of text", s->o.prompts, i,
-			               text > 1 << 20 ? "a line beyond 1 MiB" : "binary");
-		else if (text)
-			add_prompt(s, line, text);
-		if (rc) break;
-	}
-	whit_map_close(&file);
-	return rc || s->n_prompt ? rc : whit_fail(e, WHIT_EINPUT, "%s: is empty, need a prompt per line", s->o.prompts);
-}
 
 /* Opens what the report will need, so that its absence is known before the work and not after it. */
 static int prepare_report(session *s, whit_err *e) {
 	const options *o = &s->o;
 	whit_ids ids = {0};
 	whit_windows w = {0};
-	char *file = whit_format_text("%s/tokenizer.json", o->model);
-	int there = whit_file_exists(file), rc = 0;
-	whit_free(file);
-	if (!there && !o->eval && !o->prompts && o->samples) {
-		whit_say("warning: %s has no tokenizer.json: no sample generations", o->model);
+	int rc = 0;
+	if (!o->eval && !o->prompts && o->samples && !whit_tok_exists(s->w.model.ckpt.path)) {
+		whit_say("warning: %s has no tokenizer: no sample generations", o->model);
 		whit_event("warn", json_pack("{s:s}", "what", "no_tokenizer"));
 		s->o.samples = 0;
 	}
 	if (!o->eval && !o->samples) return 0;
-	if ((rc = whit_tok_open(&s->tok, o->model, e))) return rc;
-	if (o->samples && (rc = read_prompts(s, e))) return rc;
+	if ((rc = whit_tok_open(&s->tok, s->w.model.ckpt.path, e))) return rc;
+	if (o->samples && (rc = whit_prompts_read(&s->prompts, o->prompts, own_prompts, WHIT_COUNT(own_prompts), e)))
+		return rc;
 	if (!o->eval) return 0;
 	if ((rc = whit_map_open(&s->text, o->eval, e))) return rc;
 	s->eval = (whit_eval_opts){.name = o->eval, .mode = WHIT_SLIDING, .floor_tokens = -1};
-	s->eval.ctx = o->ctx ? o->ctx : WHIT_MIN(s->model.context, 512);
+	s->eval.ctx = o->ctx ? o->ctx : WHIT_MIN(s->w.model.context, 512);
 	s->eval.stride = WHIT_MAX(s->eval.ctx / 2, 1);
-	if (s->eval.ctx > s->model.context)
+	if (s->eval.ctx > s->w.model.context)
 		return whit_fail(e, WHIT_EUSAGE, "quantize: --ctx is %lld, need at most the model's %lld",
-		                 (long long)s->eval.ctx, (long long)s->model.context);
+		                 (long long)s->eval.ctx, (long long)s->w.model.context);
 	rc = whit_tok_encode(s->tok, (const char *)s->text.data, s->text.bytes, WHIT_TOK_SPECIAL, &ids, e);
 	if (!rc)
 		rc = whit_windows_make(&w, WHIT_SLIDING, ids.n, s->eval.ctx, s->eval.stride, whit_tok_adds_bos(s->tok),
@@ -340,12 +174,12 @@ static int sample(session *s, whit_model *q, const char *prompt, json_t *all, wh
 	whit_ids ids = {0};
 	json_t *base = NULL, *quantized = NULL;
 	int rc = whit_tok_encode(s->tok, prompt, strlen(prompt), WHIT_TOK_SPECIAL, &ids, e);
-	int64_t n = WHIT_MIN(s->o.samples, s->model.context - ids.n);
+	int64_t n = WHIT_MIN(s->o.samples, s->w.model.context - ids.n);
 	if (!rc && n < 1)
 		rc = whit_fail(e, WHIT_EINPUT,
 		               "prompt \"%.40s\": is %lld tokens, need less than the model's context %lld", prompt,
-		               (long long)ids.n, (long long)s->model.context);
-	if (!rc) rc = continue_prompt(s, &s->model, &ids, n, &base, e);
+		               (long long)ids.n, (long long)s->w.model.context);
+	if (!rc) rc = continue_prompt(s, &s->w.model, &ids, n, &base, e);
 	if (!rc) rc = continue_prompt(s, q, &ids, n, &quantized, e);
 	if (rc)
 		json_decref(base);
@@ -369,25 +203,25 @@ static int write_in(const char *dir, const char *name, const json_t *j, whit_err
 static int write_summary(session *s, whit_model *q, const json_t *samples, whit_err *e) {
 	whit_eval_result res = {0};
 	char print[48];
-	double *cosine = whit_alloc((size_t)(s->n_prompt + 1) * sizeof *cosine);
-	const char *const *prompt = (const char *const *)s->prompt;
+	double *cosine = whit_alloc((size_t)(s->prompts.n + 1) * sizeof *cosine);
 	whit_report r = {.command = s->command,
 	                 .model = q,
-	                 .ref = &s->model,
+	                 .ref = &s->w.model,
 	                 .compute = "packed",
 	                 .text = s->o.eval,
 	                 .samples = samples,
 	                 .model_fp = print,
-	                 .ref_fp = s->stats.fingerprint};
+	                 .ref_fp = s->w.stats.fingerprint};
 	int rc = whit_ckpt_fingerprint(&q->ckpt, print, e);
-	if (!rc && s->n_prompt) {
-		rc = whit_eval_prompts(q, &s->model, s->tok, prompt, (int)s->n_prompt, cosine, e);
-		r.prompt = prompt;
+	if (!rc && s->prompts.n) {
+		rc = whit_eval_prompts(q, &s->w.model, s->tok, s->prompts.line, s->prompts.n, cosine, e);
+		r.prompt = s->prompts.line;
 		r.cosine = cosine;
-		r.n_prompt = (int)s->n_prompt;
+		r.n_prompt = s->prompts.n;
 	}
 	if (!rc && s->o.eval) {
-		rc = whit_eval_run(&res, q, &s->model, s->tok, (const char *)s->text.data, s->text.bytes, &s->eval, e);
+		rc = whit_eval_run(&res, q, &s->w.model, s->tok, (const char *)s->text.data, s->text.bytes, &s->eval,
+		                   e);
 		r.result = &res;
 	}
 	if (!rc) {
@@ -399,7 +233,7 @@ static int write_summary(session *s, whit_model *q, const json_t *samples, whit_
 		json_t *flat = whit_report_json(&r);
 		whit_report_print(&r, stdout);
 		whit_event("eval", json_incref(flat));
-		json_object_set_new(s->json, "eval", flat);
+		json_object_set_new(s->w.json, "eval", flat);
 	}
 	whit_eval_free(&res);
 	whit_free(cosine);
@@ -412,9 +246,9 @@ static int report(session *s, whit_err *e) {
 	json_t *samples = json_array();
 	int rc = whit_model_open(&q, s->o.out, 0, e);
 	if (!rc) {
-		for (int64_t i = 0; i < s->n_prompt && !rc; i++) {
+		for (int i = 0; i < s->prompts.n && !rc; i++) {
 			rc = whit_interrupted(e);
-			if (!rc) rc = sample(s, &q, s->prompt[i], samples, e);
+			if (!rc) rc = sample(s, &q, s->prompts.line[i], samples, e);
 		}
 		if (!rc) rc = write_in(s->o.out, "sample_generations.json", samples, e);
 		if (!rc) rc = write_summary(s, &q, samples, e);
@@ -427,60 +261,33 @@ static int report(session *s, whit_err *e) {
 /* ---- the command ---- */
 
 static int preflight(session *s, whit_err *e) {
-	double avail = 0;
-	int rc = check_out(&s->o, e);
-	if (!rc && s->o.json) rc = whit_out_try(s->o.json, e);
-	if (!rc) rc = make_recipe(&s->recipe, &s->o, e);
-	if (!rc) rc = whit_model_open(&s->model, s->o.model, 0, e);
-	if (!rc) rc = whit_plan_make(&s->plan, &s->model, &s->recipe, e);
-	if (!rc) rc = check_disk(&s->o, &s->plan, &avail, e);
+	const options *o = &s->o;
+	s->w.dest = (whit_dest){.command = "quantize", .model = o->model, .out = o->out, .force = o->force};
+	int rc = whit_dest_check(&s->w.dest, e);
+	if (!rc && o->json) rc = whit_out_try(o->json, e);
+	if (!rc) rc = make_recipe(&s->w.recipe, o, e);
+	if (!rc) rc = whit_writing_plan(&s->w, o->imatrix, e);
 	if (!rc) rc = prepare_report(s, e);
-	if (rc) return rc;
-	print_plan(&s->plan, &s->o, avail);
-	fflush(stdout);
-	json_t *plan = plan_json(&s->plan);
-	whit_event("plan", json_incref(plan));
-	char *recipe = whit_recipe_text(&s->recipe);
-	s->json = json_pack("{s:i, s:s, s:o, s:s, s:o, s:n, s:n}", "format_version", 1, "program", "whit " WHIT_VERSION,
-	                    "model", whit_report_text(s->o.model, strlen(s->o.model)), "recipe", recipe, "plan", plan,
-	                    "result", "eval");
-	whit_free(recipe);
-	return 0;
+	if (!rc) whit_writing_show(&s->w);
+	return rc;
 }
 
 static int work(session *s, whit_err *e) {
 	whit_outdir dir;
 	int rc = whit_outdir_open(&dir, s->o.out, s->o.force, e);
 	if (rc) return rc;
-	rc = whit_quantize_run(&s->plan, &s->model, &s->recipe, &dir, &s->stats, e);
+	rc = whit_quantize_run(&s->w.plan, &s->w.model, &s->w.recipe, whit_sink_dir(&dir), &s->w.stats, e);
 	if (rc)
 		whit_outdir_abort(&dir);
 	else
 		rc = whit_outdir_commit(&dir, e);
-	if (rc == WHIT_ERESOURCE)
-		whit_fail_in(e, "disk: is %.6f GB available, need %.6f GB", disk_avail(&s->o) / 1e9,
-		             disk_need(&s->plan) / 1e9);
-	if (rc) return rc;
-	const whit_quantize_stats *t = &s->stats;
-	json_t *result =
-	        json_pack("{s:o, s:f, s:I, s:f, s:I, s:I, s:I}", "out", whit_report_text(s->o.out, strlen(s->o.out)),
-	                  "rel_mse", t->rel_mse, "weights", (json_int_t)t->weights, "seconds", t->seconds,
-	                  "zero_groups", (json_int_t)t->zero_groups, "f32_scale_tensors",
-	                  (json_int_t)t->f32_scale_tensors, "peak_rss", (json_int_t)whit_peak_rss());
-	whit_event("commit", json_incref(result));
-	json_object_set_new(s->json, "result", result);
-	printf("wrote         %s: relative MSE %.6g, %lld zero groups, %lld tensors with F32 scales\n", s->o.out,
-	       t->rel_mse, (long long)t->zero_groups, (long long)t->f32_scale_tensors);
-	printf("time          %.2f s, %.1f M weights/s, peak memory %.0f MB\n", t->seconds,
-	       (double)t->weights / t->seconds / 1e6, (double)whit_peak_rss() / 1e6);
-	fflush(stdout);
-	return 0;
+	return whit_writing_done(&s->w, rc, e);
 }
 
 /* The output is complete: whatever goes wrong now is a failed check, or an interruption. */
 static int after(session *s, whit_err *e) {
 	int rc = report(s, e);
-	if (!rc && s->o.json) rc = whit_json_write(s->json, s->o.json, e);
+	if (!rc && s->o.json) rc = whit_json_write(s->w.json, s->o.json, e);
 	if (rc) whit_fail_in(e, "%s is complete, but its report is not", s->o.out);
 	if (rc && rc != WHIT_EINT && rc != WHIT_ETERM) rc = e->code = WHIT_ECHECK;
 	return rc;
@@ -490,27 +297,18 @@ int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
 	session s = {0};
 	int rc = parse_options(&s.o, argc, argv, e);
 	if (rc) return rc;
-	s.command = whit_strdup("whit");
-	for (int i = 0; i < argc; i++) {
-		char *longer = whit_format_text("%s %s", s.command, argv[i]);
-		whit_free(s.command);
-		s.command = longer;
-	}
+	s.command = whit_command_text(argc, argv);
 	rc = preflight(&s, e);
 	if (!rc && s.o.plan) {
-		if (s.o.json) rc = whit_json_write(s.json, s.o.json, e);
+		if (s.o.json) rc = whit_json_write(s.w.json, s.o.json, e);
 	} else if (!rc && !(rc = work(&s, e))) {
 		rc = after(&s, e);
 	}
 	whit_event("end", json_pack("{s:i}", "code", -rc));
-	json_decref(s.json);
-	for (int64_t i = 0; i < s.n_prompt; i++) whit_free(s.prompt[i]);
-	whit_free(s.prompt);
+	whit_prompts_free(&s.prompts);
 	whit_free(s.command);
 	if (s.text.path) whit_map_close(&s.text);
 	if (s.tok) whit_tok_close(s.tok);
-	whit_plan_free(&s.plan);
-	if (s.model.ckpt.path) whit_model_close(&s.model);
-	whit_recipe_free(&s.recipe);
+	whit_writing_free(&s.w);
 	return rc;
 }

@@ -122,8 +122,8 @@ static int bind_slot(const whit_model *m, whit_slot *s, unsigned flags, whit_err
 		                 is, want);
 	}
 	if (!w->mat.spec.fmt)
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, need a type of weights", w->file, s->name,
-		                 whit_dtype_name(w->dtype));
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, which whit lists and does not compute with",
+		                 w->file, s->name, w->type);
 	if (!s->rows) {
 		s->vec = whit_alloc((size_t)s->cols * sizeof *s->vec);
 		whit_mat_decode(&w->mat, 0, 1, s->vec);
@@ -163,7 +163,8 @@ static int bind(whit_model *m, unsigned flags, whit_err *e) {
 		plan_buffers(p);
 		for (int k = 0; k < p->n_slot && !rc; k++) {
 			rc = bind_slot(m, &p->slot[k], flags, e);
-			if (!rc) used[p->slot[k].weight - m->ckpt.w] = 1;
+			const whit_weight *w = p->slot[k].weight;
+			if (!rc && !used[w - m->ckpt.w]++ && !(flags & WHIT_OPEN_LIST)) rc = whit_weight_scales(w, e);
 		}
 	}
 	for (int64_t i = 0; i < m->ckpt.n && !rc; i++) {
@@ -199,7 +200,8 @@ int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e
 	memset(m, 0, sizeof *m);
 	int rc = whit_ckpt_open(&m->ckpt, path, e);
 	if (rc) return rc;
-	rc = find_arch(m, e);
+	if (m->ckpt.unfit) rc = whit_fail(e, WHIT_EINPUT, "%s", m->ckpt.unfit);
+	if (!rc) rc = find_arch(m, e);
 	if (!rc) rc = m->arch->build(m, e);
 	if (!rc) rc = bind(m, flags, e);
 	if (rc) whit_model_close(m);
@@ -297,6 +299,21 @@ size_t whit_state_bytes(const whit_state *s) { return s->bytes; }
 
 /* ---- running ---- */
 
+static int is_linear(const whit_node *n) { return n->op && !strcmp(n->op->name, "linear"); }
+
+int whit_program_observed(const whit_program *p, int i) {
+	if (!is_linear(&p->node[i])) return 0;
+	for (int k = 0; k < i; k++)
+		if (is_linear(&p->node[k]) && p->node[k].in[0] == p->node[i].in[0]) return 0;
+	return 1;
+}
+
+static int observe(const whit_model *m, const whit_program *p, int i, const whit_call *c, whit_err *e) {
+	if (!whit_program_observed(p, i)) return 0;
+	int64_t layer = p == &m->head ? m->layers : p - m->layer;
+	return m->observer->input(m->observer->ctx, layer, p->node[i].in[0], c->in[0], c->batch->T, c->in_width[0], e);
+}
+
 /* Runs p on value 0 = in, writing the last value to out (which may not be in). state: of p's nodes, or NULL. */
 static int run(whit_model *m, const whit_program *p, const whit_batch *b, void ***state, int64_t cap, const float *in,
                float *out, whit_err *e) {
@@ -327,7 +344,8 @@ static int run(whit_model *m, const whit_program *p, const whit_batch *b, void *
 		}
 		if (state && n->state >= 0) c.state = state[n->state];
 		whit_arena_reset(&m->scratch);
-		int rc = n->op->forward(&c, e);
+		int rc = m->observer ? observe(m, p, i, &c, e) : 0;
+		if (!rc) rc = n->op->forward(&c, e);
 		if (rc) return whit_fail_in(e, "%s", n->role);
 	}
 	return 0;

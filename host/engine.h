@@ -84,19 +84,31 @@ typedef struct whit_program {
 	int n_state;
 } whit_program;
 
+/* Watches what linear nodes multiply, for calibration. Told once for each distinct input of a program, before its
+ * first linear node runs: of layer `layer` (the number of layers = the head), value number `value` of that program,
+ * x (T, cols). Nodes that share the value (q, k and v) share the call. An error stops the pass. */
+typedef struct whit_observer {
+	int (*input)(void *ctx, int64_t layer, int value, const float *x, int64_t T, int64_t cols, whit_err *e);
+	void *ctx;
+} whit_observer;
+
 typedef struct whit_model {
 	whit_ckpt ckpt;
 	const struct whit_arch *arch;
 	int64_t vocab, hidden, layers, context; /* context: max_position_embeddings */
-	int32_t bos, eos[8];
+	int32_t bos, eos[16];
 	int n_eos;
 	whit_program embed, *layer, head; /* embed: tokens to (T, hidden); head: norm and lm_head, to (T, vocab) */
 	int plain;                        /* run plain twins (oracle, noise floor) */
+	const whit_observer *observer;    /* or NULL; borrowed */
 	whit_arena arena;                 /* everything that lives as long as the model */
 	whit_arena out, values, scratch;  /* of the layer, the program and the node that is running */
 } whit_model;
 
-enum { WHIT_OPEN_DECODE = 1 /* decode packed matrices to F32 at load instead of computing from codes */ };
+enum {
+	WHIT_OPEN_DECODE = 1, /* decode packed matrices to F32 at load instead of computing from codes */
+	WHIT_OPEN_LIST = 2    /* to be listed, not run: scales inside blocks are not checked, no page of them is read */
+};
 /* Opens checkpoint, recognises the architecture, binds every weight. Unknown architecture, missing, unused
  * or misshapen tensor, unimplemented or missing config key: errors that list what is known. */
 int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e);
@@ -131,6 +143,8 @@ typedef struct whit_arch {
 	const char *const *ignored;
 } whit_arch;
 extern const whit_arch *const whit_archs[]; /* archs.def order, NULL-terminated */
+/* 1 = node i is linear and the first in p to read its input: where an observer is told of it. */
+int whit_program_observed(const whit_program *p, int i);
 /* Which weights a quantizer may touch: 1 = a linear of a block, 2 = embedding or head, 0 = neither.
  * *role gets the slot's role (NULL for a name the model does not use), *layer its layer (-1 outside). */
 int whit_model_role(const whit_model *m, const char *name, const char **role, int64_t *layer);

@@ -1,8 +1,29 @@
 /* linear: y = x W^T + bias, W of any number format. */
+#include "formats/ints.h"
 #include "host/op_vec.h"
 #include "host/ops.h"
 
+/* Block formats: activations are rounded (ints.h). */
+static void linear_ints(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+	float *frame = NULL, *stored = whit_alloc((size_t)(T * w->rows) * sizeof *stored);
+	if (w->rot) {
+		frame = whit_alloc((size_t)(T * w->width) * sizeof *frame);
+		whit_rotate_cpu(w->rot, frame, x, T);
+	}
+	whit_ints_linear_plain(stored, frame ? frame : x, T, w);
+	for (int64_t i = 0; i < T * w->rows; i++) {
+		int64_t r = i % w->rows;
+		y[i] = stored[i - r + whit_mat_row(w, r)] + (bias ? bias[r] : 0);
+	}
+	whit_free(stored);
+	whit_free(frame);
+}
+
 void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+	if (w->spec.fmt->block) {
+		linear_ints(y, x, T, w, bias);
+		return;
+	}
 	float *row = whit_alloc((size_t)w->cols * sizeof *row);
 	for (int64_t r = 0; r < w->rows; r++) {
 		whit_mat_decode(w, r, r + 1, row);
@@ -66,6 +87,37 @@ static void gemv_item(void *ctx, int64_t i, int worker) {
 		for (int64_t r = r0; r < r1; r++) j->y[t * j->w->rows + r] += j->bias[r];
 }
 
+typedef struct ints_job {
+	whit_ints_plan plan;
+	float *y;
+	const float *x, *bias;
+	uint8_t *work; /* plan.work_bytes for each worker */
+} ints_job;
+
+static void prepare_item(void *ctx, int64_t i, int worker) {
+	const ints_job *j = ctx;
+	whit_ints_prepare(&j->plan, i, j->x, j->work + (size_t)worker * j->plan.work_bytes);
+}
+
+static void ints_item(void *ctx, int64_t i, int worker) {
+	const ints_job *j = ctx;
+	int64_t rows = j->plan.m->rows, r0 = i * j->plan.rows, r1 = WHIT_MIN(r0 + j->plan.rows, rows);
+	whit_ints_item(&j->plan, i, j->y, j->work + (size_t)worker * j->plan.work_bytes);
+	for (int64_t t = 0; j->bias && t < j->plan.T; t++)
+		for (int64_t r = r0; r < r1; r++) j->y[t * rows + r] += j->bias[r];
+}
+
+static void ints_run(const linear_job *l, whit_arena *scratch) {
+	ints_job j = {.y = l->y, .x = l->x, .bias = l->bias};
+	whit_ints_plan *p = &j.plan;
+	whit_ints_plan_make(p, l->w, l->T);
+	p->x = whit_take_bytes(scratch, p->x_bytes);
+	p->work_bytes = (p->work_bytes + 63) / 64 * 64;
+	j.work = whit_take_bytes(scratch, p->work_bytes * (size_t)whit_threads());
+	whit_items(p->panels, p->tokens * l->w->width * 4, prepare_item, &j);
+	whit_items(p->items, p->rows * l->w->width * l->T / 2, ints_item, &j);
+}
+
 /* Where the panel of tokens [t, ...) of column block k stands: blocks one after another, panels within. */
 static int64_t panel_at(const linear_job *j, int64_t k, int64_t t) {
 	int64_t padded = (j->T + j->v->columns - 1) / j->v->columns * j->v->columns;
@@ -121,6 +173,10 @@ static void linear_stored(float *y, const float *x, int64_t T, const whit_mat *w
 		rotate_job r = {whit_take(scratch, T * w->width), x, T, w};
 		whit_items((T + ROTATE - 1) / ROTATE, ROTATE * w->width * 16, rotate_item, &r);
 		j.x = r.y;
+	}
+	if (w->spec.fmt->block) {
+		ints_run(&j, scratch);
+		return;
 	}
 	if (T <= WHIT_GEMV_MAX && w->spec.fmt->gemv) {
 		/* about 64 KB of weights an item: enough to be worth handing out, small enough to balance */

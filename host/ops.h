@@ -58,7 +58,8 @@ void whit_attention_fast_cpu(float *y, const float *q, const float *k, const flo
                              int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window,
                              whit_arena *scratch);
 
-/* y (T, rows) = x (T, cols) W^T + bias (rows, or NULL). Plain: decodes row by row, double sums. */
+/* y (T, rows) = x (T, cols) W^T + bias (rows, or NULL). Plain: decodes row by row, double sums. Where W is of blocks
+ * (format.h), both twins round x to 8 bits as ggml does: formats/ints.h. */
 void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
 /* Rotates x where the matrix is rotated, then gemv from packed bytes for few tokens, tiles of decoded rows
  * and packed x above (op_linear.c). */

@@ -13,7 +13,7 @@ static int quiet;
 
 static const whit_opt common[] = {
         {"--threads", 'i', "N", "threads (default: one per core this process may use)", &threads, 0},
-        {"--cpu", 's', "LEVEL", "use at most plain, avx2 or avx512 (default: what the CPU has)", &cpu, 0},
+        {"--cpu", 's', "LEVEL", "use at most plain, avx2, avx512 or vnni (default: what the CPU has)", &cpu, 0},
         {"--events", 's', "FILE", "append progress as JSON lines to FILE", &events, 0},
         {"--quiet", 'f', NULL, "no progress on stderr; warnings stay", &quiet, 0},
         {NULL, 0, NULL, NULL, NULL, 0},
@@ -138,9 +138,9 @@ static int apply_common(const char *cmd, whit_err *e) {
 	whit_quiet(quiet);
 	if (cpu) {
 		int level = 0;
-		while (level < 3 && strcmp(cpu, whit_cpu_level_name(level))) level++;
-		if (level == 3)
-			return whit_fail(e, WHIT_EUSAGE, "%s: --cpu is %s, need plain, avx2 or avx512", cmd, cpu);
+		while (level <= WHIT_CPU_TOP && strcmp(cpu, whit_cpu_level_name(level))) level++;
+		if (level > WHIT_CPU_TOP)
+			return whit_fail(e, WHIT_EUSAGE, "%s: --cpu is %s, need plain, avx2, avx512 or vnni", cmd, cpu);
 		whit_cpu_cap(level);
 	}
 	return events ? whit_events_open(events, e) : 0;
@@ -183,4 +183,15 @@ int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int 
 			                 o->help, cmd);
 	}
 	return apply_common(cmd, e);
+}
+
+char *whit_command_text(int argc, char **argv) {
+	char *all = whit_strdup("whit");
+	for (int i = 0; i < argc; i++) {
+		int plain = argv[i][0] && !argv[i][strcspn(argv[i], " \t\n'\"\\$`*?&|;<>()[]{}#!~")];
+		char *longer = whit_format_text(plain ? "%s %s" : "%s '%s'", all, argv[i]);
+		whit_free(all);
+		all = longer;
+	}
+	return all;
 }

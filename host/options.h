@@ -29,4 +29,6 @@ const char *whit_nearest_name(const char *word, const char *const *name, int n);
  * and returns 1. Misuse is WHIT_EUSAGE and names the nearest option. Options every command has (--threads,
  * --cpu, --events, --quiet) are handled here. */
 int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int argc, char **argv, whit_err *e);
+/* "whit eval ...", as typed: words quoted where a shell would split or expand them. whit_free it. */
+char *whit_command_text(int argc, char **argv);
 #endif

@@ -5,6 +5,7 @@
  * between characters that no token holds side by side: no merge can cross, and short heaps stay in cache. Refuses
  * dropout, subword prefixes and suffixes, and models other than BPE. */
 #include <stdio.h>
+#include <stdlib.h>
 #include "host/tok.h"
 
 /* ---- vocabulary ---- */
@@ -27,10 +28,35 @@ static uint64_t find_slot(const tok_bpe *b, const char *p, size_t n) {
 
 int32_t whit_bpe_find(const tok_bpe *b, const char *p, size_t n) { return b->slot[find_slot(b, p, n)]; }
 
+int32_t whit_bpe_token(const tok_bpe *b, const char *p, size_t n) {
+	int32_t id = whit_bpe_find(b, p, n);
+	return id < b->n_word ? id : -1;
+}
+
+void whit_bpe_begin(tok_bpe *b, int64_t n_word, int64_t n_token, size_t bytes) {
+	b->n_word = n_word;
+	b->word = whit_alloc((size_t)n_word * sizeof *b->word + 1);
+	b->slot_mask = table_size(n_token) - 1;
+	b->slot = whit_alloc((b->slot_mask + 1) * sizeof *b->slot);
+	memset(b->slot, 0xff, (b->slot_mask + 1) * sizeof *b->slot);
+	b->text = whit_take_bytes(&b->mem, bytes + 1);
+}
+
+int32_t whit_bpe_enter(tok_bpe *b, int32_t id, const char *p, size_t n) {
+	uint64_t at = find_slot(b, p, n);
+	if (b->slot[at] >= 0) return b->slot[at];
+	if (n) memcpy(b->text, p, n);
+	b->word[id] = (tok_word){.p = b->text, .n = n};
+	b->text += n;
+	b->slot[at] = id;
+	return -1;
+}
+
 static int read_vocab(tok_bpe *b, const json_t *vocab, int64_t room_id, const char *file, whit_err *e) {
 	const char *key;
 	json_t *v;
-	int64_t top = room_id, count = (int64_t)json_object_size(vocab), bytes = 0;
+	int64_t top = room_id, count = (int64_t)json_object_size(vocab);
+	size_t bytes = 0;
 	json_object_foreach((json_t *)vocab, key, v) {
 		if (!json_is_integer(v))
 			return whit_fail(e, WHIT_EINPUT, "%s: vocab: token \"%.100s\" is %s, need an integer", file,
@@ -41,24 +67,15 @@ static int read_vocab(tok_bpe *b, const json_t *vocab, int64_t room_id, const ch
 			                 "%s: vocab: token \"%.100s\" has id %lld, need 0 to %lld for %lld tokens",
 			                 file, key, (long long)id, (long long)(count * 8 + 4095), (long long)count);
 		top = WHIT_MAX(top, id + 1);
-		bytes += (int64_t)strlen(key);
+		bytes += strlen(key);
 	}
-	b->n_word = top;
-	b->word = whit_alloc((size_t)top * sizeof *b->word + 1);
-	b->slot_mask = table_size(count) - 1;
-	b->slot = whit_alloc((b->slot_mask + 1) * sizeof *b->slot);
-	memset(b->slot, 0xff, (b->slot_mask + 1) * sizeof *b->slot);
-	char *text = whit_take_bytes(&b->mem, (size_t)bytes + 1);
+	whit_bpe_begin(b, top, count, bytes);
 	json_object_foreach((json_t *)vocab, key, v) {
 		int32_t id = (int32_t)json_integer_value(v);
-		size_t n = strlen(key);
 		if (b->word[id].p)
-			return whit_fail(e, WHIT_EINPUT, "%s: vocab: id %d is both \"%.100s\" and \"%.100s\"", file, id,
-			                 b->word[id].p, key);
-		memcpy(text, key, n);
-		b->word[id] = (tok_word){.p = text, .n = n};
-		b->slot[find_slot(b, key, n)] = id;
-		text += n;
+			return whit_fail(e, WHIT_EINPUT, "%s: vocab: id %d is both \"%.*s\" and \"%.100s\"", file, id,
+			                 (int)WHIT_MIN(b->word[id].n, 100), b->word[id].p, key);
+		whit_bpe_enter(b, id, key, strlen(key));
 	}
 	return 0;
 }
@@ -91,41 +108,137 @@ static int merge_sides(const json_t *m, const char **l, size_t *nl, const char *
 	return 1;
 }
 
-static int read_merges(tok_bpe *b, const json_t *merges, const char *file, whit_err *e) {
-	size_t rank, n = json_array_size(merges);
-	const json_t *m;
-	tok_bytes both = {0};
-	int rc = 0;
-	b->pair_mask = table_size((int64_t)n) - 1;
+void whit_bpe_merges_begin(tok_bpe *b, int64_t n) {
+	b->pair_mask = table_size(n) - 1;
 	b->pair = whit_alloc((b->pair_mask + 1) * sizeof *b->pair);
 	for (uint64_t i = 0; i <= b->pair_mask; i++) b->pair[i].id = -1;
-	json_array_foreach((json_t *)merges, rank, m) {
-		const char *l, *r;
-		size_t nl, nr;
-		if (!merge_sides(m, &l, &nl, &r, &nr)) {
-			rc = whit_fail(e, WHIT_EINPUT,
-			               "%s: merges: entry %zu is %s, need \"LEFT RIGHT\" or [\"LEFT\", \"RIGHT\"]",
-			               file, rank, json_is_string(m) ? json_string_value(m) : whit_json_kind(m));
-			break;
-		}
-		both.n = 0;
-		whit_bytes_add(&both, l, nl);
-		whit_bytes_add(&both, r, nr);
-		int32_t a = whit_bpe_find(b, l, nl), c = whit_bpe_find(b, r, nr), id = whit_bpe_find(b, both.p, both.n);
-		if (a < 0 || c < 0 || id < 0) {
-			const char *what = a < 0 ? l : c < 0 ? r : both.p;
-			size_t len = a < 0 ? nl : c < 0 ? nr : both.n;
-			rc = whit_fail(e, WHIT_EINPUT,
-			               "%s: merges: entry %zu needs token \"%.*s\", the vocabulary has none", file,
-			               rank, (int)WHIT_MIN(len, 100), what ? what : "");
-			break;
-		}
-		uint64_t key = (uint64_t)a << 32 | (uint32_t)c;
-		*find_pair(b, key) =
-		        (tok_pair){key, (uint32_t)rank, id}; /* of a merge listed twice, the later rank counts */
+}
+
+static void set_pair(tok_bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t id) {
+	uint64_t key = (uint64_t)left << 32 | (uint32_t)right;
+	*find_pair(b, key) = (tok_pair){key, rank, id}; /* of a merge listed twice, the later rank counts */
+}
+
+const tok_pair *whit_bpe_pair(const tok_bpe *b, int32_t left, int32_t right) {
+	const tok_pair *p = find_pair(b, (uint64_t)left << 32 | (uint32_t)right);
+	return p->id >= 0 ? p : NULL;
+}
+
+int whit_bpe_merge(tok_bpe *b, const char *l, size_t nl, const char *r, size_t nr, int64_t at, const char *file,
+                   whit_err *e) {
+	tok_bytes both = {0};
+	int rc = 0;
+	whit_bytes_add(&both, l, nl);
+	whit_bytes_add(&both, r, nr);
+	int32_t a = whit_bpe_find(b, l, nl), c = whit_bpe_find(b, r, nr), id = whit_bpe_find(b, both.p, both.n);
+	if (a < 0 || c < 0 || id < 0) {
+		const char *what = a < 0 ? l : c < 0 ? r : both.p;
+		size_t len = a < 0 ? nl : c < 0 ? nr : both.n;
+		rc = whit_fail(e, WHIT_EINPUT, "%s: merges: entry %lld needs token \"%.*s\", the vocabulary has none",
+		               file, (long long)at, (int)WHIT_MIN(len, 100), what ? what : "");
+	} else {
+		set_pair(b, a, c, (uint32_t)at, id);
 	}
 	whit_bytes_free(&both);
 	return rc;
+}
+
+static int read_merges(tok_bpe *b, const json_t *merges, const char *file, whit_err *e) {
+	size_t rank;
+	const json_t *m;
+	int rc = 0;
+	whit_bpe_merges_begin(b, (int64_t)json_array_size(merges));
+	json_array_foreach((json_t *)merges, rank, m) {
+		const char *l, *r;
+		size_t nl, nr;
+		if (!merge_sides(m, &l, &nl, &r, &nr))
+			rc = whit_fail(e, WHIT_EINPUT,
+			               "%s: merges: entry %zu is %s, need \"LEFT RIGHT\" or [\"LEFT\", \"RIGHT\"]",
+			               file, rank, json_is_string(m) ? json_string_value(m) : whit_json_kind(m));
+		else
+			rc = whit_bpe_merge(b, l, nl, r, nr, (int64_t)rank, file, e);
+		if (rc) break;
+	}
+	return rc;
+}
+
+/* ---- merges by score ---- */
+
+void whit_bpe_ways(const tok_bpe *b, tok_way_fn fn, void *ctx) {
+	for (int64_t id = 0; id < b->n_word; id++) {
+		const tok_word w = b->word[id]; /* fn may move the words */
+		uint32_t cp;
+		if (!w.p || w.added) continue;
+		size_t first = whit_utf8_char(w.p, w.n, &cp);
+		for (size_t i = first, k; i < w.n; i += k) {
+			k = whit_utf8_char(w.p + i, w.n - i, &cp);
+			int32_t l = whit_bpe_find(b, w.p, i), r = whit_bpe_find(b, w.p + i, w.n - i);
+			if ((l >= 0 || i == first) && (r >= 0 || i + k == w.n)) fn(ctx, (int32_t)id, l, r, w.p + i);
+		}
+	}
+}
+
+/* How many tokens have a higher score, in place of a place in a list of merges: equals stay equal. */
+typedef struct by_score {
+	tok_bpe *b;
+	const float *score, *sorted;
+	int64_t n_sorted, ways;
+} by_score;
+
+static int descending(const void *x, const void *y) {
+	float a = *(const float *)x, b = *(const float *)y;
+	return a > b ? -1 : a < b;
+}
+
+static uint32_t score_rank(const by_score *s, float score) {
+	int64_t lo = 0;
+	for (int64_t hi = s->n_sorted; lo < hi;) {
+		int64_t m = lo + (hi - lo) / 2;
+		if (s->sorted[m] > score)
+			lo = m + 1;
+		else
+			hi = m;
+	}
+	return (uint32_t)lo;
+}
+
+static void count_way(void *ctx, int32_t id, int32_t left, int32_t right, const char *at) {
+	by_score *s = ctx;
+	(void)id, (void)left, (void)right, (void)at;
+	s->ways++;
+}
+
+/* The id of a character that is no token: a word behind the tokens. The walk over tokens does not reach it. */
+static int32_t lone_character(tok_bpe *b, const char *p, size_t n) {
+	int32_t id = whit_bpe_find(b, p, n);
+	if (id >= 0) return id;
+	size_t each = sizeof *b->word, had = (size_t)(b->n_word + b->n_lone);
+	if (!(b->n_lone & (b->n_lone - 1))) /* it doubles at powers of two */
+		b->word = whit_realloc(b->word, had * each, (had + (size_t)b->n_lone + 1) * each);
+	id = (int32_t)(b->n_word + b->n_lone++);
+	whit_bpe_enter(b, id, p, n);
+	return id;
+}
+
+static void add_way(void *ctx, int32_t id, int32_t left, int32_t right, const char *at) {
+	by_score *s = ctx;
+	tok_word w = s->b->word[id];
+	size_t n = (size_t)(at - w.p);
+	if (left < 0) left = lone_character(s->b, w.p, n);
+	if (right < 0) right = lone_character(s->b, at, w.n - n);
+	set_pair(s->b, left, right, score_rank(s, s->score[id]), id);
+}
+
+void whit_bpe_merges_by_score(tok_bpe *b, const float *score) {
+	by_score s = {.b = b, .score = score, .n_sorted = b->n_word};
+	float *sorted = whit_alloc((size_t)b->n_word * sizeof *sorted + 1);
+	memcpy(sorted, score, (size_t)b->n_word * sizeof *sorted);
+	if (b->n_word) qsort(sorted, (size_t)b->n_word, sizeof *sorted, descending);
+	s.sorted = sorted;
+	whit_bpe_ways(b, count_way, &s);
+	whit_bpe_merges_begin(b, s.ways);
+	whit_bpe_ways(b, add_way, &s);
+	whit_free(sorted);
 }
 
 /* ---- seams ---- */
@@ -140,7 +253,7 @@ static void fill_seams(tok_bpe *b) {
 		const tok_word *w = &b->word[id];
 		uint32_t left = 0, cp;
 		for (size_t i = 0, k; i < w->n; i += k, left = cp) {
-			k = whit_utf8_char(w->p + i, w->n - i, &cp); /* JSON gave UTF-8 */
+			k = whit_utf8_char(w->p + i, w->n - i, &cp); /* the readers took UTF-8 only */
 			if (i) b->seam[seam(left, cp) / 8] |= (uint8_t)(1 << seam(left, cp) % 8);
 		}
 	}
@@ -175,7 +288,7 @@ static int read_unk(tok_bpe *b, const json_t *model, const char *file, whit_err 
 	               : whit_fail(e, WHIT_EINPUT, "%s: unk_token is \"%s\", the vocabulary has none such", file, unk);
 }
 
-static void fill_tables(tok_bpe *b, int fallback) {
+void whit_bpe_finish(tok_bpe *b, int byte_fallback) {
 	tok_bytes t = {0};
 	char name[8];
 	for (uint32_t c = 0; c < TOK_LOW; c++) {
@@ -186,8 +299,9 @@ static void fill_tables(tok_bpe *b, int fallback) {
 	whit_bytes_free(&t);
 	for (unsigned i = 0; i < 256; i++) {
 		snprintf(name, sizeof name, "<0x%02X>", i);
-		b->byte[i] = fallback ? whit_bpe_find(b, name, 6) : -1;
+		b->byte[i] = byte_fallback ? whit_bpe_find(b, name, 6) : -1;
 	}
+	fill_seams(b);
 }
 
 int whit_bpe_read(tok_bpe *b, const json_t *model, int64_t room_id, const char *file, whit_err *e) {
@@ -202,8 +316,7 @@ int whit_bpe_read(tok_bpe *b, const json_t *model, int64_t room_id, const char *
 	if (!rc) rc = read_vocab(b, vocab, room_id, file, e);
 	if (!rc) rc = read_merges(b, merges, file, e);
 	if (!rc) rc = read_unk(b, model, file, e);
-	if (!rc) fill_tables(b, fallback);
-	if (!rc) fill_seams(b);
+	if (!rc) whit_bpe_finish(b, fallback);
 	return rc;
 }
 
@@ -257,6 +370,11 @@ static int32_t add_symbol(tok_work *w, int32_t n, int32_t id, uint32_t cp) {
 	return n + 1;
 }
 
+static int no_token(const char *p, size_t n, int valid, const char *name, whit_err *e) {
+	return whit_fail(e, WHIT_EINPUT, "%s: text has \"%.*s\" (first byte %02x), the vocabulary has no token for it",
+	                 name, valid ? (int)n : 0, p, (uint8_t)*p);
+}
+
 /* First symbols of p[n]: characters of the vocabulary, byte tokens, or the unknown token. Returns how many. */
 static int64_t first_symbols(const tok_bpe *b, tok_work *w, const char *p, size_t n, const char *name, whit_err *e) {
 	int32_t count = 0;
@@ -277,9 +395,7 @@ static int64_t first_symbols(const tok_bpe *b, tok_work *w, const char *p, size_
 				count = add_symbol(w, count, b->byte[(uint8_t)p[i + j]], NO_CHAR);
 			unknown = 0;
 		} else if (b->unk < 0) {
-			return whit_fail(e, WHIT_EINPUT,
-			                 "%s: text has \"%.*s\" (first byte %02x), the vocabulary has no token for it",
-			                 name, valid ? (int)k : 0, p + i, (uint8_t)p[i]);
+			return no_token(p + i, k, valid, name, e);
 		} else if (!unknown || !b->fuse_unk) {
 			count = add_symbol(w, count, b->unk, NO_CHAR);
 			unknown = 1;
@@ -318,6 +434,21 @@ static int merge_run(const tok_bpe *b, tok_work *w, int32_t from, int32_t to, wh
 	return 0;
 }
 
+/* A symbol's id; what is no token becomes its bytes, or the unknown token. */
+static int push_symbol(const tok_bpe *b, int32_t id, whit_ids *out, const char *name, whit_err *e) {
+	if (id < b->n_word) {
+		whit_ids_push(out, id);
+		return 0;
+	}
+	const tok_word *w = &b->word[id];
+	int bytes = 1;
+	for (size_t i = 0; i < w->n; i++) bytes &= b->byte[(uint8_t)w->p[i]] >= 0;
+	if (!bytes && b->unk < 0) return no_token(w->p, w->n, 1, name, e);
+	for (size_t i = 0; i < w->n && bytes; i++) whit_ids_push(out, b->byte[(uint8_t)w->p[i]]);
+	if (!bytes) whit_ids_push(out, b->unk);
+	return 0;
+}
+
 int whit_bpe_encode(const tok_bpe *b, tok_work *w, const char *p, size_t n, whit_ids *out, const char *name,
                     whit_err *e) {
 	int32_t whole = b->ignore_merges ? whit_bpe_find(b, p, n) : -1;
@@ -338,7 +469,8 @@ int whit_bpe_encode(const tok_bpe *b, tok_work *w, const char *p, size_t n, whit
 	for (int64_t from = 0, to; from < count && !rc; from = to) {
 		for (to = from + 1; to < count && may_join(b, w, to - 1);) to++;
 		rc = merge_run(b, w, (int32_t)from, (int32_t)to, e);
-		for (int32_t i = (int32_t)from; i >= 0 && !rc; i = w->sym[i].next) whit_ids_push(out, w->sym[i].id);
+		for (int32_t i = (int32_t)from; i >= 0 && !rc; i = w->sym[i].next)
+			rc = push_symbol(b, w->sym[i].id, out, name, e);
 	}
 	return rc;
 }

@@ -11,9 +11,6 @@ static const char *const behavior_name[] = {"Removed", "Isolated", "MergedWithPr
                                             "Contiguous"};
 enum { MOST_STEPS = 64 };
 
-/* GPT-2's own cut, which ByteLevel makes where use_regex says so. */
-#define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-
 /* ---- bytes and characters ---- */
 
 void whit_bytes_add(tok_bytes *b, const char *p, size_t n) {
@@ -387,7 +384,7 @@ static int read_byte_level(tok_steps *s, const json_t *j, const char *where, whi
 	if (!rc) rc = whit_json_bool(j, where, "use_regex", 0, &regex, e);
 	if (rc) return rc;
 	if (prefix) add_prefix(s, " ", 0, mem);
-	if (regex && (rc = add_split(s, GPT2, ISOLATED, 0, where, e))) return rc;
+	if (regex && (rc = add_split(s, TOK_GPT2, ISOLATED, 0, where, e))) return rc;
 	add_step(s, BYTES);
 	return 0;
 }

@@ -54,8 +54,7 @@ static void undo_replace(tok_bytes *out, const tok_undo *u, const char *p, size_
 	whit_bytes_add(out, p + done, n - done);
 }
 
-/* The byte that "<0x41>" names, or -1. */
-static int named_byte(const char *p, size_t n) {
+int whit_named_byte(const char *p, size_t n) {
 	static const char digits[] = "0123456789abcdef0123456789ABCDEF";
 	if (n != 6 || memcmp(p, "<0x", 3) || p[5] != '>') return -1;
 	const char *h = memchr(digits, p[3], 32), *l = memchr(digits, p[4], 32);
@@ -73,7 +72,7 @@ static void undo_strip(tok_bytes *out, const tok_undo *u, const char *p, size_t 
 static void undo_one(const tok_undo *u, const parts *a, int64_t i, parts *b) {
 	part t = a->v[i];
 	const char *p = a->b.p + t.at;
-	int byte = u->kind == FALLBACK ? named_byte(p, t.n) : -1;
+	int byte = u->kind == FALLBACK ? whit_named_byte(p, t.n) : -1;
 	int joins = u->kind == FUSE ? i > 0 : byte >= 0 && b->n && b->v[b->n - 1].byte;
 	part *d = joins ? &b->v[b->n - 1] : add_part(b, (part){b->b.n, 0, t.added, byte >= 0});
 	if (u->kind == BYTE_LEVEL && !t.added && undo_bytes(&b->b, p, t.n) == 0) {

@@ -5,30 +5,6 @@
 #include <stdlib.h>
 #include "host/tok.h"
 
-/* Added tokens that are looked for in the same text, sorted by bytes. */
-typedef struct added {
-	const char *p;
-	size_t n;
-	int32_t id;
-	int special, lstrip, rstrip, single_word, normalized;
-} added;
-typedef struct added_set {
-	added *v;
-	int64_t n;
-	uint8_t first[256]; /* whether one begins with the byte */
-} added_set;
-
-struct whit_tok {
-	char *name;
-	tok_bpe bpe;
-	tok_steps normalizer, pre;
-	tok_decoder decoder;
-	added_set raw, normalized; /* looked for before and after normalization */
-	tok_find word;             /* a \w, for single_word; compiled where a token needs it */
-	whit_ids front, back;      /* what the post-processor adds */
-	int32_t bos, eos;
-};
-
 enum { MOST_TEXT = 1 << 30 };
 
 void whit_ids_push(whit_ids *v, int32_t id) {
@@ -48,8 +24,8 @@ void whit_ids_free(whit_ids *v) {
 /* ---- added tokens in a text ---- */
 
 /* The longest token of s that begins p[n], or NULL: [lo, hi) are those that agree in the first d bytes. */
-static const added *longest(const added_set *s, const char *p, size_t n) {
-	const added *best = NULL;
+static const tok_added *longest(const tok_added_set *s, const char *p, size_t n) {
+	const tok_added *best = NULL;
 	int64_t lo = 0, hi = s->n;
 	for (size_t d = 0;; d++) {
 		for (int same = 0; lo < hi && s->v[lo].n == d; lo++, same = 1)
@@ -96,11 +72,12 @@ static int stands_alone(const whit_tok *t, tok_work *w, const char *text, size_t
 
 /* Finds the next added token at or behind *cursor, where everything before `done` is spent. 1: [*at, *end) is
  * the token with the blanks that it takes, *cursor is behind it; 0: none; negative: error. */
-static int next_added(const whit_tok *t, const added_set *s, tok_work *w, const char *text, size_t n, unsigned flags,
-                      size_t *cursor, size_t done, const added **hit, size_t *at, size_t *end, whit_err *e) {
+static int next_added(const whit_tok *t, const tok_added_set *s, tok_work *w, const char *text, size_t n,
+                      unsigned flags, size_t *cursor, size_t done, const tok_added **hit, size_t *at, size_t *end,
+                      whit_err *e) {
 	uint32_t cp;
 	for (size_t i = *cursor; s->n && i < n; i++) {
-		const added *a = s->first[(uint8_t)text[i]] ? longest(s, text + i, n - i) : NULL;
+		const tok_added *a = s->first[(uint8_t)text[i]] ? longest(s, text + i, n - i) : NULL;
 		if (!a) continue;
 		int rc = a->single_word ? stands_alone(t, w, text, n, i, i + a->n, e) : 1;
 		if (rc < 0) return rc;
@@ -140,10 +117,10 @@ static int encode_part(const whit_tok *t, tok_work *w, const char *text, size_t 
 /* The tokens of set s in text[n], and fn's ids for what lies between them. */
 typedef int (*between_fn)(const whit_tok *t, tok_work *w, const char *text, size_t n, int start, unsigned flags,
                           whit_ids *out, whit_err *e);
-static int encode_around(const whit_tok *t, const added_set *s, tok_work *w, const char *text, size_t n, int start,
+static int encode_around(const whit_tok *t, const tok_added_set *s, tok_work *w, const char *text, size_t n, int start,
                          unsigned flags, between_fn fn, whit_ids *out, whit_err *e) {
 	size_t cursor = 0, done = 0, at, end;
-	const added *hit;
+	const tok_added *hit;
 	int rc;
 	while ((rc = next_added(t, s, w, text, n, flags, &cursor, done, &hit, &at, &end, e)) > 0) {
 		if (at > done && (rc = fn(t, w, text + done, at - done, start && done == 0, flags, out, e))) return rc;
@@ -199,7 +176,7 @@ int whit_tok_is_special(const whit_tok *t, int32_t id) {
 
 /* ---- reading: added tokens ---- */
 
-static int read_added(const whit_tok *t, const json_t *j, added *a, whit_err *e) {
+static int read_added(const whit_tok *t, const json_t *j, tok_added *a, whit_err *e) {
 	const char *text;
 	int64_t id;
 	int rc = whit_json_int(j, t->name, "id", 1, 0, INT32_MAX - 1, &id, e);
@@ -217,16 +194,20 @@ static int read_added(const whit_tok *t, const json_t *j, added *a, whit_err *e)
 }
 
 /* Gives an added token its id in the vocabulary, or finds it there already. */
-static int enter_added(whit_tok *t, added *a, whit_err *e) {
+static int enter_added(whit_tok *t, tok_added *a, whit_err *e) {
 	tok_word *w = &t->bpe.word[a->id];
-	int32_t known = whit_bpe_find(&t->bpe, a->p, a->n);
+	int32_t known = whit_bpe_token(&t->bpe, a->p, a->n);
 	if (known >= 0 && known != a->id)
-		return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.100s\" has id %d, the vocabulary says %d",
-		                 t->name, a->p, a->id, known);
+		return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.*s\" has id %d, the vocabulary says %d", t->name,
+		                 (int)WHIT_MIN(a->n, 100), a->p, a->id, known);
 	if (w->p && (w->added || known < 0))
-		return whit_fail(e, WHIT_EINPUT, "%s: id %d is both \"%.100s\" and \"%.100s\"", t->name, a->id, w->p,
-		                 a->p);
-	if (!w->p) w->p = whit_take_text(&t->bpe.mem, a->p);
+		return whit_fail(e, WHIT_EINPUT, "%s: id %d is both \"%.*s\" and \"%.*s\"", t->name, a->id,
+		                 (int)WHIT_MIN(w->n, 100), w->p, (int)WHIT_MIN(a->n, 100), a->p);
+	if (!w->p) {
+		char *p = whit_take_bytes(&t->bpe.mem, a->n + 1);
+		memcpy(p, a->p, a->n);
+		w->p = p;
+	}
 	w->n = a->n;
 	w->added = 1;
 	w->special = a->special;
@@ -235,19 +216,19 @@ static int enter_added(whit_tok *t, added *a, whit_err *e) {
 }
 
 static int by_bytes(const void *x, const void *y) {
-	const added *a = x, *b = y;
+	const tok_added *a = x, *b = y;
 	int c = memcmp(a->p, b->p, WHIT_MIN(a->n, b->n));
 	if (c) return c;
 	return a->n != b->n ? (a->n < b->n ? -1 : 1) : a->id < b->id ? -1 : 1;
 }
 
-static void sort_set(added_set *s) {
+static void sort_set(tok_added_set *s) {
 	if (s->n) qsort(s->v, (size_t)s->n, sizeof *s->v, by_bytes);
 	for (int64_t i = 0; i < s->n; i++) s->first[(uint8_t)s->v[i].p[0]] = 1;
 }
 
 /* A normalized token is looked for in normalized text, so its own text is normalized too. */
-static int normalize_added(whit_tok *t, added *a, tok_work *w, whit_err *e) {
+static int normalize_added(whit_tok *t, tok_added *a, tok_work *w, whit_err *e) {
 	whit_cut_begin(w, a->p, a->n);
 	int rc = whit_cut(&t->normalizer, w, 1, e);
 	if (rc) return rc;
@@ -259,15 +240,15 @@ static int normalize_added(whit_tok *t, added *a, tok_work *w, whit_err *e) {
 }
 
 /* Two added tokens with one text would leave one of them unreachable. */
-static int check_unique(const whit_tok *t, const added *v, int64_t n, whit_err *e) {
+static int check_unique(const whit_tok *t, const tok_added *v, int64_t n, whit_err *e) {
 	for (int64_t i = 1; i < n; i++)
 		if (v[i].n == v[i - 1].n && !memcmp(v[i].p, v[i - 1].p, v[i].n))
-			return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.100s\" has ids %d and %d", t->name,
-			                 v[i].p, v[i - 1].id, v[i].id);
+			return whit_fail(e, WHIT_EINPUT, "%s: added token \"%.*s\" has ids %d and %d", t->name,
+			                 (int)WHIT_MIN(v[i].n, 100), v[i].p, v[i - 1].id, v[i].id);
 	return 0;
 }
 
-static int read_added_sets(whit_tok *t, added *v, int64_t n, whit_err *e) {
+int whit_added_enter(whit_tok *t, tok_added *v, int64_t n, whit_err *e) {
 	tok_work w = {0};
 	int rc = 0;
 	t->raw.v = whit_alloc((size_t)n * sizeof *v + 1);
@@ -276,12 +257,12 @@ static int read_added_sets(whit_tok *t, added *v, int64_t n, whit_err *e) {
 	if (n) qsort(v, (size_t)n, sizeof *v, by_bytes);
 	if (!rc) rc = check_unique(t, v, n, e);
 	for (int64_t i = 0; i < n && !rc; i++) {
-		added a = v[i];
+		tok_added a = v[i];
 		if (a.single_word && !t->word.re)
 			rc = whit_regex_new(&t->word.re, "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\u200c\\u200d]", t->name,
 			                    e);
 		if (a.n && a.normalized && !rc) rc = normalize_added(t, &a, &w, e);
-		added_set *s = a.normalized ? &t->normalized : &t->raw;
+		tok_added_set *s = a.normalized ? &t->normalized : &t->raw;
 		if (a.n) s->v[s->n++] = a; /* an empty token has an id and is never found */
 	}
 	whit_work_free(&w);
@@ -292,9 +273,9 @@ static int read_added_sets(whit_tok *t, added *v, int64_t n, whit_err *e) {
 
 /* ---- reading: post-processor ---- */
 
-static int32_t token_id(const whit_tok *t, const char *text) {
+int32_t whit_token_id(const whit_tok *t, const char *text) {
 	size_t n = strlen(text);
-	int32_t id = whit_bpe_find(&t->bpe, text, n);
+	int32_t id = whit_bpe_token(&t->bpe, text, n);
 	for (int32_t i = 0; id < 0 && i < t->bpe.n_word; i++) /* added tokens are outside the table */
 		if (t->bpe.word[i].added && t->bpe.word[i].n == n && !memcmp(t->bpe.word[i].p, text, n)) id = i;
 	return id;
@@ -374,7 +355,7 @@ static int read_named(const whit_tok *t, const json_t *config, const char *name,
 	int rc = json_is_object(j) ? whit_json_text(j, name, "content", 1, &text, e)
 	                           : whit_json_text(config, name, key, 0, &text, e);
 	if (rc || !text) return rc;
-	*id = token_id(t, text);
+	*id = whit_token_id(t, text);
 	return *id >= 0 ? 0
 	                : whit_fail(e, WHIT_EINPUT, "%s: %s is \"%.100s\", %s has no such token", name, key, text,
 	                            t->name);
@@ -406,7 +387,7 @@ static int read_tokens(whit_tok *t, const json_t *root, whit_err *e) {
 	if (rc) return rc;
 	n = (int64_t)json_array_size(list);
 	int64_t most = ((int64_t)json_object_size(json_object_get(model, "vocab")) + n) * 8 + 4096;
-	added *v = whit_alloc((size_t)n * sizeof *v + 1);
+	tok_added *v = whit_alloc((size_t)n * sizeof *v + 1);
 	json_array_foreach((json_t *)list, i, item) {
 		if ((rc = read_added(t, item, &v[i], e))) break;
 		top = WHIT_MAX(top, v[i].id + 1);
@@ -416,7 +397,7 @@ static int read_tokens(whit_tok *t, const json_t *root, whit_err *e) {
 		break;
 	}
 	if (!rc) rc = whit_bpe_read(&t->bpe, model, top, t->name, e);
-	if (!rc) rc = read_added_sets(t, v, n, e);
+	if (!rc) rc = whit_added_enter(t, v, n, e);
 	whit_free(v);
 	return rc;
 }
@@ -437,7 +418,7 @@ static int read_all(whit_tok *t, const json_t *root, const json_t *config, whit_
 	return rc;
 }
 
-static int tok_new(whit_tok **out, const json_t *root, const json_t *config, const char *name, whit_err *e) {
+int whit_tok_new(whit_tok **out, const json_t *root, const json_t *config, const char *name, whit_err *e) {
 	whit_tok *t = whit_alloc(sizeof *t);
 	t->name = whit_strdup(name);
 	t->bos = t->eos = -1;
@@ -456,24 +437,134 @@ int whit_tok_parse(whit_tok **t, const char *json, size_t n, const char *config,
 	*t = NULL;
 	int rc = whit_json_parse(&root, json, n, name, e);
 	if (!rc && config) rc = whit_json_parse(&more, config, n_config, "tokenizer_config.json", e);
-	if (!rc) rc = tok_new(t, root, more, name, e);
+	if (!rc) rc = whit_tok_new(t, root, more, name, e);
 	json_decref(root);
 	json_decref(more);
 	return rc;
 }
 
-int whit_tok_open(whit_tok **t, const char *dir, whit_err *e) {
-	char *path = whit_format_text("%s/tokenizer.json", dir),
-	     *side = whit_format_text("%s/tokenizer_config.json", dir);
-	json_t *root = NULL, *more = NULL;
+/* ---- where it is ---- */
+
+int whit_tok_source(tok_source *s, const char *path, whit_err *e) {
+	*s = (tok_source){0};
+	if (!whit_is_dir(path)) {
+		s->gguf = whit_strdup(path);
+		return 0;
+	}
+	s->json = whit_format_text("%s/tokenizer.json", path);
+	s->config = whit_format_text("%s/tokenizer_config.json", path);
+	s->gguf = whit_format_text("%s/tokenizer.gguf", path);
+	char **other[] = {&s->gguf, &s->json, &s->config};
+	int json = whit_file_exists(s->json), gguf = whit_file_exists(s->gguf);
+	for (int i = json ? 0 : 1; i < (json ? 1 : 3); i++) {
+		whit_free(*other[i]);
+		*other[i] = NULL;
+	}
+	if (s->config && !whit_file_exists(s->config)) {
+		whit_free(s->config);
+		s->config = NULL;
+	}
+	if (json || gguf) return 0;
+	whit_tok_source_free(s);
+	return whit_fail(e, WHIT_EINPUT, "%s: has neither tokenizer.json nor tokenizer.gguf, need one", path);
+}
+
+void whit_tok_source_free(tok_source *s) {
+	whit_free(s->json);
+	whit_free(s->config);
+	whit_free(s->gguf);
+	*s = (tok_source){0};
+}
+
+int whit_tok_source_load(const tok_source *s, json_t **root, json_t **config, whit_err *e) {
+	*root = *config = NULL;
+	int rc = whit_json_load(root, s->json, e);
+	return rc || !s->config ? rc : whit_json_load(config, s->config, e);
+}
+
+int whit_tok_open(whit_tok **t, const char *path, whit_err *e) {
+	tok_source s;
+	json_t *root = NULL, *config = NULL;
+	whit_gguf g;
 	*t = NULL;
-	int rc = whit_json_load(&root, path, e);
-	if (!rc && whit_file_exists(side)) rc = whit_json_load(&more, side, e);
-	if (!rc) rc = tok_new(t, root, more, path, e);
+	int rc = whit_tok_source(&s, path, e);
+	if (rc) return rc;
+	if (s.json) {
+		rc = whit_tok_source_load(&s, &root, &config, e);
+		if (!rc) rc = whit_tok_new(t, root, config, s.json, e);
+	} else if (!(rc = whit_gguf_open(&g, s.gguf, e))) {
+		rc = whit_tok_from_gguf(t, &g, e);
+		whit_gguf_close(&g);
+	}
 	json_decref(root);
-	json_decref(more);
-	whit_free(path);
-	whit_free(side);
+	json_decref(config);
+	whit_tok_source_free(&s);
+	return rc;
+}
+
+int whit_tok_exists(const char *path) {
+	tok_source s;
+	whit_err e;
+	int rc = whit_tok_source(&s, path, &e);
+	if (!rc && s.gguf) { /* a GGUF may have no tokenizer */
+		whit_gguf g;
+		if (!(rc = whit_gguf_open(&g, s.gguf, &e))) {
+			rc = whit_gguf_find(&g, "tokenizer.ggml.model") ? 0 : -1;
+			whit_gguf_close(&g);
+		}
+	}
+	whit_tok_source_free(&s);
+	return !rc;
+}
+
+static int same_files(const char *a, const char *b, int *same, whit_err *e) {
+	whit_map x = {0}, y = {0};
+	*same = !a && !b;
+	if (!a || !b) return 0;
+	int rc = whit_map_open(&x, a, e);
+	if (!rc) rc = whit_map_open(&y, b, e);
+	if (!rc) *same = x.bytes == y.bytes && !memcmp(x.data, y.data, x.bytes);
+	whit_map_close(&x);
+	whit_map_close(&y);
+	return rc;
+}
+
+/* The tokenizer's pairs, in file order or not. */
+static int same_pairs(const char *a, const char *b, int *same, whit_err *e) {
+	whit_gguf g, h;
+	int64_t n = 0;
+	int rc = whit_gguf_open(&g, a, e);
+	if (rc) return rc;
+	if (!(rc = whit_gguf_open(&h, b, e))) {
+		*same = 1;
+		for (int64_t i = 0; i < g.n_kv; i++) {
+			if (strncmp(g.kv[i].key, "tokenizer.", 10)) continue;
+			const whit_gguf_kv *x = &g.kv[i], *y = whit_gguf_find(&h, x->key);
+			*same &= y && x->raw_bytes == y->raw_bytes && !memcmp(x->raw, y->raw, x->raw_bytes);
+			n++;
+		}
+		for (int64_t i = 0; i < h.n_kv; i++) n -= !strncmp(h.kv[i].key, "tokenizer.", 10);
+		*same &= n == 0;
+		whit_gguf_close(&h);
+	}
+	whit_gguf_close(&g);
+	return rc;
+}
+
+int whit_tok_same(const char *path, const char *other, int *same, whit_err *e) {
+	tok_source a, b = {0};
+	int config = 0;
+	*same = 0;
+	int rc = whit_tok_source(&a, path, e);
+	if (!rc) rc = whit_tok_source(&b, other, e);
+	if (!rc && a.gguf && b.gguf) rc = same_pairs(a.gguf, b.gguf, same, e);
+	if (!rc && a.json && b.json) {
+		rc = same_files(a.json, b.json, same, e);
+		if (!rc) rc = same_files(a.config, b.config, &config, e);
+		*same &= config;
+	}
+	whit_tok_source_free(&a);
+	whit_tok_source_free(&b);
 	return rc;
 }
 

@@ -27,7 +27,7 @@ expect() {
 }
 absent() { for f in "$@"; do if [ -e "$f" ]; then echo "FAILED: $f is there"; failed=$((failed + 1)); else ok=$((ok + 1)); fi; done; }
 
-for c in inspect quantize eval generate bench; do
+for c in inspect calibrate quantize eval generate bench; do
 	expect 0 "usage: whit $c" "$whit" $c --help
 	expect 0 "usage: whit $c" "$whit" help $c
 	expect 2 "unknown option" "$whit" $c --no-such-option
@@ -148,6 +148,23 @@ else
 	if [ -n "$small" ] && [ "$large" -le $((small + small / 20 + 4)) ]; then ok=$((ok + 1)); else
 		echo "FAILED: 3 layers take $small MB, 12 take $large MB"; failed=$((failed + 1)); fi
 fi
+# calibrate: one line for each mistake, nothing half-written
+expect 2 "need one of: diag" "$whit" calibrate "$model" --text "$text" --stats hessian --out "$scratch/im.gguf"
+expect 2 "--out is missing" "$whit" calibrate "$model" --text "$text"
+expect 2 "need 1 to the model's 512" "$whit" calibrate "$model" --text "$text" --ctx 1024 --out "$scratch/im.gguf"
+expect 3 "tiny.txt: text is" "$whit" calibrate "$model" --text "$text" --text "$scratch/tiny.txt" --out "$scratch/im.gguf" --quiet
+expect 2 "absent-parent" "$whit" calibrate "$model" --text "$text" --out "$scratch/absent-parent/im.gguf"
+absent "$scratch/im.gguf" "$scratch/im.gguf.partial"
+expect 0 "diag of 42 weights, 2 chunks of 64" "$whit" calibrate "$model" --text "$text" --chunks 2 --ctx 64 --out "$scratch/im.gguf" --json "$scratch/im.json" --quiet
+if grep -q '"tokens": 128' "$scratch/im.json"; then ok=$((ok + 1)); else echo "FAILED: calibrate --json"; failed=$((failed + 1)); fi
+# base logits: another mode, two references, a file about another text
+expect 2 "needs --mode chunked" "$whit" eval "$model" --text "$text" --save-logits "$scratch/base.bin"
+expect 2 "is given with --ref" "$whit" eval "$model" --text "$text" --mode chunked --ref "$model" --ref-logits "$scratch/base.bin"
+expect 0 "perplexity" "$whit" eval "$model" --text "$text" --mode chunked --ctx 64 --save-logits "$scratch/base.bin" --quiet
+expect 0 "base logits" "$whit" eval "$model" --text "$text" --mode chunked --ref-logits "$scratch/base.bin" --quiet
+sed 's/the/a/' "$text" >"$scratch/other.txt"
+expect 6 "base.bin: token" "$whit" eval "$model" --text "$scratch/other.txt" --mode chunked --ref-logits "$scratch/base.bin"
+expect 3 "_logits_" "$whit" eval "$model" --text "$text" --mode chunked --ref-logits "$text"
 # events are JSON lines, the first says the schema
 "$whit" quantize "$model" "$scratch/ev" --method nearest --format int8 --quiet --events "$scratch/events" 2>/dev/null >/dev/null
 if head -1 "$scratch/events" | grep -q '"schema"' && grep -q '"end"' "$scratch/events"; then ok=$((ok + 1)); else

@@ -16,7 +16,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
 	                                    "]",
 	                                    "{,}"};
 	for (int i = 0; i < WHIT_COUNT(names); i++)
-		for (int cls = 0; cls < 3; cls++) whit_recipe_match(&r, names[i], cls, &e);
+		for (int cls = 0; cls < 4; cls++)
+			whit_recipe_match(&r,
+			                  &(whit_subject){.name = names[i],
+			                                  .cls = cls,
+			                                  .layer = i - 1,
+			                                  .layers = 7,
+			                                  .gqa = 2,
+			                                  .arch = "llama"},
+			                  &e);
 	whit_recipe_idle(&r, &e);
 	char *text = whit_recipe_text(&r), *text2;
 	if (whit_recipe_parse(&again, text, strlen(text), "again", &base, &e)) abort();

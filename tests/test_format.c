@@ -82,7 +82,7 @@ static void parse_and_print(void) {
 	                                    "int5",     "int4g16",
 	                                    "int4g96",  "int4g1024",
 	                                    "int-4",    "int4g128x",
-	                                    "f64",      "F32",
+	                                    "f64",      "F33",
 	                                    "q4_kk",    "tq4g99999999999999999999",
 	                                    "int8g-32"};
 	for (int i = 0; i < WHIT_COUNT(wrong); i++)

@@ -45,7 +45,7 @@ static void compare(const float *p, const float *q, int64_t n, int32_t x, const 
 	CHECK_RC(whit_point_measure_plain(&pt[0], p, q, n, x, &e), e);
 	whit_cpu_cap(0);
 	CHECK_RC(whit_point_measure(&pt[1], p, q, n, x, &e), e);
-	whit_cpu_cap(2);
+	whit_cpu_cap(WHIT_CPU_TOP);
 	CHECK_RC(whit_point_measure(&pt[2], p, q, n, x, &e), e);
 	for (int k = 0; k < 3; k++) {
 		double off = fabs(pt[k].nll_p - (double)t.nll_p) + fabs(pt[k].nll_q - (double)t.nll_q);

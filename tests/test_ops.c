@@ -8,7 +8,7 @@ static const double U = 0x1p-24; /* unit roundoff of float */
 
 /* Runs f at each vector level this machine has, and at 1 and 3 threads. */
 static void at_levels(void (*f)(const char *where)) {
-	for (int level = 0; level <= 2; level++) {
+	for (int level = 0; level <= WHIT_CPU_TOP; level++) {
 		whit_cpu_cap(level);
 		if (whit_cpu_level() < level) {
 			test_skip("vector level %s: not on this machine", whit_cpu_level_name(level));
@@ -20,7 +20,7 @@ static void at_levels(void (*f)(const char *where)) {
 		}
 	}
 	whit_threads_set(0);
-	whit_cpu_cap(2);
+	whit_cpu_cap(WHIT_CPU_TOP);
 }
 
 /* n values with guards on both sides; NaN where nothing was written. */

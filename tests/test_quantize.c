@@ -110,9 +110,9 @@ static int quantize(const char *in, const char *out, const char *format, const c
 	                : whit_recipe_uniform(&r, &b, 0, e);
 	if (rc) return rc;
 	if (!(rc = whit_model_open(&m, in, 0, e))) {
-		if (!(rc = whit_plan_make(&p, &m, &r, e))) {
+		if (!(rc = whit_plan_make(&p, &m, &r, &(whit_target){0}, e))) {
 			if (!(rc = whit_outdir_open(&dir, out, 0, e))) {
-				rc = whit_quantize_run(&p, &m, &r, &dir, st, e);
+				rc = whit_quantize_run(&p, &m, &r, whit_sink_dir(&dir), st, e);
 				if (rc)
 					whit_outdir_abort(&dir);
 				else
@@ -424,7 +424,7 @@ static void plan_numbers(void) {
 	CHECK_RC(whit_recipe_uniform(&r, &b, 0, &e), e);
 	CHECK_RC(whit_model_open(&m, in, 0, &e), e);
 	CHECK_RC(whit_model_open(&q, out, 0, &e), e);
-	if (CHECK_RC(whit_plan_make(&p, &m, &r, &e), e)) {
+	if (CHECK_RC(whit_plan_make(&p, &m, &r, &(whit_target){0}, &e), e)) {
 		CHECK_INT(p.quantized, 7 * LAYERS);
 		CHECK_INT(p.linear_weights, st.weights);
 		int64_t params = 0;

@@ -321,6 +321,28 @@ static json_t *tiktoken(const char *relative, const char *regex, const char *nor
 	return byte_level(vocab, merges, regex, normalizer, 0);
 }
 
+/* The tokenizer that comes back from the GGUF that t's tokenizer.json makes. */
+static whit_tok *through_gguf(const json_t *j, const char *name) {
+	char *dir = test_scratch("tok_vectors"), *json = whit_format_text("%s/tokenizer.json", dir),
+	     *gguf = whit_format_text("%s/%s.gguf", dir, name), *text = json_dumps(j, JSON_COMPACT);
+	whit_gguf_out *o;
+	whit_tok *t = NULL;
+	mkdir(dir, 0777);
+	test_write(json, text, strlen(text));
+	if (CHECK_RC(whit_gguf_out_open(&o, gguf, &e), e)) {
+		if (!CHECK_RC(whit_tok_put_gguf(dir, 160000, o, &e), e))
+			whit_gguf_out_abort(o);
+		else if (CHECK_RC(whit_gguf_out_commit(o, &e), e))
+			CHECK_RC(whit_tok_open(&t, gguf, &e), e);
+	}
+	if (t) CHECK_INT(whit_tok_vocab(t), 160000);
+	free(text);
+	whit_free(json);
+	whit_free(gguf);
+	whit_free(dir);
+	return t;
+}
+
 /* Each case of ggml-vocab-NAME.gguf.inp gives the ids of its line in .out. t is closed. */
 static void check_vectors(whit_tok *t, const char *name, int want_cases) {
 	static const char line[] = "\n__ggml_vocab_test__\n";
@@ -356,10 +378,13 @@ static void check_vectors(whit_tok *t, const char *name, int want_cases) {
 static void check_byte_vectors(const char *name, const char *vocab_file, const char *merges_file, const char *regex,
                                const char *normalizer, int ignore_merges, int cases) {
 	json_t *vocab = read_vocab(vocab_file), *merges = vocab ? read_merges(merges_file, ignore_merges) : NULL;
-	if (merges)
-		check_vectors(parse_json(byte_level(vocab, merges, regex, normalizer, ignore_merges)), name, cases);
-	else
+	if (!merges) {
 		json_decref(vocab);
+		return;
+	}
+	json_t *j = byte_level(vocab, merges, regex, normalizer, ignore_merges);
+	check_vectors(through_gguf(j, name), name, cases);
+	check_vectors(parse_json(j), name, cases);
 }
 
 static void test_vectors(void) {
@@ -403,10 +428,28 @@ static void test_vectors_spm(void) {
 		}
 		json_object_set(model, "vocab", vocab);
 		json_object_set(model, "merges", merges);
+		check_vectors(through_gguf(j, "llama-spm"), "llama-spm", 47);
 		check_vectors(parse_json(j), "llama-spm", 47);
 	}
 	json_decref(vocab);
 	json_decref(merges);
+}
+
+/* ---- the same vectors through GGUF metadata ---- */
+
+static void test_vectors_gguf(void) {
+	static const char *const name[] = {"gpt-2", "llama-spm"};
+	for (int i = 0; i < WHIT_COUNT(name); i++) {
+		whit_tok *t = NULL;
+		char *file = whit_format_text("tokenizers/ggml-vocab/ggml-vocab-%s.gguf", name[i]),
+		     *path = test_data(file);
+		if (path && CHECK_RC(whit_tok_open(&t, path, &e), e)) {
+			CHECK(whit_tok_exists(path));
+			check_vectors(t, name[i], 47);
+		}
+		whit_free(file);
+		whit_free(path);
+	}
 }
 
 /* ---- the plain encoder: the lowest rank, leftmost, until none is left ---- */
@@ -722,7 +765,7 @@ static void test_refusals(void) {
 		CHECK_FAILS(whit_tok_parse(&t, MODEL(SMALL), strlen(MODEL(SMALL)), config[i][0], strlen(config[i][0]),
 		                           "good.json", &e),
 		            WHIT_EINPUT, e, config[i][1]);
-	CHECK_FAILS(whit_tok_open(&t, WHIT_SCRATCH "/no/such/dir", &e), WHIT_EINPUT, e, "tokenizer.json");
+	CHECK_FAILS(whit_tok_open(&t, WHIT_SCRATCH "/no/such/dir", &e), WHIT_EINPUT, e, "cannot open");
 }
 
 /* Encoding refuses what it has no token for, a pattern that runs away, text that grows without end. */
@@ -801,5 +844,6 @@ static void test_threads(void) {
 	whit_tok_close(shared);
 }
 
-TEST_MAIN(test_golden_model, test_golden_kinds, test_wiki, test_vectors, test_vectors_spm, test_merging,
-          test_round_trip, test_stream, test_specials, test_refusals, test_limits, test_long, test_threads)
+TEST_MAIN(test_golden_model, test_golden_kinds, test_wiki, test_vectors, test_vectors_spm, test_vectors_gguf,
+          test_merging, test_round_trip, test_stream, test_specials, test_refusals, test_limits, test_long,
+          test_threads)

@@ -1,0 +1,244 @@
+/* cmd_plan: preflight, plan and result of the commands that write weights. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/statvfs.h>
+#include "host/cmd_plan.h"
+#include "eval/report.h"
+#include "host/progress.h"
+
+int whit_recipe_read(whit_recipe *r, const char *path, const whit_rule *base, whit_err *e) {
+	whit_map file;
+	int rc = whit_map_open(&file, path, e);
+	if (rc) return rc;
+	rc = whit_recipe_parse(r, (const char *)file.data, file.bytes, path, base, e);
+	whit_map_close(&file);
+	return rc;
+}
+
+/* ---- preflight ---- */
+
+/* The directory that PATH lies in; whit_free it. */
+static char *parent_of(const char *path) {
+	char *dir = whit_strdup(path), *end = dir + strlen(dir);
+	while (end > dir + 1 && end[-1] == '/') *--end = 0;
+	char *slash = strrchr(dir, '/');
+	if (!slash) {
+		whit_free(dir);
+		return whit_strdup(".");
+	}
+	slash[slash == dir] = 0;
+	return dir;
+}
+
+/* Nothing but a directory that whit wrote, or an empty one, is ever replaced. */
+static int check_replace(const char *out, whit_err *e) {
+	char *manifest = whit_format_text("%s/quant_manifest.json", out);
+	int ours = whit_file_exists(manifest), files = 0;
+	whit_free(manifest);
+	DIR *d = opendir(out);
+	if (!d) return whit_fail(e, WHIT_EUSAGE, "%s: cannot open as a directory to replace: %s", out, strerror(errno));
+	for (struct dirent *f; (f = readdir(d));) files += strcmp(f->d_name, ".") && strcmp(f->d_name, "..");
+	closedir(d);
+	return ours || !files
+	               ? 0
+	               : whit_fail(e, WHIT_EUSAGE, "%s: is not an output of whit, --force does not replace it", out);
+}
+
+/* Nor a file that is no GGUF. */
+static int check_replace_file(const char *out, whit_err *e) {
+	if (whit_is_dir(out)) return whit_fail(e, WHIT_EUSAGE, "%s: is a directory, need a file to replace", out);
+	return whit_gguf_is(out) ? 0 : whit_fail(e, WHIT_EUSAGE, "%s: is no GGUF, --force does not replace it", out);
+}
+
+int whit_dest_check(const whit_dest *o, whit_err *e) {
+	if (!*o->out)
+		return whit_fail(e, WHIT_EUSAGE, "%s: OUT is empty, need a name\nsee whit %s --help", o->command,
+		                 o->command);
+	int exists = whit_file_exists(o->out), rc = 0;
+	char *dir = parent_of(o->out), *in = realpath(o->model, NULL), *at = realpath(exists ? o->out : dir, NULL);
+	size_t n = in ? strlen(in) : 0;
+	if (!at)
+		rc = whit_fail(e, WHIT_EUSAGE, "%s: cannot be made: %s: %s", o->out, dir, strerror(errno));
+	else if (in && !strncmp(at, in, n) && (at[n] == '/' || !at[n]))
+		rc = whit_fail(e, WHIT_EUSAGE, "%s: is the input or inside it (%s), need another place", o->out,
+		               o->model);
+	else if (exists && !o->force)
+		rc = whit_fail(e, WHIT_EUSAGE, "%s: exists; give another name, or --force to replace it", o->out);
+	else if (exists)
+		rc = o->gguf ? check_replace_file(o->out, e) : check_replace(o->out, e);
+	else if (o->gguf)
+		rc = whit_out_try(o->out, e);
+	free(in);
+	free(at);
+	whit_free(dir);
+	return rc;
+}
+
+/* Weights and manifest as planned, and 5 % for config, tokenizer and report (operations.md 1). */
+static double disk_need(const whit_plan *p) { return 1.05 * (double)p->file_bytes; }
+
+/* Bytes that the file system of OUT has left, -1 if it does not say. */
+static double disk_avail(const whit_dest *o) {
+	struct statvfs s;
+	char *dir = parent_of(o->out);
+	int bad = statvfs(dir, &s);
+	whit_free(dir);
+	return bad ? -1 : (double)s.f_bavail * (double)s.f_frsize;
+}
+
+static int check_room(const whit_dest *o, const whit_plan *p, whit_err *e) {
+	double avail = disk_avail(o);
+	if (avail < 0)
+		return whit_fail(e, WHIT_ERESOURCE, "%s: cannot ask for free space: %s", o->out, strerror(errno));
+	if (avail >= disk_need(p)) return 0;
+	return whit_fail(e, WHIT_ERESOURCE, "%s: disk: is %.6f GB available, need %.6f GB", o->out, avail / 1e9,
+	                 disk_need(p) / 1e9);
+}
+
+int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
+	whit_target target = {.gguf = w->dest.gguf};
+	int rc = 0;
+	if (imatrix && !(rc = whit_imatrix_open(&w->imatrix, imatrix, e))) target.imatrix = &w->imatrix;
+	if (!rc) rc = whit_model_open(&w->model, w->dest.model, 0, e);
+	if (!rc) rc = whit_plan_make(&w->plan, &w->model, &w->recipe, &target, e);
+	return rc ? rc : check_room(&w->dest, &w->plan, e);
+}
+
+void whit_writing_free(whit_writing *w) {
+	json_decref(w->json);
+	whit_plan_free(&w->plan);
+	if (w->imatrix.path) whit_imatrix_close(&w->imatrix);
+	if (w->model.ckpt.path) whit_model_close(&w->model);
+	whit_recipe_free(&w->recipe);
+}
+
+/* ---- the plan in print ---- */
+
+/* "keep (tied)"; "q4_k nearest none"; for a GGUF "F32 (not a matrix of weights)", "Q5_0 nearest: 64 is no multiple
+ * of q4_k's block". */
+static void row_format(const whit_plan *p, const whit_plan_row *row, char out[128]) {
+	char name[32], asked[32];
+	if (row->absent || (row->why_kept && !p->target.gguf)) {
+		snprintf(out, 128, "%s (%s)", p->target.gguf ? "none" : "keep", row->why_kept);
+		return;
+	}
+	whit_spec_name(&row->spec, name);
+	if (row->why_kept) {
+		snprintf(out, 128, "%s (%s)", name, row->why_kept);
+	} else if (row->asked.fmt) {
+		whit_spec_name(&row->asked, asked);
+		snprintf(out, 128, "%s %s: %lld is no multiple of %s's block", name, row->rule->method->name,
+		         (long long)row->width, asked);
+	} else {
+		snprintf(out, 128, "%s %s %s", name, row->rule->method->name, whit_rotation_kind_name(row->rot.kind));
+	}
+}
+
+static void print_plan(const whit_plan *p, const whit_dest *o) {
+	char shape[96], format[128];
+	int name = 6, rule = 4;
+	for (int64_t i = 0; i < p->n; i++) {
+		name = WHIT_MAX(name, (int)strlen(p->row[i].w->name));
+		if (p->row[i].rule) rule = WHIT_MAX(rule, (int)strlen(p->row[i].rule->pattern));
+	}
+	printf("%-*s  %-16s  %-*s  %-32s  %14s\n", name, "tensor", "shape", rule, "rule", "format", "bytes");
+	int64_t source = 0;
+	for (int64_t i = 0; i < p->n; i++) {
+		const whit_plan_row *row = &p->row[i];
+		whit_shape_text(row->w->shape, row->w->ndim, shape);
+		row_format(p, row, format);
+		source += row->w->alias ? 0 : row->w->bytes;
+		printf("%-*s  %-16s  %-*s  %-32s  %14lld\n", name, row->w->name, shape, rule,
+		       row->rule ? row->rule->pattern : "-", format, (long long)row->bytes);
+	}
+	printf("\nquantized     %lld of %lld tensors, %.3f M of %.3f M parameters\n", (long long)p->quantized,
+	       (long long)p->n, (double)p->linear_weights / 1e6, (double)p->params / 1e6);
+	if (p->fallbacks)
+		printf("fallbacks     %lld tensors whose rows are no whole blocks of the format asked for\n",
+		       (long long)p->fallbacks);
+	if (p->target.imatrix)
+		printf("importance    %lld tensors, %lld not in %s, %lld rotated and encoded without\n",
+		       (long long)p->weighted, (long long)p->unweighted, p->target.imatrix->path,
+		       (long long)p->rotated);
+	printf("bits/weight   %.4f in quantized tensors, %.4f in the whole file\n", p->bpw_linear, p->bpw_file);
+	printf("size          %.3f MB, from %.3f MB (MB = 10^6 bytes)\n", (double)p->file_bytes / 1e6,
+	       (double)source / 1e6);
+	printf("peak memory   about %.0f MB\n", (double)p->peak_bytes / 1e6);
+	printf("disk          %.1f GB available for %s\n\n", disk_avail(o) / 1e9, o->out);
+	fflush(stdout);
+}
+
+static json_t *plan_json(const whit_plan *p) {
+	json_t *rows = json_array();
+	for (int64_t i = 0; i < p->n; i++) {
+		const whit_plan_row *row = &p->row[i];
+		char format[32] = "keep", asked[32];
+		if (row->spec.fmt) whit_spec_name(&row->spec, format);
+		json_t *j = json_pack("{s:s, s:s?, s:s, s:s?, s:s?, s:s?, s:I, s:I}", "name", row->w->name, "rule",
+		                      row->rule ? row->rule->pattern : NULL, "format", format, "method",
+		                      row->why_kept ? NULL : row->rule->method->name, "rotation",
+		                      row->why_kept ? NULL : whit_rotation_kind_name(row->rot.kind), "kept",
+		                      row->why_kept, "width", (json_int_t)row->width, "bytes", (json_int_t)row->bytes);
+		if (p->target.gguf) json_object_set_new(j, "gguf", row->absent ? json_null() : json_string(row->name));
+		if (row->asked.fmt) {
+			whit_spec_name(&row->asked, asked);
+			json_object_set_new(j, "asked", json_string(asked));
+		}
+		if (p->target.imatrix) json_object_set_new(j, "importance", json_boolean(row->importance != NULL));
+		json_array_append_new(rows, j);
+	}
+	return json_pack("{s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "tensors", rows,
+	                 "quantized", (json_int_t)p->quantized, "quantized_weights", (json_int_t)p->linear_weights,
+	                 "quantized_bytes", (json_int_t)p->linear_bytes, "params", (json_int_t)p->params, "bpw_linear",
+	                 p->bpw_linear, "bpw_file", p->bpw_file, "bytes", (json_int_t)p->file_bytes, "peak_bytes",
+	                 (json_int_t)p->peak_bytes, "fallbacks", (json_int_t)p->fallbacks, "requantized",
+	                 (json_int_t)p->requantized, "weighted", (json_int_t)p->weighted, "unweighted",
+	                 (json_int_t)p->unweighted, "rotated", (json_int_t)p->rotated);
+}
+
+void whit_writing_show(whit_writing *w) {
+	const whit_plan *p = &w->plan;
+	const whit_dest *d = &w->dest;
+	print_plan(p, d);
+	if (p->requantized) {
+		whit_say("warning: %lld tensors of %s are quantized already: they are decoded and encoded again, and "
+		         "losses add up",
+		         (long long)p->requantized, d->model);
+		whit_event("warn",
+		           json_pack("{s:s, s:I}", "what", "requantized", "tensors", (json_int_t)p->requantized));
+	}
+	json_t *plan = plan_json(p);
+	whit_event("plan", json_incref(plan));
+	char *recipe = whit_recipe_text(&w->recipe);
+	w->json = json_pack("{s:i, s:s, s:o, s:s, s:o, s:n, s:n}", "format_version", 1, "program", "whit " WHIT_VERSION,
+	                    "model", whit_report_text(d->model, strlen(d->model)), "recipe", recipe, "plan", plan,
+	                    "result", "eval");
+	whit_free(recipe);
+}
+
+/* ---- the result ---- */
+
+int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
+	const whit_dest *d = &w->dest;
+	const whit_quantize_stats *t = &w->stats;
+	if (rc == WHIT_ERESOURCE)
+		whit_fail_in(e, "disk: is %.6f GB available, need %.6f GB", disk_avail(d) / 1e9,
+		             disk_need(&w->plan) / 1e9);
+	if (rc) return rc;
+	json_t *result =
+	        json_pack("{s:o, s:f, s:I, s:f, s:I, s:I, s:I}", "out", whit_report_text(d->out, strlen(d->out)),
+	                  "rel_mse", t->rel_mse, "weights", (json_int_t)t->weights, "seconds", t->seconds,
+	                  "zero_groups", (json_int_t)t->zero_groups, "f32_scale_tensors",
+	                  (json_int_t)t->f32_scale_tensors, "peak_rss", (json_int_t)whit_peak_rss());
+	whit_event("commit", json_incref(result));
+	json_object_set_new(w->json, "result", result);
+	printf("wrote         %s: relative MSE %.6g, %lld zero groups", d->out, t->rel_mse, (long long)t->zero_groups);
+	if (!d->gguf) printf(", %lld tensors with F32 scales", (long long)t->f32_scale_tensors);
+	printf("\ntime          %.2f s, %.1f M weights/s, peak memory %.0f MB\n", t->seconds,
+	       (double)t->weights / t->seconds / 1e6, (double)whit_peak_rss() / 1e6);
+	fflush(stdout);
+	return 0;
+}
