@@ -65,6 +65,7 @@ void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, con
  * and packed x above (op_linear.c). */
 void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias,
                           whit_arena *scratch);
-/* Straight from the packed bytes, a warp an output; no rotated matrix yet. */
+/* Straight from the packed bytes, a warp an output, activations as they are (the CPU rounds them for block formats,
+ * ints.h); no rotated matrix yet. */
 void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
 #endif

@@ -207,7 +207,7 @@ int main(int argc, char **argv) {
 		printf("%s:", sets[i]->name);
 		if (!ON_GPU) {
 			run_cpu(sets[i], &cpu);
-			count("cpu", &cpu, "model shape, or no CPU twin");
+			count("cpu", &cpu, "model shape, or no CPU twin of this arithmetic");
 		}
 		if (missing)
 			device.skipped = sets[i]->rows;
