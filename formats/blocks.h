@@ -44,9 +44,9 @@ int whit_block_encode(whit_mat *m, int64_t r, const float *w, const float *imp, 
 /* Little-endian F16 at byte o of a block. */
 static inline float whit_block_f16(const uint8_t *b, int o) { return whit_f16_to_f32(whit_load_u16(b + o)); }
 /* Code i of the nibbles from p on: the first n in the low halves, the next n in the high ones. */
-static inline uint8_t whit_nibble(const uint8_t *p, int i, int n) { return i < n ? p[i] & 15 : p[i - n] >> 4; }
+WHIT_BOTH uint8_t whit_nibble(const uint8_t *p, int i, int n) { return i < n ? p[i] & 15 : p[i - n] >> 4; }
 /* Scale and minimum of group g from the 12 bytes p that q4_k and q5_k keep them in, six bits each. */
-static inline void whit_k_scale(const uint8_t *p, int g, int *scale, int *min) {
+WHIT_BOTH void whit_k_scale(const uint8_t *p, int g, int *scale, int *min) {
 	*scale = g < 4 ? p[g] & 63 : (p[g + 4] & 15) | p[g - 4] >> 6 << 4;
 	*min = g < 4 ? p[g + 4] & 63 : p[g + 4] >> 4 | p[g] >> 6 << 4;
 }

@@ -45,7 +45,7 @@ typedef struct whit_mat {
 	int64_t paired;
 } whit_mat;
 /* Where logical row r is stored. */
-static inline int64_t whit_mat_row(const whit_mat *m, int64_t r) {
+WHIT_BOTH int64_t whit_mat_row(const whit_mat *m, int64_t r) {
 	int64_t h = m->paired, i = h ? r % h : 0;
 	return h ? r - i + 2 * (i % (h / 2)) + i / (h / 2) : r;
 }
@@ -96,6 +96,8 @@ void whit_spec_resolve(whit_spec *s, int64_t cols);
 int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int scale_f32, whit_err *e);
 /* Rows [r0, r1) in the original frame, out (r1-r0, m->cols): decode, then undo the rotation and padding. */
 void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out);
+/* Twin of a row's decode, for rows r0.. of a matrix whose planes and codebook lie on the device: same bits. */
+void whit_rows_decode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t r1, float *out);
 /* Allocates planes for spec/rows/cols/rot into m (spec, rows, cols, width, scale_f32, rot must be set);
  * whit_mat_free releases planes so allocated. */
 int whit_mat_alloc(whit_mat *m, whit_err *e);

@@ -38,4 +38,6 @@ void whit_unrotate_cpu(const whit_rotation *r, float *x, float *y, int64_t rows)
 void whit_fwht_cpu(float *x, int64_t rows, int64_t n);
 /* The same, vectorised, float. */
 void whit_fwht_fast_cpu(float *x, int64_t rows, int64_t n);
+/* The fast twin's bits. */
+void whit_fwht_cuda(whit_dev *d, float *x, int64_t rows, int64_t n);
 #endif

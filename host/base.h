@@ -12,6 +12,14 @@
 #define WHIT_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define WHIT_MAX(a, b) ((a) > (b) ? (a) : (b))
 #define WHIT_COUNT(a) ((int64_t)(sizeof(a) / sizeof((a)[0])))
+/* Marks the few inline functions that kernels share with the host. */
+#ifdef __CUDACC__
+#define WHIT_BOTH static __host__ __device__ inline
+#else
+#define WHIT_BOTH static inline
+#endif
+/* A device with its memory and its queue of work (cuda/dev.h); named here for the prototypes of _cuda twins. */
+typedef struct whit_dev whit_dev;
 
 /* ---- errors: 0 is good, a negative code is bad and its text says "FILE: thing: is X, need Y" ----
  * The code is the negated exit status, so main() exits with -code. Only main() prints. */
@@ -50,7 +58,9 @@ typedef struct whit_arena {
 	size_t used, peak;
 } whit_arena;
 void *whit_take_bytes(whit_arena *a, size_t bytes);
-static inline float *whit_take(whit_arena *a, int64_t n) { return whit_take_bytes(a, (size_t)n * sizeof(float)); }
+static inline float *whit_take(whit_arena *a, int64_t n) {
+	return (float *)whit_take_bytes(a, (size_t)n * sizeof(float));
+}
 char *whit_take_text(whit_arena *a, const char *s);
 void whit_arena_reset(whit_arena *a); /* keeps the memory, forgets the pieces */
 void whit_arena_free(whit_arena *a);
@@ -110,7 +120,7 @@ float whit_f16_to_f32(uint16_t h);
 uint16_t whit_f32_to_f16(float f);
 float whit_e4m3_to_f32(uint8_t b); /* fn form: no Inf, 0x7f and 0xff are NaN */
 float whit_e5m2_to_f32(uint8_t b);
-static inline float whit_bf16_to_f32(uint16_t h) {
+WHIT_BOTH float whit_bf16_to_f32(uint16_t h) {
 	uint32_t u = (uint32_t)h << 16;
 	float f;
 	memcpy(&f, &u, 4);
@@ -124,22 +134,22 @@ void whit_bf16_to_f32_n(float *dst, const void *src, int64_t n);
 int64_t whit_first_nonfinite(const float *x, int64_t n);
 
 /* Unaligned little-endian loads (files promise no alignment). */
-static inline uint16_t whit_load_u16(const void *p) {
+WHIT_BOTH uint16_t whit_load_u16(const void *p) {
 	uint16_t v;
 	memcpy(&v, p, 2);
 	return v;
 }
-static inline uint32_t whit_load_u32(const void *p) {
+WHIT_BOTH uint32_t whit_load_u32(const void *p) {
 	uint32_t v;
 	memcpy(&v, p, 4);
 	return v;
 }
-static inline uint64_t whit_load_u64(const void *p) {
+WHIT_BOTH uint64_t whit_load_u64(const void *p) {
 	uint64_t v;
 	memcpy(&v, p, 8);
 	return v;
 }
-static inline float whit_load_f32(const void *p) {
+WHIT_BOTH float whit_load_f32(const void *p) {
 	float v;
 	memcpy(&v, p, 4);
 	return v;

@@ -3,7 +3,11 @@
  * Twins end in _cpu (plain, serial, sums in double), _fast_cpu (vectorised, threaded), _cuda. All
  * activations are row-major float, one row per token. Pointers are borrowed; outputs never overlap inputs
  * unless said. T, n may be 0. Fast twins give the same bytes at any thread count. scratch is memory the op
- * may take from; the caller resets it. */
+ * may take from; the caller resets it.
+ *
+ * A _cuda twin takes the CPU's arguments after the device; all pointers, a matrix's planes and codebook included, are
+ * device memory. It only queues work: the device keeps the first error, whit_dev_sync tells it (cuda/dev.h). Plain
+ * kernels stay beside faster ones in the same file. A build without CUDA has none of them. */
 #ifndef WHIT_OPS_H
 #define WHIT_OPS_H
 #include "formats/format.h"
@@ -11,6 +15,8 @@
 /* y[t] = row tokens[t] of the (vocab, dim) matrix w, in the original frame. tokens are in range. */
 void whit_embed_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
 void whit_embed_fast_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
+/* Of any format, but no rotated matrix yet. */
+void whit_embed_cuda(whit_dev *d, float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
 
 /* y (T, n*dim): each of the n runs of dim values of a row is x / sqrt(mean(x^2) + eps) * (w + shift).
  * Zhang & Sennrich 2019, eq. 4; n > 1 is per-head QK-norm (w shared by heads); shift 1 for zero-centred.
@@ -19,6 +25,8 @@ void whit_rmsnorm_cpu(float *y, const float *x, const float *w, int64_t T, int64
                       float shift);
 void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps,
                            float shift);
+void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim,
+                       float eps, float shift);
 
 /* Rotary embedding of the first rot (even) of each head's dim values, pairing i with i + rot/2
  * (rotate_half), the rest copied: angle = pos[t] * inv_freq[i], both cos and sin scaled by mscale. Su et al.
@@ -28,13 +36,17 @@ void whit_rope_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int6
                    const double *inv_freq, double mscale);
 void whit_rope_fast_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
                         int64_t rot, const double *inv_freq, double mscale);
+void whit_rope_cuda(whit_dev *d, float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
+                    int64_t rot, const double *inv_freq, double mscale);
 
 /* y = silu(gate) * up, n values; silu(g) = g / (1 + exp(-g)). y == gate or up allowed. */
 void whit_swiglu_cpu(float *y, const float *gate, const float *up, int64_t n);
 void whit_swiglu_fast_cpu(float *y, const float *gate, const float *up, int64_t n);
+void whit_swiglu_cuda(whit_dev *d, float *y, const float *gate, const float *up, int64_t n);
 
 /* y = a + b, n values; y == a or b allowed. One twin: a single rounding has one result. */
 void whit_add_cpu(float *y, const float *a, const float *b, int64_t n);
+void whit_add_cuda(whit_dev *d, float *y, const float *a, const float *b, int64_t n);
 
 /* Causal grouped-query attention of T new tokens of ONE sequence whose earlier `past` tokens are in k, v:
  * q (T, heads*dim), k and v (past+T, kv_heads*dim), y (T, heads*dim); scale multiplies q.k; head h reads
@@ -53,4 +65,7 @@ void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, con
  * and packed x above (op_linear.c). */
 void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias,
                           whit_arena *scratch);
+/* Straight from the packed bytes, a warp an output, activations as they are (the CPU rounds them for block formats,
+ * ints.h); no rotated matrix yet. */
+void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
 #endif

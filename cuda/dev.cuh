@@ -1,0 +1,103 @@
+/* dev: what every kernel file uses: one checking macro, one launch macro, shared arrays, conversions, reductions. The
+ * same source is built by nvcc and, for machines without a GPU, by the host compiler over tests/emu. */
+#ifndef WHIT_DEV_CUH
+#define WHIT_DEV_CUH
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#else
+#include "tests/emu/emu16.h"
+#endif
+extern "C" {
+#include "cuda/dev.h"
+}
+#include "cuda/ptx.cuh"
+
+struct whit_dev {
+	whit_err err; /* code 0: none */
+#ifdef __CUDACC__
+	int index;
+	cudaStream_t stream;
+#endif
+};
+
+#ifdef __CUDACC__
+/* 0, or -1 after the failure of a CUDA call is kept: `if (WHIT_CHECK(d, cudaFree(p))) return;` */
+#define WHIT_CHECK(d, call) whit_dev_check(d, call, #call, __FILE__, __LINE__)
+int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *file, int line);
+
+/* kernel<<<grid, block, smem, stream of d>>>(...), checked; nothing once the device holds an error. A kernel of a
+ * template goes in parentheses. Shared memory beyond 48 KB is asked for. */
+#define WHIT_LAUNCH(kernel, grid, block, smem, d, ...)                                                                 \
+	do {                                                                                                           \
+		if ((d)->err.code) break;                                                                              \
+		if ((smem) > 48 << 10 &&                                                                               \
+		    WHIT_CHECK(d, cudaFuncSetAttribute((const void *)(kernel),                                         \
+		                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(smem))))     \
+			break;                                                                                         \
+		(kernel)<<<grid, block, smem, (d)->stream>>>(__VA_ARGS__);                                             \
+		whit_dev_check(d, cudaGetLastError(), #kernel, __FILE__, __LINE__);                                    \
+	} while (0)
+/* A shared array: WHIT_SHARED(float, tile, [32][33]). The second form aligns it, for wide accesses; the third is the
+ * launch's dynamic memory, aligned to 16. */
+#define WHIT_SHARED(type, name, dims) __shared__ type name dims
+#define WHIT_SHARED_ALIGNED(align, type, name, dims)                                                                   \
+	__shared__ __align__(align)                                                                                    \
+	type name dims
+#define WHIT_SHARED_DYNAMIC(type, name)                                                                                \
+	extern __shared__ __align__(16) unsigned char whit_dynamic[];                                                  \
+	type *name = reinterpret_cast<type *>(whit_dynamic)
+#else
+#define WHIT_LAUNCH(kernel, grid, block, smem, d, ...)                                                                 \
+	do {                                                                                                           \
+		if ((d)->err.code) break;                                                                              \
+		char whit_text[900];                                                                                   \
+		if (emu::run_kernel(#kernel, kernel, grid, block, smem, false, whit_text, sizeof whit_text,            \
+		                    __VA_ARGS__))                                                                      \
+			whit_dev_fail(d, WHIT_EINTERNAL, "%s", whit_text);                                             \
+	} while (0)
+#define WHIT_SHARED_ALIGNED(align, type, name, dims)                                                                   \
+	static char name##_key;                                                                                        \
+	using name##_type = type dims;                                                                                 \
+	name##_type &name = *static_cast<name##_type *>(emu::shared(&name##_key, sizeof(name##_type), align, #name))
+#define WHIT_SHARED(type, name, dims) WHIT_SHARED_ALIGNED(alignof(type), type, name, dims)
+#define WHIT_SHARED_DYNAMIC(type, name) type *name = static_cast<type *>(emu::shared_dynamic())
+#endif
+
+#ifdef __CUDACC__
+#define WHIT_UNROLL _Pragma("unroll")
+#else
+#define WHIT_UNROLL
+#endif
+
+/* Blocks of `per` that hold n. */
+static inline unsigned whit_blocks(int64_t n, int64_t per) { return (unsigned)((n + per - 1) / per); }
+
+/* ---- 16-bit floats by their bits: equal to base.c's for every code ---- */
+static __device__ __forceinline__ float whit_dev_f16(uint16_t h) { return __half2float(__ushort_as_half(h)); }
+static __device__ __forceinline__ float whit_dev_bf16(uint16_t h) { return __uint_as_float((unsigned)h << 16); }
+static __device__ __forceinline__ uint16_t whit_dev_to_f16(float f) { return __half_as_ushort(__float2half_rn(f)); }
+static __device__ __forceinline__ uint16_t whit_dev_to_bf16(float f) {
+	return __bfloat16_as_ushort(__float2bfloat16_rn(f));
+}
+
+/* ---- reductions: one fixed order, so that the same inputs give the same bits ---- */
+
+/* Every lane gets the sum over the warp; all 32 lanes must be there. */
+static __device__ __forceinline__ float whit_warp_sum(float v) {
+	for (int k = 16; k > 0; k /= 2) v += __shfl_xor_sync(0xffffffffu, v, k);
+	return v;
+}
+
+/* Every thread gets the sum over a block of whole warps; may be called again at once. */
+static __device__ __forceinline__ float whit_block_sum(float v) {
+	WHIT_SHARED(float, warp_sums, [32]);
+	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, warps = (int)blockDim.x / 32;
+	v = whit_warp_sum(v);
+	__syncthreads(); /* an earlier call's sums have been read */
+	if (lane == 0) warp_sums[warp] = v;
+	__syncthreads();
+	return whit_warp_sum(lane < warps ? warp_sums[lane] : 0.0f);
+}
+#endif

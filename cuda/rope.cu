@@ -1,0 +1,39 @@
+/* rope: rotary position embedding, halves paired. A thread has one frequency of one token, for all heads. */
+#include "cuda/dev.cuh"
+extern "C" {
+#include "host/ops.h"
+}
+
+enum { THREADS = 64 };
+
+/* cos and sin of an angle in float, by whole half turns in double: exact enough at any position, and without the
+ * stack that sincosf keeps for large angles. */
+static __device__ __forceinline__ void turn(float angle, float *c, float *s) {
+	double halves = (double)angle * 0.31830988618379067; /* 1 / pi */
+	sincospif((float)(halves - 2 * rint(halves / 2)), s, c);
+}
+
+__global__ void rope_kernel(float *y, const float *x, const int64_t *pos, int64_t heads, int64_t dim, int64_t half,
+                            const double *inv_freq, float mscale) {
+	int64_t i = (int64_t)blockIdx.y * THREADS + threadIdx.x, t = blockIdx.x;
+	x += t * heads * dim, y += t * heads * dim;
+	if (i < half) {
+		float c, s;
+		turn((float)((double)pos[t] * inv_freq[i]), &c, &s);
+		c *= mscale, s *= mscale;
+		for (int64_t h = 0; h < heads; h++) {
+			float a = x[h * dim + i], b = x[h * dim + i + half];
+			y[h * dim + i] = a * c - b * s;
+			y[h * dim + i + half] = b * c + a * s;
+		}
+	} else if (i < dim - half) { /* threads half .. dim - half copy what stands beyond both halves */
+		for (int64_t h = 0; h < heads; h++) y[h * dim + half + i] = x[h * dim + half + i];
+	}
+}
+
+extern "C" void whit_rope_cuda(whit_dev *d, float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads,
+                               int64_t dim, int64_t rot, const double *inv_freq, double mscale) {
+	if (T * heads * dim == 0) return;
+	dim3 grid(whit_blocks(T, 1), whit_blocks(dim - rot / 2, THREADS));
+	WHIT_LAUNCH(rope_kernel, grid, THREADS, 0, d, y, x, pos, heads, dim, rot / 2, inv_freq, (float)mscale);
+}

@@ -1,0 +1,45 @@
+/* decode of every number format, of random bytes, NaN and infinite scales included: bit for bit. */
+#include "tests/case_mat.h"
+
+static const struct {
+	const char *format;
+	int64_t rows, width; /* the width is brought to what the format takes */
+	int scale_f32;
+} rows[] = {{"f32", 3, 33, 0},      {"f16", 5, 257, 0},      {"bf16", 2, 100, 0},     {"f32", 1, 1, 0},
+            {"f16", 0, 8, 0},       {"tq1g128", 3, 256, 0},  {"tq2g64", 3, 192, 0},   {"tq3g128", 3, 384, 1},
+            {"tq4g256", 2, 512, 0}, {"tq5g64", 3, 64, 0},    {"tq6g128", 2, 256, 0},  {"tq7g64", 3, 192, 0},
+            {"tq8g128", 2, 256, 0}, {"tq3row", 5, 35, 0},    {"tq5row", 3, 100, 1},   {"int2", 3, 33, 0},
+            {"int3", 5, 35, 0},     {"int4", 1, 7, 0},       {"int8", 3, 100, 0},     {"int2g32", 2, 100, 0},
+            {"int3g64", 3, 172, 1}, {"int4g128", 3, 300, 0}, {"int8g512", 2, 600, 0}, {"q8_0", 3, 96, 0},
+            {"q4_0", 3, 96, 0},     {"q4_1", 3, 96, 0},      {"q5_0", 3, 96, 0},      {"q5_1", 3, 96, 0},
+            {"q2_k", 2, 512, 0},    {"q3_k", 2, 512, 0},     {"q4_k", 2, 512, 0},     {"q5_k", 2, 512, 0},
+            {"q6_k", 2, 512, 0},    {"iq4_nl", 3, 96, 0},    {"iq4_xs", 2, 512, 0},   {"mxfp4", 9, 96, 0},
+            {"tq1_0", 2, 512, 0},   {"tq2_0", 2, 512, 0},    {"q1_0", 3, 256, 0},     {"q2_0", 3, 192, 0},
+            {"q4_k", 4096, 4096, 0}};
+
+static void row(case_run *r, int i) {
+	int64_t width = case_mat_width(rows[i].format, rows[i].width), n = rows[i].rows * width;
+	if (case_skip_big(r, n > 100000)) return;
+	case_label(r, "%s %lld x %lld", rows[i].format, (long long)rows[i].rows, (long long)width);
+	whit_mat m = case_mat(r, rows[i].format, rows[i].rows, width, 0);
+	if (rows[i].scale_f32) {
+		whit_plane_desc d[WHIT_PLANES];
+		whit_err e;
+		m.scale_f32 = 1;
+		m.spec.fmt->planes(&m.spec, width, 1, d, &e);
+		m.plane[1] = case_random(r, (size_t)m.rows * d[1].row_bytes);
+		m.row_bytes[1] = d[1].row_bytes;
+	}
+	float *want = case_host(r, (size_t)n * sizeof *want), *y = case_out(r, n);
+	whit_mat at = case_mat_in(r, &m);
+	whit_cpu_cap(0);
+	m.spec.fmt->decode(&m, 0, m.rows, want);
+	whit_cpu_cap(2);
+	if (r->dev)
+		whit_rows_decode_cuda(r->dev, &at, 0, m.rows, y);
+	else
+		m.spec.fmt->decode(&at, 0, m.rows, y);
+	case_same(r, y, want, n);
+}
+
+const case_set cases_decode = {"decode", WHIT_COUNT(rows), row};
