@@ -191,6 +191,8 @@ void whit_outdir_abort(whit_outdir *d);
 int whit_copy_file(const char *from, const char *to, whit_err *e);
 int whit_file_exists(const char *path);
 int whit_is_dir(const char *path);
+/* One regular file by whatever names; of files that are not there yet, one name. */
+int whit_same_file(const char *a, const char *b);
 
 /* ---- clocks and memory, for progress and reports ---- */
 double whit_now(void);       /* monotonic seconds */
