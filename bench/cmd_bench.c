@@ -17,7 +17,7 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	        {"--prompt", 'i', "N", "tokens of prefill (default 128)", &prompt, 0},
 	        {"-n", 'i', "N", "tokens to decode (default 32)", &n, 0},
 	        {"--seconds", 'd', "S", "time for each case (default 0.5)", &seconds, 0},
-	        {"--json", 's', "FILE", "write every number there", &json, 0},
+	        {"--json", 'w', "FILE", "write every number there", &json, 0},
 	        {0}};
 	int rc = whit_options("bench", "measure kernels and models on this machine", opt, argc, argv, e);
 	if (rc) return rc < 0 ? rc : 0;

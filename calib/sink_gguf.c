@@ -86,11 +86,7 @@ static int put_imatrix(gguf_sink *s, const whit_imatrix *m, whit_err *e) {
 
 /* A model without a tokenizer can be measured for speed, no more. */
 static int put_tokenizer(gguf_sink *s, const whit_model *m, whit_err *e) {
-	const char *kind = "";
-	int rc = m->ckpt.gguf ? whit_gguf_string(m->ckpt.gguf, "tokenizer.ggml.model", 0, &kind, e) : 0;
-	if (rc) return rc;
-	if (strcmp(kind, "none") && whit_tok_exists(m->ckpt.path))
-		return whit_tok_put_gguf(m->ckpt.path, m->vocab, s->out, e);
+	if (whit_tok_exists(m->ckpt.path)) return whit_tok_put_gguf(m->ckpt.path, m->vocab, s->out, e);
 	whit_say("warning: %s has no tokenizer, the GGUF will not read or write text", m->ckpt.path);
 	whit_event("warn", json_pack("{s:s}", "what", "no_tokenizer"));
 	return whit_gguf_put_string(s->out, "tokenizer.ggml.model", "none", e);

@@ -308,10 +308,11 @@ static void on_bus(int sig) {
 }
 
 void whit_signals_catch(void) {
-	struct sigaction a = {.sa_handler = on_signal};
+	struct sigaction a = {.sa_handler = on_signal}, hup;
 	sigemptyset(&a.sa_mask);
 	sigaction(SIGINT, &a, NULL);
 	sigaction(SIGTERM, &a, NULL);
+	if (!sigaction(SIGHUP, NULL, &hup) && hup.sa_handler != SIG_IGN) sigaction(SIGHUP, &a, NULL); /* not nohup's */
 	a.sa_handler = on_bus;
 	sigaction(SIGBUS, &a, NULL);
 	signal(SIGPIPE, SIG_IGN);
@@ -320,7 +321,7 @@ void whit_signals_catch(void) {
 
 int whit_interrupted(whit_err *e) {
 	if (!caught) return 0;
-	if (caught == SIGTERM) return whit_fail(e, WHIT_ETERM, "terminated: nothing was left half-written");
+	if (caught != SIGINT) return whit_fail(e, WHIT_ETERM, "terminated: nothing was left half-written");
 	return whit_fail(e, WHIT_EINT, "interrupted: nothing was left half-written");
 }
 

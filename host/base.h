@@ -32,7 +32,7 @@ enum {
 	WHIT_EFINGERPRINT = -6, /* saved state or reference belongs to other inputs */
 	WHIT_ECHECK = -8,       /* output is complete, a check after it failed */
 	WHIT_EINT = -130,       /* SIGINT */
-	WHIT_ETERM = -143       /* SIGTERM */
+	WHIT_ETERM = -143       /* SIGTERM, SIGHUP */
 };
 
 typedef struct whit_err {
@@ -81,7 +81,7 @@ int whit_cpu_level(void);
 void whit_cpu_cap(int level); /* use at most this level (tests, --cpu) */
 const char *whit_cpu_level_name(int level);
 
-/* ---- interruption: the first SIGINT or SIGTERM sets a flag, the second ends the process ---- */
+/* ---- interruption: the first SIGINT, SIGTERM or SIGHUP sets a flag, the second ends the process ---- */
 void whit_signals_catch(void);
 int whit_interrupted(whit_err *e); /* 0, or WHIT_EINT / WHIT_ETERM with a text */
 
@@ -201,6 +201,8 @@ void whit_outdir_abort(whit_outdir *d);
 int whit_copy_file(const char *from, const char *to, whit_err *e);
 int whit_file_exists(const char *path);
 int whit_is_dir(const char *path);
+/* One regular file by whatever names; of files that are not there yet, one name. */
+int whit_same_file(const char *a, const char *b);
 
 /* ---- clocks and memory, for progress and reports ---- */
 double whit_now(void);       /* monotonic seconds */

@@ -212,6 +212,12 @@ int whit_is_dir(const char *path) {
 	return stat(path, &s) == 0 && S_ISDIR(s.st_mode);
 }
 
+int whit_same_file(const char *a, const char *b) {
+	struct stat s, t;
+	if (stat(a, &s) || stat(b, &t)) return !strcmp(a, b);
+	return S_ISREG(s.st_mode) && s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
 /* ---- output directories ---- */
 
 /* Removes the plain files of a directory but one (all that whit writes is flat). */

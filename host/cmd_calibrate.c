@@ -29,17 +29,17 @@ typedef struct session {
 static int parse_options(session *s, int argc, char **argv, whit_err *e) {
 	args *a = &s->a;
 	const whit_opt opts[] = {
-	        {"MODEL", 's', "MODEL", "Hugging Face directory, GGUF file, or a directory that whit wrote", &a->model,
+	        {"MODEL", 'r', "MODEL", "Hugging Face directory, GGUF file, or a directory that whit wrote", &a->model,
 	         1},
 	        {"--text", 'l', "FILE", "calibration text; may be given several times", &a->text, 1},
 	        {"--stats", 's', "WHAT", "diag: mean square of each linear layer's input columns (default)", &a->stats,
 	         0},
-	        {"--out", 's', "FILE", "importance matrix to write, as llama.cpp's imatrix.gguf", &a->out, 1},
+	        {"--out", 'w', "FILE", "importance matrix to write, as llama.cpp's imatrix.gguf", &a->out, 1},
 	        {"--ctx", 'i', "N", "tokens of a chunk (default: the model's context, at most 512)", &a->ctx, 0},
 	        {"--chunks", 'i', "N", "use the first N chunks of the texts (default: all)", &a->chunks, 0},
 	        {"--process-output", 'f', NULL,
 	         "also the input of the head (output.weight; of a tied head, token_embd)", &a->head, 0},
-	        {"--json", 's', "FILE", "write a summary as JSON", &a->json, 0},
+	        {"--json", 'w', "FILE", "write a summary as JSON", &a->json, 0},
 	        {NULL, 0, NULL, NULL, NULL, 0},
 	};
 	int rc = whit_options("calibrate", "statistics of a model's activations over calibration text", opts, argc,

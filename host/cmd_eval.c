@@ -184,10 +184,10 @@ static int check_args(const args *a, int *mode, whit_err *e) {
 int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	args a = {.mode = "sliding", .compute = "packed", .floor_tokens = -1};
 	const whit_opt opts[] = {
-	        {"MODEL", 's', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &a.model, 1},
-	        {"--ref", 's', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref,
+	        {"MODEL", 'r', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &a.model, 1},
+	        {"--ref", 'r', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref,
 	         0},
-	        {"--text", 's', "FILE", "text to evaluate on", &a.text, 1},
+	        {"--text", 'r', "FILE", "text to evaluate on", &a.text, 1},
 	        {"--mode", 's', "MODE",
 	         "sliding (default), sliding_hf (weighted as in the transformers documentation) or chunked "
 	         "(as llama-perplexity)",
@@ -196,12 +196,12 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	        {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
 	        {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
 	        {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
-	        {"--save-logits", 's', "FILE",
+	        {"--save-logits", 'w', "FILE",
 	         "write the model's logits as llama-perplexity's --kl-divergence-base (with --mode chunked)",
 	         &a.save_logits, 0},
-	        {"--ref-logits", 's', "FILE", "such a file as the reference, instead of --ref", &a.ref_logits, 0},
-	        {"--json", 's', "FILE", "write the whole report as JSON", &a.json, 0},
-	        {"--prompts", 's', "FILE",
+	        {"--ref-logits", 'r', "FILE", "such a file as the reference, instead of --ref", &a.ref_logits, 0},
+	        {"--json", 'w', "FILE", "write the whole report as JSON", &a.json, 0},
+	        {"--prompts", 'r', "FILE",
 	         "prompts for last-token cosine and samples, one a line (default: eight of our own)", &a.prompts, 0},
 	        {"--samples", 'i', "N", "greedy continuations of N tokens per prompt in the JSON (default: none)",
 	         &a.samples, 0},

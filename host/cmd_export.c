@@ -25,18 +25,18 @@ static void print_tables(void) {
 static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	*o = (options){.method = "nearest"};
 	const whit_opt table[] = {
-	        {"MODEL", 's', NULL, "Hugging Face directory, GGUF file, or a directory that whit wrote", &o->model, 1},
-	        {"OUT", 's', NULL, "GGUF file to write; must not exist", &o->out, 1},
+	        {"MODEL", 'r', NULL, "Hugging Face directory, GGUF file, or a directory that whit wrote", &o->model, 1},
+	        {"OUT", 'w', NULL, "GGUF file to write; must not exist", &o->out, 1},
 	        {"--type", 's', "T", "preset or type (below), any case (with --recipe: of what it does not match)",
 	         &o->type, 0},
-	        {"--recipe", 's', "FILE", "lines 'pattern type [key=value ...]', first match final", &o->recipe, 0},
+	        {"--recipe", 'r', "FILE", "lines 'pattern type [key=value ...]', first match final", &o->recipe, 0},
 	        {"--token-embedding-type", 's', "T", "type of the token embedding, whatever else says", &o->embd, 0},
 	        {"--output-tensor-type", 's', "T", "type of the head (or tied embedding), whatever else says", &o->head,
 	         0},
 	        {"--method", 's', "M", "how codes are chosen (default nearest)", &o->method, 0},
-	        {"--imatrix", 's', "FILE", "importance of columns (llama-imatrix, whit calibrate)", &o->imatrix, 0},
+	        {"--imatrix", 'r', "FILE", "importance of columns (llama-imatrix, whit calibrate)", &o->imatrix, 0},
 	        {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
-	        {"--json", 's', "FILE", "write plan and result there too", &o->json, 0},
+	        {"--json", 'w', "FILE", "write plan and result there too", &o->json, 0},
 	        {"--force", 'f', NULL, "replace an OUT that is a GGUF", &o->force, 0},
 	        {NULL, 0, NULL, NULL, NULL, 0},
 	};

@@ -81,7 +81,7 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	int64_t n = 64, seed = 0, ctx = 0;
 	double temp = 0;
 	const whit_opt opt[] = {
-	        {"MODEL", 's', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &path, 1},
+	        {"MODEL", 'r', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &path, 1},
 	        {"--prompt", 's', "TEXT", "what to continue; special tokens written in it count as such", &prompt, 1},
 	        {"-n", 'i', "N", "new tokens at most (default 64)", &n, 0},
 	        {"--temp", 'd', "T", "temperature of sampling; 0 takes the likeliest token (default 0)", &temp, 0},

@@ -203,9 +203,9 @@ int whit_cmd_inspect(int argc, char **argv, whit_err *e) {
 	const char *path = NULL, *json = NULL;
 	int verify = 0;
 	const whit_opt opt[] = {
-	        {"MODEL", 's', NULL, "Hugging Face directory, GGUF file, directory that whit wrote, or a TQ3 directory",
+	        {"MODEL", 'r', NULL, "Hugging Face directory, GGUF file, directory that whit wrote, or a TQ3 directory",
 	         &path, 1},
-	        {"--json", 's', "FILE", "also write what is printed to FILE as JSON", &json, 0},
+	        {"--json", 'w', "FILE", "also write what is printed to FILE as JSON", &json, 0},
 	        {"--verify", 'f', NULL, "hash every weight and print the fingerprint, the same however it is sharded",
 	         &verify, 0},
 	        {0},

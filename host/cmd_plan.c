@@ -98,11 +98,25 @@ static int check_room(const whit_dest *o, const whit_plan *p, whit_err *e) {
 	                 disk_need(p) / 1e9);
 }
 
+/* MODEL may name one file of several (a split). */
+static int check_parts(const whit_writing *w, whit_err *e) {
+	const whit_ckpt *c = &w->model.ckpt;
+	const char *out = w->dest.out, *file = c->path, *last = NULL;
+	for (int64_t i = -1; i < c->n; last = file, i++) {
+		if (i >= 0) file = c->w[i].file;
+		if (file && file != last && whit_same_file(out, file))
+			return whit_fail(e, WHIT_EUSAGE, "%s: is part of the input (%s), need another place", out,
+			                 w->dest.model);
+	}
+	return 0;
+}
+
 int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
 	whit_target target = {.gguf = w->dest.gguf};
 	int rc = 0;
 	if (imatrix && !(rc = whit_imatrix_open(&w->imatrix, imatrix, e))) target.imatrix = &w->imatrix;
 	if (!rc) rc = whit_model_open(&w->model, w->dest.model, 0, e);
+	if (!rc) rc = check_parts(w, e);
 	if (!rc) rc = whit_plan_make(&w->plan, &w->model, &w->recipe, &target, e);
 	return rc ? rc : check_room(&w->dest, &w->plan, e);
 }

@@ -14,7 +14,7 @@ static int quiet;
 static const whit_opt common[] = {
         {"--threads", 'i', "N", "threads (default: one per core this process may use)", &threads, 0},
         {"--cpu", 's', "LEVEL", "use at most plain, avx2, avx512 or vnni (default: what the CPU has)", &cpu, 0},
-        {"--events", 's', "FILE", "append progress as JSON lines to FILE", &events, 0},
+        {"--events", 'w', "FILE", "append progress as JSON lines to FILE", &events, 0},
         {"--quiet", 'f', NULL, "no progress on stderr; warnings stay", &quiet, 0},
         {NULL, 0, NULL, NULL, NULL, 0},
 };
@@ -101,6 +101,8 @@ static int set_value(const char *cmd, const whit_opt *o, const char *v, whit_err
 	errno = 0;
 	switch (o->kind) {
 	case 's':
+	case 'r':
+	case 'w':
 		*(const char **)o->out = v;
 		return 0;
 	case 'i':
@@ -146,6 +148,29 @@ static int apply_common(const char *cmd, whit_err *e) {
 	return events ? whit_events_open(events, e) : 0;
 }
 
+/* Whether what w writes is what another option names. */
+static int clash(const whit_opt *w, const whit_opt *o, whit_err *e) {
+	const char *at = *(const char **)w->out, **v = o->out;
+	int n = 1;
+	if (o->kind == 'l') v = ((whit_list *)o->out)->v, n = ((whit_list *)o->out)->n;
+	for (int i = 0; i < n; i++)
+		if (v[i] && whit_same_file(at, v[i]))
+			return whit_fail(e, WHIT_EUSAGE, "%s: %s (%s) and where %s writes, need another place", at,
+			                 o->kind == 'w' ? "is an output" : "is the input", o->name, w->name);
+	return 0;
+}
+
+static int check_paths(const whit_opt *opt, whit_err *e) {
+	const whit_opt *const table[] = {opt, common};
+	int rc;
+	for (int a = 0; a < 2; a++)
+		for (const whit_opt *w = table[a]; w->name; w++)
+			for (int b = 0; b < 2 && w->kind == 'w' && *(const char **)w->out; b++)
+				for (const whit_opt *o = table[b]; o->name; o++)
+					if (o != w && strchr("rwl", o->kind) && (rc = clash(w, o, e))) return rc;
+	return 0;
+}
+
 int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int argc, char **argv, whit_err *e) {
 	const whit_opt *place = opt;
 	int rc;
@@ -177,12 +202,14 @@ int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int 
 		if ((rc = set_value(cmd, o, word[n] ? word + n + 1 : argv[++i], e))) return rc;
 	}
 	for (const whit_opt *o = opt; o->name; o++) {
-		int absent = o->kind == 's' ? !*(const char **)o->out : o->kind == 'l' ? !((whit_list *)o->out)->n : 0;
+		int absent = strchr("srw", o->kind) ? !*(const char **)o->out
+		             : o->kind == 'l'       ? !((whit_list *)o->out)->n
+		                                    : 0;
 		if (o->required && absent)
 			return whit_fail(e, WHIT_EUSAGE, "%s: %s is missing (%s)\nsee whit %s --help", cmd, o->name,
 			                 o->help, cmd);
 	}
-	return apply_common(cmd, e);
+	return (rc = check_paths(opt, e)) ? rc : apply_common(cmd, e);
 }
 
 char *whit_command_text(int argc, char **argv) {

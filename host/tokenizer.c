@@ -506,10 +506,14 @@ int whit_tok_exists(const char *path) {
 	tok_source s;
 	whit_err e;
 	int rc = whit_tok_source(&s, path, &e);
-	if (!rc && s.gguf) { /* a GGUF may have no tokenizer */
+	if (!rc && s.gguf) { /* a GGUF may have no tokenizer, or say so; a broken one is not none */
 		whit_gguf g;
-		if (!(rc = whit_gguf_open(&g, s.gguf, &e))) {
-			rc = whit_gguf_find(&g, "tokenizer.ggml.model") ? 0 : -1;
+		const char *kind = "none";
+		if (!whit_file_exists(s.gguf)) {
+			rc = -1;
+		} else if (!whit_gguf_open(&g, s.gguf, &e)) {
+			if (!whit_gguf_string(&g, "tokenizer.ggml.model", 0, &kind, &e) && !strcmp(kind, "none"))
+				rc = -1;
 			whit_gguf_close(&g);
 		}
 	}

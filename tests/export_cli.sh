@@ -53,6 +53,13 @@ expect 2 "exists" "$whit" export "$model" "$out" --type F16
 cp "$out" "$scratch/before"
 expect 2 "is the input" "$whit" export "$out" "$out" --type F16 --force
 check cmp "$out" "$scratch/before"
+# Nor does any other option write over what is read, or two of them to one place.
+expect 2 "is the input (MODEL)" "$whit" inspect "$out" --json "$out"
+expect 2 "is the input (MODEL)" "$whit" export "$out" "$scratch/x.gguf" --type F16 --events "$out"
+expect 2 "is the input (--text)" "$whit" calibrate "$out" --text "$model/config.json" --out "$model/../${model##*/}/config.json"
+expect 2 "is an output (--json)" "$whit" export "$out" "$scratch/x.gguf" --type F16 --json "$scratch/x.gguf"
+check cmp "$out" "$scratch/before"
+nothing "$scratch/x.gguf"
 expect 0 "losses add up" "$whit" export "$out" "$scratch/again.gguf" --type Q8_0
 expect 0 "wrote" "$whit" export "$model" "$out" --type f16 --force
 echo thesis >"$scratch/thesis"

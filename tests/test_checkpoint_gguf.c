@@ -5,6 +5,7 @@
 #include "formats/gguf_model.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
+#include "host/cmd_plan.h"
 #include "host/engine.h"
 #include "tests/test.h"
 
@@ -335,6 +336,11 @@ static void splits(void) {
 		CHECK_TEXT(c.path, part[0]);
 		CHECK(whit_ckpt_find(&c, "model.norm.weight") != NULL);
 		whit_ckpt_close(&c);
+	}
+	for (int i = 0; i < 3; i++) { /* none of them may be written over */
+		whit_writing w = {.dest = {.command = "export", .model = part[2], .out = part[i], .gguf = 1}};
+		CHECK_FAILS(whit_writing_plan(&w, NULL, &e), WHIT_EUSAGE, e, "is part of the input");
+		whit_writing_free(&w);
 	}
 	write_gguf(part[1], dir, &(variant){.no = 2, .count = 3});
 	CHECK_FAILS(whit_ckpt_open(&c, part[0], &e), WHIT_EINPUT, e, "is file 2 of 3");

@@ -563,6 +563,17 @@ static void test_none(void) {
 	CHECK(!whit_tok_exists(dir));
 	CHECK_FAILS(whit_tok_open(&t, dir, &e), WHIT_EINPUT, e, "tokenizer.ggml.model");
 	CHECK_FAILS(put_file(dir, 7, file), WHIT_EINPUT, e, "tokenizer.ggml.tokens");
+	/* said, of a wrong kind, and in a file that is none */
+	CHECK_RC(whit_gguf_out_open(&o, file, &e), e);
+	CHECK_RC(whit_gguf_put_string(o, "tokenizer.ggml.model", "none", &e), e);
+	CHECK_RC(whit_gguf_out_commit(o, &e), e);
+	CHECK(!whit_tok_exists(dir) && !whit_tok_exists(file));
+	CHECK_RC(whit_gguf_out_open(&o, file, &e), e);
+	CHECK_RC(whit_gguf_put_u32(o, "tokenizer.ggml.model", 7, &e), e);
+	CHECK_RC(whit_gguf_out_commit(o, &e), e);
+	CHECK(whit_tok_exists(dir) && whit_tok_exists(file));
+	CHECK_RC(whit_write_file(file, "GGUF", 4, &e), e);
+	CHECK(whit_tok_exists(dir));
 	whit_free(dir);
 	whit_free(file);
 }
