@@ -96,7 +96,8 @@ static int plan_gguf(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, 
 			               w->name, row->rule->method->name, format);
 	}
 	if (rc) return rc;
-	row->as_is = row->why_kept && row->spec.fmt == w->mat.spec.fmt;
+	/* Codes that are there already are not chosen again: the second choice could only lose. */
+	row->as_is = row->spec.fmt == w->mat.spec.fmt && !w->mat.rot;
 	row->bytes = whit_spec_bytes(&row->spec, w->mat.rows, row->width, 0, e);
 	return row->bytes < 0 ? whit_fail_in(e, "%s: tensor %s", w->file, w->name) : 0;
 }
@@ -117,7 +118,7 @@ static int makes_logits(const whit_model *m, const char *name) {
 
 /* The importance of the row's columns, counted. */
 static int plan_importance(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, whit_err *e) {
-	if (!p->target.imatrix || row->why_kept) return 0;
+	if (!p->target.imatrix || row->why_kept || row->as_is) return 0;
 	if (row->rot.kind != WHIT_ROT_NONE) {
 		p->rotated++;
 		return 0;
@@ -157,7 +158,7 @@ static int plan_row(whit_plan *p, whit_plan_row *row, const whit_model *m, whit_
 	         : row->why_kept ? 0
 	                         : plan_tensor(row, row->rule, e);
 	if (!rc) rc = plan_importance(p, row, a, e);
-	if (!rc && !row->why_kept && w->mat.spec.fmt && is_coded(&w->mat.spec)) p->requantized++;
+	if (!rc && !row->why_kept && !row->as_is && w->mat.spec.fmt && is_coded(&w->mat.spec)) p->requantized++;
 	return rc;
 }
 
@@ -214,7 +215,7 @@ static int64_t plan_memory(const whit_plan *p) {
 	int64_t *size = whit_alloc((size_t)p->n * sizeof *size), hashed = 0, work = 0;
 	for (int64_t i = 0; i < p->n; i++) {
 		const whit_plan_row *row = &p->row[i];
-		int encoded = !row->absent && (!row->why_kept || (p->target.gguf && !row->as_is));
+		int encoded = !row->absent && !row->as_is && (!row->why_kept || p->target.gguf);
 		size[i] = row->absent ? 0 : row->w->bytes;
 		work = WHIT_MAX(work, size[i] + (encoded ? row->bytes + whit_method_scratch(row->width) : 0));
 	}
@@ -426,7 +427,8 @@ static int run_rows(quantize_run *q, const whit_plan *p, whit_err *e) {
 			whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)(layer = row->layer)));
 		double rel_mse = 0;
 		if ((rc = whit_interrupted(e))) break;
-		rc = row->why_kept ? pass_tensor(q, row, e) : quantize_tensor(q, row, &rel_mse, e);
+		rc = row->why_kept || row->as_is ? pass_tensor(q, row, e) : quantize_tensor(q, row, &rel_mse, e);
+		if (!row->why_kept && row->as_is) q->st->weights += row->w->mat.rows * row->w->mat.cols;
 		whit_weight_drop(row->w);
 		done += (double)row->w->bytes;
 		char *label = row->why_kept ? whit_format_text("%s kept", row->w->name)

@@ -20,7 +20,7 @@ typedef struct whit_plan_row {
 	int cls;               /* WHIT_CLASS_* */
 	const char *why_kept;  /* non-NULL: kept, and why; without a GGUF the rest below is then zero but for bytes */
 	int absent;            /* not written: an alias, or (GGUF) what the model does not use */
-	int as_is;             /* kept with its very bytes, though rows may change places */
+	int as_is;             /* stored with its very bytes, though rows may change places */
 	whit_spec spec;        /* stored: the rule's, group resolved for this width, or what a GGUF keeps it as */
 	whit_spec asked;       /* the rule's where spec is its fallback, else without fmt (ggml.md 4) */
 	whit_rotation_spec rot;

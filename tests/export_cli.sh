@@ -91,5 +91,10 @@ if [ $rc -eq 0 ]; then echo "SKIP: the export was faster than the interrupt"; el
 	check test $rc -eq 130
 	nothing "$scratch/int.gguf"
 fi
+# Codes that are there already are copied, not chosen again.
+expect 0 "relative MSE" "$whit" export "$model" "$scratch/once.gguf" --type Q4_0 --quiet
+expect 0 "relative MSE 0" "$whit" export "$scratch/once.gguf" "$scratch/twice.gguf" --type Q4_0 --quiet
+check cmp "$scratch/once.gguf" "$scratch/twice.gguf"
+
 echo "$ok ok, $failed failed, 0 skipped"
 [ $failed -eq 0 ]
