@@ -17,7 +17,7 @@ median() { sort -g | awk '{ v[NR] = $1 } END { print v[int((NR + 1) / 2)] }'; }
 over() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
 bench() { # FILE: lines "PREFILL DECODE" of each program, three turns
 	for _ in 1 2 3; do
-		"$bin/llama-bench" -m "$1" -t 2 -p 128 -n 32 -r 3 -o json 2>/dev/null |
+		"$bin/llama-bench" -m "$1" -t 2 -p 128 -n 32 -r 2 -o json 2>/dev/null |
 			sed -n 's/.*"avg_ts": \([0-9.]*\).*/\1/p' | paste -sd' ' >>"$tmp/llama"
 		"$whit" bench --model "$1" --threads 2 |
 			sed -n 's/.*prefill \([0-9.]*\) tokens\/s, decode \([0-9.]*\) tokens.*/\1 \2/p' >>"$tmp/whit"
@@ -28,7 +28,7 @@ column() { awk -v k="$2" '{ print $k }' "$tmp/$1" | median; }
 {
 	echo "# GGUF speed: whit against llama.cpp, $(basename "$src")"
 	echo
-	echo "whit $("$whit" --version | cut -d' ' -f2), llama.cpp $("$bin/llama-bench" --version 2>&1 | sed -n 's/^version: //p'); $(date +%F); $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), 2 threads."
+	echo "whit $("$whit" --version | cut -d' ' -f2), llama.cpp $("$bin/llama-perplexity" --version 2>&1 | sed -n "s/^version: //p"); $(date +%F); $(sed -n 's/^model name.*: //p' /proc/cpuinfo | head -1), 2 threads."
 	echo "$(sed -n 's/^flags.*: //p' /proc/cpuinfo | head -1 | tr ' ' '\n' | grep -E 'avx512|vnni' | paste -sd' ')"
 	echo
 	echo "Tokens a second, median of three turns of each program; seconds of whole programs, the less of two. The ratio is whit over llama.cpp, so that above 1 is faster."
@@ -44,7 +44,7 @@ column() { awk -v k="$2" '{ print $k }' "$tmp/$1" | median; }
 		: >"$tmp/llama"; : >"$tmp/whit"
 		bench "$tmp/llama.gguf"
 		lq=$(grep . "$tmp/lq" | least) wq=$(grep . "$tmp/wq" | least)
-		lp=$(column llama 1) ld=$(column llama 2) wp=$(column whit 1) wd=$(column whit 2)
+		lp=$(column llama 1 | xargs printf %.1f) ld=$(column llama 2 | xargs printf %.1f) wp=$(column whit 1) wd=$(column whit 2)
 		echo "| $t | $lp | $wp | $(over "$wp" "$lp") | $ld | $wd | $(over "$wd" "$ld") | $lq | $wq | $(over "$lq" "$wq") |"
 		rm -f "$tmp/lq" "$tmp/wq"
 	done
