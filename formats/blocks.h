@@ -50,6 +50,16 @@ WHIT_BOTH void whit_k_scale(const uint8_t *p, int g, int *scale, int *min) {
 	*scale = g < 4 ? p[g] & 63 : (p[g + 4] & 15) | p[g - 4] >> 6 << 4;
 	*min = g < 4 ? p[g + 4] & 63 : p[g + 4] >> 4 | p[g] >> 6 << 4;
 }
+/* Of all eight groups, multiplied out: a block begins [d F16][m F16][those 12 bytes]. */
+static inline void whit_k_scales(const uint8_t *b, float scale[8], float shift[8]) {
+	float d = whit_block_f16(b, 0), m = whit_block_f16(b, 2);
+	for (int g = 0; g < 8; g++) {
+		int sc, min;
+		whit_k_scale(b + 4, g, &sc, &min);
+		scale[g] = d * (float)sc;
+		shift[g] = -(m * (float)min);
+	}
+}
 static inline void whit_k_scale_set(uint8_t *p, int g, int scale, int min) { /* p was zero */
 	if (g < 4) {
 		p[g] |= (uint8_t)scale;

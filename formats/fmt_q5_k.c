@@ -4,15 +4,10 @@
 #include "formats/kquant.h"
 
 static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
-	float d = whit_block_f16(b, 0), m = whit_block_f16(b, 2);
-	for (int g = 0; g < 8; g++) {
-		int sc, min;
-		whit_k_scale(b + 4, g, &sc, &min);
-		scale[g] = d * (float)sc;
-		shift[g] = -(m * (float)min);
+	whit_k_scales(b, scale, shift);
+	for (int g = 0; g < 8; g++)
 		for (int r = 0; r < 32; r++)
 			u[32 * g + r] = (b[48 + g / 2 * 32 + r] >> 4 * (g % 2) & 15) | (b[16 + r] >> g & 1) << 4;
-	}
 }
 
 static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .shifts = 1, .unpack = unpack};
