@@ -140,8 +140,8 @@ static void row_format(const whit_plan *p, const whit_plan_row *row, char out[12
 		return;
 	}
 	whit_spec_name(&row->spec, name);
-	if (row->why_kept) {
-		snprintf(out, 128, "%s (%s)", name, row->why_kept);
+	if (row->why_kept || row->as_is) {
+		snprintf(out, 128, "%s (%s)", name, row->why_kept ? row->why_kept : "copied");
 	} else if (row->asked.fmt) {
 		whit_spec_name(&row->asked, asked);
 		snprintf(out, 128, "%s %s: %lld is no multiple of %s's block", name, row->rule->method->name,
