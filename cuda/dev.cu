@@ -1,23 +1,56 @@
 /* dev: devices, their memory and queues: the only file that calls the runtime for them. */
 #include "cuda/dev.cuh"
+#include <cublas_v2.h>
 #include <stdio.h>
+extern "C" {
+#include "formats/tensor.h"
+}
 
-enum { OLDEST = 80 }; /* compute capability, times ten */
+enum { OLDEST = 80 };                        /* compute capability, times ten */
+static constexpr size_t STAGE = 16 << 20;     /* bytes of a pinned buffer: enough to hide the hand-over */
+static constexpr size_t WORKSPACE = 32 << 20; /* cuBLAS's: what it recommends for sm_90; fixed, so results are */
 
-static void keep(whit_dev *d, int code, const char *fmt, va_list ap) {
-	if (d->err.code) return;
-	vsnprintf(d->err.text, sizeof d->err.text, fmt, ap);
-	d->err.code = code;
+int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *file, int line) {
+	if (rc == cudaSuccess) return 0;
+	whit_dev_fail(d, rc == cudaErrorMemoryAllocation ? WHIT_ERESOURCE : WHIT_EINTERNAL, "%s:%d: %s: %s", file, line,
+	              call, cudaGetErrorString(rc));
+	return -1;
+}
+
+void *whit_dev_raw_alloc(whit_dev *d, size_t bytes) {
+	void *p = NULL;
+	cudaSetDevice(d->index);
+	if (cudaMalloc(&p, bytes) == cudaSuccess) return p;
+	cudaGetLastError(); /* the caller says what was wanted */
+	return NULL;
+}
+
+void whit_dev_raw_free(whit_dev *d, void *p) {
+	cudaSetDevice(d->index);
+	WHIT_CHECK(d, cudaStreamSynchronize(d->stream));
+	WHIT_CHECK(d, cudaFree(p));
+}
+
+size_t whit_dev_raw_left(whit_dev *d) {
+	size_t left = 0, all = 0;
+	cudaSetDevice(d->index);
+	WHIT_CHECK(d, cudaMemGetInfo(&left, &all));
+	return left;
+}
+
+static int make(whit_dev *d) {
+	int early = 0;
+	WHIT_CHECK(d, cudaSetDevice(d->index));
+	WHIT_CHECK(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+	WHIT_CHECK(d, cudaStreamCreateWithFlags(&d->copy, cudaStreamNonBlocking));
+	for (int i = 0; i < WHIT_DEV_MARKS; i++)
+		WHIT_CHECK(d, cudaEventCreateWithFlags(&d->mark[i], cudaEventDisableTiming));
+	WHIT_CHECK(d, cudaDeviceGetAttribute(&early, cudaDevAttrComputeCapabilityMajor, d->index));
+	d->early = early >= 9;
+	return d->err.code;
 }
 
 extern "C" {
-
-void whit_dev_fail(whit_dev *d, int code, const char *fmt, ...) {
-	va_list ap;
-	va_start(ap, fmt);
-	keep(d, code, fmt, ap);
-	va_end(ap);
-}
 
 int whit_dev_open(whit_dev **out, int index, whit_err *e) {
 	int n = 0, driver = 0, toolkit = 0;
@@ -40,9 +73,11 @@ int whit_dev_open(whit_dev **out, int index, whit_err *e) {
 		                 p.name, p.major, p.minor, OLDEST / 10, OLDEST % 10);
 	whit_dev *d = (whit_dev *)whit_alloc(sizeof *d);
 	d->index = index;
-	if ((rc = cudaSetDevice(index)) != cudaSuccess || (rc = cudaStreamCreate(&d->stream)) != cudaSuccess) {
+	d->terms = 3;
+	if (make(d)) {
+		whit_fail(e, WHIT_ERESOURCE, "device %d: %s: %s", index, p.name, d->err.text);
 		whit_free(d);
-		return whit_fail(e, WHIT_ERESOURCE, "device %d: %s", index, cudaGetErrorString(rc));
+		return e->code;
 	}
 	*out = d;
 	return 0;
@@ -50,25 +85,36 @@ int whit_dev_open(whit_dev **out, int index, whit_err *e) {
 
 void whit_dev_close(whit_dev *d) {
 	if (!d) return;
+	cudaSetDevice(d->index);
+	cudaStreamSynchronize(d->copy);
 	cudaStreamSynchronize(d->stream);
+	for (int i = 0; i < d->scratches; i++) whit_dev_free(d, d->scratch[i].p);
+	if (d->blas) cublasDestroy((cublasHandle_t)d->blas);
+	whit_dev_free(d, d->workspace);
+	for (auto &s : d->stage)
+		if (s.p) {
+			cudaFreeHost(s.p);
+			cudaEventDestroy(s.read);
+		}
+	for (auto m : d->mark) cudaEventDestroy(m);
+	cudaStreamDestroy(d->copy);
 	cudaStreamDestroy(d->stream);
+	whit_free(d->pieces);
 	whit_free(d);
 }
 
-void *whit_dev_alloc(whit_dev *d, size_t bytes) {
-	void *p = NULL;
-	if (d->err.code) return NULL;
-	cudaError_t rc = cudaMalloc(&p, WHIT_MAX(bytes, 1));
-	if (rc == cudaSuccess) return p;
-	size_t left = 0, all = 0;
-	cudaGetLastError();
-	cudaMemGetInfo(&left, &all);
-	whit_dev_fail(d, WHIT_ERESOURCE, "device %d: %zu bytes asked for, %zu of %zu are free (%s)", d->index, bytes,
-	              left, all, cudaGetErrorString(rc));
-	return NULL;
+void whit_dev_describe(whit_dev *d, whit_dev_info *i) {
+	cudaDeviceProp p;
+	memset(i, 0, sizeof *i);
+	if (WHIT_CHECK(d, cudaGetDeviceProperties(&p, d->index))) return;
+	snprintf(i->name, sizeof i->name, "%.127s", p.name);
+	i->index = d->index, i->major = p.major, i->minor = p.minor, i->sms = p.multiProcessorCount;
+	i->l2 = (size_t)p.l2CacheSize, i->memory = p.totalGlobalMem, i->free = whit_dev_raw_left(d);
+	cudaDriverGetVersion(&i->driver);
+	cudaRuntimeGetVersion(&i->toolkit);
 }
 
-void whit_dev_free(whit_dev *d, void *p) { WHIT_CHECK(d, cudaFree(p)); }
+/* ---- the work queue ---- */
 
 void whit_dev_put(whit_dev *d, void *dst, const void *src, size_t bytes) {
 	if (!d->err.code && bytes) WHIT_CHECK(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, d->stream));
@@ -78,18 +124,113 @@ void whit_dev_get(whit_dev *d, void *dst, const void *src, size_t bytes) {
 	if (!d->err.code && bytes) WHIT_CHECK(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, d->stream));
 }
 
+void whit_dev_copy(whit_dev *d, void *dst, const void *src, size_t bytes) {
+	if (!d->err.code && bytes)
+		WHIT_CHECK(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, d->stream));
+}
+
+void whit_dev_zero(whit_dev *d, void *dst, size_t bytes) {
+	if (!d->err.code && bytes) WHIT_CHECK(d, cudaMemsetAsync(dst, 0, bytes, d->stream));
+}
+
+static int blas_failed(whit_dev *d, cublasStatus_t rc, const char *call) {
+	if (rc == CUBLAS_STATUS_SUCCESS) return 0;
+	whit_dev_fail(d, rc == CUBLAS_STATUS_ALLOC_FAILED ? WHIT_ERESOURCE : WHIT_EINTERNAL, "%s: %s", call,
+	              cublasGetStatusString(rc));
+	return -1;
+}
+
+/* A workspace of ours: one of cuBLAS's own would be outside --vram, and a recorded graph could not be run. */
+static cublasHandle_t blas(whit_dev *d) {
+	cublasHandle_t h = NULL;
+	if (d->blas || d->err.code) return (cublasHandle_t)d->blas;
+	if (!(d->workspace = whit_dev_alloc(d, WORKSPACE)) || blas_failed(d, cublasCreate(&h), "cublasCreate")) return NULL;
+	d->blas = h;
+	if (blas_failed(d, cublasSetStream(h, d->stream), "cublasSetStream") ||
+	    blas_failed(d, cublasSetWorkspace(h, d->workspace, WORKSPACE), "cublasSetWorkspace") ||
+	    blas_failed(d, cublasSetMathMode(h, CUBLAS_PEDANTIC_MATH), "cublasSetMathMode"))
+		return NULL;
+	return h;
+}
+
+void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x, const void *w, int dtype, int64_t T, int64_t rows,
+                   int64_t cols, int add) {
+	cudaDataType type = dtype == WHIT_F16 ? CUDA_R_16F : dtype == WHIT_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+	float one = 1, zero = 0;
+	if (d->err.code || T == 0 || rows == 0) return;
+	if (T > INT32_MAX || rows > INT32_MAX || cols > INT32_MAX || ldy > INT32_MAX) {
+		whit_dev_fail(d, WHIT_EINTERNAL, "gemm: %lld x %lld x %lld, need less than 2^31 each", (long long)T,
+		              (long long)rows, (long long)cols);
+		return;
+	}
+	cublasHandle_t h = blas(d);
+	if (!h) return;
+	/* column by column, as cuBLAS reads it: y^T (rows, T) = w (rows, cols) x^T */
+	blas_failed(d,
+	            cublasGemmEx(h, CUBLAS_OP_T, CUBLAS_OP_N, (int)rows, (int)T, (int)cols, &one, w, type, (int)cols, x,
+	                         type, (int)cols, add ? &one : &zero, y, CUDA_R_32F, (int)ldy, CUBLAS_COMPUTE_32F,
+	                         CUBLAS_GEMM_DEFAULT),
+	            "cublasGemmEx");
+}
+
 int whit_dev_sync(whit_dev *d, whit_err *e) {
+	cudaSetDevice(d->index);
+	WHIT_CHECK(d, cudaStreamSynchronize(d->copy));
 	WHIT_CHECK(d, cudaStreamSynchronize(d->stream));
 	if (!d->err.code) return 0;
 	*e = d->err;
 	d->err.code = 0;
 	return e->code;
 }
+
+/* ---- the copy queue ---- */
+
+void whit_dev_upload(whit_dev *d, void *dst, const void *src, size_t bytes) {
+	for (size_t at = 0; at < bytes && !d->err.code; at += STAGE) {
+		auto *s = &d->stage[d->staged ^= 1];
+		size_t n = WHIT_MIN(STAGE, bytes - at);
+		if (!s->p && (WHIT_CHECK(d, cudaMallocHost((void **)&s->p, STAGE)) ||
+		              WHIT_CHECK(d, cudaEventCreateWithFlags(&s->read, cudaEventDisableTiming))))
+			return;
+		if (WHIT_CHECK(d, cudaEventSynchronize(s->read))) return;
+		memcpy(s->p, (const uint8_t *)src + at, n);
+		WHIT_CHECK(d, cudaMemcpyAsync((uint8_t *)dst + at, s->p, n, cudaMemcpyHostToDevice, d->copy));
+		WHIT_CHECK(d, cudaEventRecord(s->read, d->copy));
+	}
 }
 
-int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *file, int line) {
-	if (rc == cudaSuccess) return 0;
-	whit_dev_fail(d, rc == cudaErrorMemoryAllocation ? WHIT_ERESOURCE : WHIT_EINTERNAL, "%s:%d: %s: %s", file, line,
-	              call, cudaGetErrorString(rc));
-	return -1;
+void whit_dev_mark(whit_dev *d, int queue, int i) {
+	if (!d->err.code) WHIT_CHECK(d, cudaEventRecord(d->mark[i], queue == WHIT_QUEUE_WORK ? d->stream : d->copy));
+}
+
+void whit_dev_wait(whit_dev *d, int queue, int i) {
+	if (!d->err.code)
+		WHIT_CHECK(d, cudaStreamWaitEvent(queue == WHIT_QUEUE_WORK ? d->stream : d->copy, d->mark[i], 0));
+}
+
+/* ---- graphs ---- */
+
+int whit_graph_begin(whit_dev *d) {
+	if (d->err.code) return 1;
+	WHIT_CHECK(d, cudaStreamBeginCapture(d->stream, cudaStreamCaptureModeThreadLocal));
+	return 1;
+}
+
+whit_graph *whit_graph_end(whit_dev *d) {
+	cudaGraph_t g = NULL;
+	cudaGraphExec_t run = NULL;
+	cudaError_t rc = cudaStreamEndCapture(d->stream, &g);
+	if (!d->err.code) WHIT_CHECK(d, rc);
+	if (!d->err.code) WHIT_CHECK(d, cudaGraphInstantiate(&run, g, 0));
+	if (g) cudaGraphDestroy(g);
+	return d->err.code ? NULL : (whit_graph *)run;
+}
+
+void whit_graph_run(whit_dev *d, whit_graph *g) {
+	if (!d->err.code) WHIT_CHECK(d, cudaGraphLaunch((cudaGraphExec_t)g, d->stream));
+}
+
+void whit_graph_free(whit_graph *g) {
+	if (g) cudaGraphExecDestroy((cudaGraphExec_t)g);
+}
 }

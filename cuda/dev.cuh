@@ -14,13 +14,38 @@ extern "C" {
 }
 #include "cuda/ptx.cuh"
 
+enum { WHIT_DEV_PIECES = 64 }; /* pieces of memory that scratch is made of, at most */
+
 struct whit_dev {
 	whit_err err; /* code 0: none */
+	int plain, terms;
+	/* memory.cu's */
+	struct {
+		uint8_t *p;
+		size_t bytes, used;
+	} scratch[WHIT_DEV_PIECES];
+	int scratches;
+	struct whit_dev_piece *pieces; /* what is allocated: sizes by address */
+	size_t n_pieces, room_pieces, used, peak, limit;
 #ifdef __CUDACC__
-	int index;
-	cudaStream_t stream;
+	int index, capturing;
+	bool early; /* a kernel may start before the one in front of it has ended: WHIT_AFTER */
+	cudaStream_t stream, copy;
+	cudaEvent_t mark[WHIT_DEV_MARKS];
+	struct {
+		uint8_t *p; /* pinned */
+		cudaEvent_t read;
+	} stage[2];
+	int staged;
+	void *blas; /* cublasHandle_t, made when it is first needed; its workspace */
+	void *workspace;
 #endif
 };
+
+/* The runtime's part of memory.cu (dev.cu; tests/emu/dev.cpp). NULL without a kept error: too little. */
+void *whit_dev_raw_alloc(whit_dev *d, size_t bytes);
+void whit_dev_raw_free(whit_dev *d, void *p);
+size_t whit_dev_raw_left(whit_dev *d);
 
 #ifdef __CUDACC__
 /* 0, or -1 after the failure of a CUDA call is kept: `if (WHIT_CHECK(d, cudaFree(p))) return;` */
@@ -29,16 +54,32 @@ int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *fi
 
 /* kernel<<<grid, block, smem, stream of d>>>(...), checked; nothing once the device holds an error. A kernel of a
  * template goes in parentheses. Shared memory beyond 48 KB is asked for. */
-#define WHIT_LAUNCH(kernel, grid, block, smem, d, ...)                                                                 \
+#define WHIT_LAUNCH(kernel, grid, block, smem, d, ...) WHIT_LAUNCH_AS(0, kernel, grid, block, smem, d, __VA_ARGS__)
+/* The same for a kernel that begins with WHIT_AFTER: where the device can (sm_90), its blocks take free
+ * multiprocessors while the work in front of it ends, so what precedes WHIT_AFTER is hidden there. */
+#define WHIT_LAUNCH_EARLY(kernel, grid, block, smem, d, ...)                                                           \
+	WHIT_LAUNCH_AS((d)->early, kernel, grid, block, smem, d, __VA_ARGS__)
+#define WHIT_LAUNCH_AS(is_early, kernel, grid, block, smem, d, ...)                                                    \
 	do {                                                                                                           \
 		if ((d)->err.code) break;                                                                              \
 		if ((smem) > 48 << 10 &&                                                                               \
 		    WHIT_CHECK(d, cudaFuncSetAttribute((const void *)(kernel),                                         \
 		                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(smem))))     \
 			break;                                                                                         \
-		(kernel)<<<grid, block, smem, (d)->stream>>>(__VA_ARGS__);                                             \
+		whit_dev_launch((d)->stream, is_early, kernel, grid, block, smem, __VA_ARGS__);                        \
 		whit_dev_check(d, cudaGetLastError(), #kernel, __FILE__, __LINE__);                                    \
 	} while (0)
+template <class... P, class... A>
+static inline void whit_dev_launch(cudaStream_t stream, bool early, void (*kernel)(P...), dim3 grid, dim3 block,
+                                   size_t smem, A... a) {
+	cudaLaunchAttribute at = {};
+	cudaLaunchConfig_t c = {};
+	at.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	at.val.programmaticStreamSerializationAllowed = 1;
+	c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = smem, c.stream = stream;
+	c.attrs = &at, c.numAttrs = early;
+	cudaLaunchKernelEx(&c, kernel, static_cast<P>(a)...); /* its error is cudaGetLastError's */
+}
 /* A shared array: WHIT_SHARED(float, tile, [32][33]). The second form aligns it, for wide accesses; the third is the
  * launch's dynamic memory, aligned to 16. */
 #define WHIT_SHARED(type, name, dims) __shared__ type name dims
@@ -57,6 +98,7 @@ int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *fi
 		                    __VA_ARGS__))                                                                      \
 			whit_dev_fail(d, WHIT_EINTERNAL, "%s", whit_text);                                             \
 	} while (0)
+#define WHIT_LAUNCH_EARLY WHIT_LAUNCH
 #define WHIT_SHARED_ALIGNED(align, type, name, dims)                                                                   \
 	static char name##_key;                                                                                        \
 	using name##_type = type dims;                                                                                 \
@@ -64,6 +106,10 @@ int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *fi
 #define WHIT_SHARED(type, name, dims) WHIT_SHARED_ALIGNED(alignof(type), type, name, dims)
 #define WHIT_SHARED_DYNAMIC(type, name) type *name = static_cast<type *>(emu::shared_dynamic())
 #endif
+
+/* In a kernel of WHIT_LAUNCH_EARLY, by every thread, before anything that earlier work writes is read and before
+ * anything is written: only weights and parameters may be touched above it. */
+#define WHIT_AFTER() ptx_grid_wait()
 
 #ifdef __CUDACC__
 #define WHIT_UNROLL _Pragma("unroll")

@@ -1,22 +1,81 @@
 /* dev: a device, as C sees it: no CUDA header is needed to read this. Errors of queued work stay with the device,
- * the first one counts, and whit_dev_sync tells it; after an error queued work is dropped. */
+ * the first one counts, and whit_dev_sync tells it; after an error queued work is dropped.
+ *
+ * A device has two queues. The work queue runs kernels and products in the order they were queued; the copy queue
+ * brings data from the host beside it. One host thread at a time per device.
+ *
+ * A build without CUDA has none of these functions, nor any _cuda twin: host/device.h tells it. */
 #ifndef WHIT_DEV_H
 #define WHIT_DEV_H
 #include "host/base.h"
 
 /* Device number index. WHIT_ERESOURCE with the reason: none there, driver too old, device too old. */
-int whit_dev_open(whit_dev **d, int index, whit_err *e);
-void whit_dev_close(whit_dev *d); /* waits; NULL is allowed */
+WHIT_DEVICE int whit_dev_open(whit_dev **d, int index, whit_err *e);
+WHIT_DEVICE void whit_dev_close(whit_dev *d); /* waits; NULL is allowed */
+
+typedef struct whit_dev_info {
+	char name[128];
+	int index, major, minor, sms; /* compute capability; multiprocessors */
+	int driver, toolkit;          /* CUDA versions, 1000 major + 10 minor; 0 under emulation */
+	size_t l2, memory, free;      /* bytes; free: now, by all that run on the device */
+} whit_dev_info;
+WHIT_DEVICE void whit_dev_describe(whit_dev *d, whit_dev_info *info);
+
+/* 1: twins run their plain kernels, the oracles; 0 (at first): the fast ones. Returns what was set before. */
+WHIT_DEVICE int whit_dev_plain(whit_dev *d, int plain);
+/* Terms that a 32-bit activation is cut into where it meets 16-bit weights in a matrix product: 3 (at first) lose
+ * nothing, 1 rounds it to the weight's type. Returns what was set before; terms 0 changes nothing. */
+WHIT_DEVICE int whit_dev_terms(whit_dev *d, int terms);
+
+/* ---- memory ---- */
 
 /* Device memory of at least 1 byte, aligned to 256, not zeroed. NULL: too little, told by whit_dev_sync too. */
-void *whit_dev_alloc(whit_dev *d, size_t bytes);
-void whit_dev_free(whit_dev *d, void *p); /* waits; NULL is allowed */
+WHIT_DEVICE void *whit_dev_alloc(whit_dev *d, size_t bytes);
+WHIT_DEVICE void whit_dev_free(whit_dev *d, void *p); /* waits; NULL is allowed */
+/* A piece of the device's scratch, aligned to 256: for queued work until whit_dev_reset, which forgets all pieces
+ * and keeps the memory. Work queued after a reset may reuse what earlier work is still using: the queue orders them. */
+WHIT_DEVICE void *whit_dev_take(whit_dev *d, size_t bytes);
+WHIT_DEVICE void whit_dev_reset(whit_dev *d);
+/* At most `bytes` may be allocated from now on, what is allocated included; 0: what the device has. */
+WHIT_DEVICE void whit_dev_limit(whit_dev *d, size_t bytes);
+WHIT_DEVICE size_t whit_dev_used(const whit_dev *d); /* bytes allocated now, scratch included */
+WHIT_DEVICE size_t whit_dev_peak(const whit_dev *d); /* and at most so far */
+WHIT_DEVICE size_t whit_dev_left(whit_dev *d);       /* that could still be allocated */
 
-/* Queued copies; src of put must stay until whit_dev_sync. */
-void whit_dev_put(whit_dev *d, void *dst, const void *src, size_t bytes);
-void whit_dev_get(whit_dev *d, void *dst, const void *src, size_t bytes);
+/* ---- the work queue ---- */
+
+/* Copies; src of put must stay until whit_dev_sync. */
+WHIT_DEVICE void whit_dev_put(whit_dev *d, void *dst, const void *src, size_t bytes);
+WHIT_DEVICE void whit_dev_get(whit_dev *d, void *dst, const void *src, size_t bytes);
+WHIT_DEVICE void whit_dev_copy(whit_dev *d, void *dst, const void *src, size_t bytes); /* device to device */
+WHIT_DEVICE void whit_dev_zero(whit_dev *d, void *dst, size_t bytes);
+/* y (T, ldy, of which rows are written) = x (T, cols) w^T, added to y where add; w (rows, cols). x and w are of one
+ * type, F32, F16 or BF16 (tensor.h's whit_dtype); products and sums in 32 bits, never TF32. cuBLAS; OpenBLAS under
+ * emulation. */
+WHIT_DEVICE void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x, const void *w, int dtype, int64_t T,
+                               int64_t rows, int64_t cols, int add);
 /* Waits for all that is queued. 0, or the first error since the last call, which is then forgotten. */
-int whit_dev_sync(whit_dev *d, whit_err *e);
+WHIT_DEVICE int whit_dev_sync(whit_dev *d, whit_err *e);
 /* Keeps an error, unless one is kept already: what a twin cannot do. */
-void whit_dev_fail(whit_dev *d, int code, const char *fmt, ...) WHIT_PRINTF(3, 4);
+WHIT_DEVICE void whit_dev_fail(whit_dev *d, int code, const char *fmt, ...) WHIT_PRINTF(3, 4);
+WHIT_DEVICE int whit_dev_failed(const whit_dev *d); /* the code of the error that is kept, or 0 */
+
+/* ---- the copy queue ---- */
+
+/* Queues a copy from any host memory, through pinned staging; src has been read when this returns. */
+WHIT_DEVICE void whit_dev_upload(whit_dev *d, void *dst, const void *src, size_t bytes);
+enum { WHIT_QUEUE_WORK, WHIT_QUEUE_COPY };
+enum { WHIT_DEV_MARKS = 8 };
+/* Mark i: the place that queue has come to. The other one waits there before what is queued to it from now on. */
+WHIT_DEVICE void whit_dev_mark(whit_dev *d, int queue, int i);
+WHIT_DEVICE void whit_dev_wait(whit_dev *d, int queue, int i);
+
+/* ---- graphs: work recorded once, queued again at the cost of one launch ---- */
+typedef struct whit_graph whit_graph;
+/* 1: work queued from now on is recorded and not run, until whit_graph_end; it may not allocate, so run it once
+ * before. 0: this device records nothing (emulation). */
+WHIT_DEVICE int whit_graph_begin(whit_dev *d);
+WHIT_DEVICE whit_graph *whit_graph_end(whit_dev *d); /* NULL after an error */
+WHIT_DEVICE void whit_graph_run(whit_dev *d, whit_graph *g);
+WHIT_DEVICE void whit_graph_free(whit_graph *g);
 #endif

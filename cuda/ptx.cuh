@@ -125,6 +125,15 @@ PTX void ptx_fence() {
 #endif
 }
 
+/* Lets the next kernel's blocks start, then waits until all work in front of this kernel is done and seen (sm_90; a
+ * kernel launched without the attribute waits for nothing). */
+PTX void ptx_grid_wait() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+	asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+	asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* ---- barriers by number: 0 is __syncthreads' own; threads, a multiple of 32, count those who wait and arrive ---- */
 
 PTX void ptx_barrier_sync(int id, int threads PTX_AT) {

@@ -97,7 +97,7 @@ int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int sca
 /* Rows [r0, r1) in the original frame, out (r1-r0, m->cols): decode, then undo the rotation and padding. */
 void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out);
 /* Twin of a row's decode, for rows r0.. of a matrix whose planes and codebook lie on the device: same bits. */
-void whit_rows_decode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t r1, float *out);
+WHIT_DEVICE void whit_rows_decode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t r1, float *out);
 /* Allocates planes for spec/rows/cols/rot into m (spec, rows, cols, width, scale_f32, rot must be set);
  * whit_mat_free releases planes so allocated. */
 int whit_mat_alloc(whit_mat *m, whit_err *e);

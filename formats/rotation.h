@@ -39,5 +39,5 @@ void whit_fwht_cpu(float *x, int64_t rows, int64_t n);
 /* The same, vectorised, float. */
 void whit_fwht_fast_cpu(float *x, int64_t rows, int64_t n);
 /* The fast twin's bits. */
-void whit_fwht_cuda(whit_dev *d, float *x, int64_t rows, int64_t n);
+WHIT_DEVICE void whit_fwht_cuda(whit_dev *d, float *x, int64_t rows, int64_t n);
 #endif

@@ -16,7 +16,7 @@
 void whit_embed_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
 void whit_embed_fast_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
 /* Of any format, but no rotated matrix yet. */
-void whit_embed_cuda(whit_dev *d, float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
+WHIT_DEVICE void whit_embed_cuda(whit_dev *d, float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
 
 /* y (T, n*dim): each of the n runs of dim values of a row is x / sqrt(mean(x^2) + eps) * (w + shift).
  * Zhang & Sennrich 2019, eq. 4; n > 1 is per-head QK-norm (w shared by heads); shift 1 for zero-centred.
@@ -25,7 +25,7 @@ void whit_rmsnorm_cpu(float *y, const float *x, const float *w, int64_t T, int64
                       float shift);
 void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps,
                            float shift);
-void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim,
+WHIT_DEVICE void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim,
                        float eps, float shift);
 
 /* Rotary embedding of the first rot (even) of each head's dim values, pairing i with i + rot/2
@@ -36,17 +36,17 @@ void whit_rope_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int6
                    const double *inv_freq, double mscale);
 void whit_rope_fast_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
                         int64_t rot, const double *inv_freq, double mscale);
-void whit_rope_cuda(whit_dev *d, float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
+WHIT_DEVICE void whit_rope_cuda(whit_dev *d, float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
                     int64_t rot, const double *inv_freq, double mscale);
 
 /* y = silu(gate) * up, n values; silu(g) = g / (1 + exp(-g)). y == gate or up allowed. */
 void whit_swiglu_cpu(float *y, const float *gate, const float *up, int64_t n);
 void whit_swiglu_fast_cpu(float *y, const float *gate, const float *up, int64_t n);
-void whit_swiglu_cuda(whit_dev *d, float *y, const float *gate, const float *up, int64_t n);
+WHIT_DEVICE void whit_swiglu_cuda(whit_dev *d, float *y, const float *gate, const float *up, int64_t n);
 
 /* y = a + b, n values; y == a or b allowed. One twin: a single rounding has one result. */
 void whit_add_cpu(float *y, const float *a, const float *b, int64_t n);
-void whit_add_cuda(whit_dev *d, float *y, const float *a, const float *b, int64_t n);
+WHIT_DEVICE void whit_add_cuda(whit_dev *d, float *y, const float *a, const float *b, int64_t n);
 
 /* Causal grouped-query attention of T new tokens of ONE sequence whose earlier `past` tokens are in k, v:
  * q (T, heads*dim), k and v (past+T, kv_heads*dim), y (T, heads*dim); scale multiplies q.k; head h reads
@@ -67,5 +67,5 @@ void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w
                           whit_arena *scratch);
 /* Straight from the packed bytes, a warp an output, activations as they are (the CPU rounds them for block formats,
  * ints.h); no rotated matrix yet. */
-void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
+WHIT_DEVICE void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
 #endif

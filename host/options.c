@@ -1,6 +1,7 @@
 /* options: the table is the parser. Also the options that every command has. */
 #define _GNU_SOURCE
 #include "host/options.h"
+#include "host/device.h"
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -9,9 +10,14 @@
 
 static int64_t threads;
 static const char *cpu, *events;
+static const char *device = "auto";
+static int64_t vram;
 static int quiet;
 
 static const whit_opt common[] = {
+        {"--device", 's', "DEV", "cpu, cuda, cuda:N or auto: a CUDA device where one can be used (default auto)",
+         &device, 0},
+        {"--vram", 'b', "BYTES", "use at most so much of the device's memory (default: what is free)", &vram, 0},
         {"--threads", 'i', "N", "threads (default: one per core this process may use)", &threads, 0},
         {"--cpu", 's', "LEVEL", "use at most plain, avx2, avx512 or vnni (default: what the CPU has)", &cpu, 0},
         {"--events", 'w', "FILE", "append progress as JSON lines to FILE", &events, 0},
@@ -145,7 +151,10 @@ static int apply_common(const char *cmd, whit_err *e) {
 			return whit_fail(e, WHIT_EUSAGE, "%s: --cpu is %s, need plain, avx2, avx512 or vnni", cmd, cpu);
 		whit_cpu_cap(level);
 	}
-	return events ? whit_events_open(events, e) : 0;
+	int rc = whit_device_ask(device, vram, e);
+	return rc          ? whit_fail_in(e, "%s", cmd)
+	       : events ? whit_events_open(events, e)
+	                : 0;
 }
 
 /* Whether what w writes is what another option names. */

@@ -27,7 +27,8 @@ typedef struct whit_cmd {
 const char *whit_nearest_name(const char *word, const char *const *name, int n);
 /* Parses argv[1..] into the table (terminated by name == NULL). --help anywhere prints the page to stdout
  * and returns 1. Misuse is WHIT_EUSAGE and names the nearest option; so is a file that is read and written, or written
- * by two options. Options every command has (--threads, --cpu, --events, --quiet) are handled here. */
+ * by two options. Options every command has (--device, --vram, --threads, --cpu, --events, --quiet) are
+ * handled here. */
 int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int argc, char **argv, whit_err *e);
 /* "whit eval ...", as typed: words quoted where a shell would split or expand them. whit_free it. */
 char *whit_command_text(int argc, char **argv);

@@ -1,8 +1,21 @@
 /* dev: cuda/dev.cu's emulated twin. Queued work is done at once; memory is the emulator's. */
 #include "cuda/dev.cuh"
+#include <cblas.h>
 #include <stdio.h>
 
+static constexpr size_t MEMORY = (size_t)4 << 30; /* of the device that is played */
+
+void *whit_dev_raw_alloc(whit_dev *d, size_t bytes) { return d->used + bytes > MEMORY ? NULL : emu::device_alloc(bytes); }
+
+void whit_dev_raw_free(whit_dev *d, void *p) {
+	char text[300];
+	if (emu::device_free(p, text, sizeof text)) whit_dev_fail(d, WHIT_EINTERNAL, "%s", text);
+}
+
+size_t whit_dev_raw_left(whit_dev *d) { return MEMORY - d->used; }
+
 extern "C" {
+#include "formats/tensor.h"
 #include "tests/case.h"
 
 void case_schedule(int i, char *text, size_t size) {
@@ -13,36 +26,49 @@ void case_schedule(int i, char *text, size_t size) {
 int whit_dev_open(whit_dev **d, int index, whit_err *e) {
 	if (index) return whit_fail(e, WHIT_ERESOURCE, "device %d: is not there, need 0", index);
 	*d = (whit_dev *)whit_alloc(sizeof **d);
+	(*d)->terms = 3;
 	return 0;
 }
 
-void whit_dev_close(whit_dev *d) { whit_free(d); }
-
-void whit_dev_fail(whit_dev *d, int code, const char *fmt, ...) {
-	if (d->err.code) return;
-	va_list ap;
-	va_start(ap, fmt);
-	vsnprintf(d->err.text, sizeof d->err.text, fmt, ap);
-	va_end(ap);
-	d->err.code = code;
+void whit_dev_close(whit_dev *d) {
+	if (!d) return;
+	for (int i = 0; i < d->scratches; i++) whit_dev_free(d, d->scratch[i].p);
+	whit_free(d->pieces);
+	whit_free(d);
 }
 
-void *whit_dev_alloc(whit_dev *d, size_t bytes) {
-	(void)d;
-	return emu::device_alloc(bytes);
+void whit_dev_describe(whit_dev *d, whit_dev_info *i) {
+	memset(i, 0, sizeof *i);
+	snprintf(i->name, sizeof i->name, "emulated on the CPU");
+	i->major = 8, i->sms = 4, i->l2 = 1 << 20, i->memory = MEMORY, i->free = whit_dev_raw_left(d);
 }
 
-void whit_dev_free(whit_dev *d, void *p) {
-	char text[300];
-	if (p && emu::device_free(p, text, sizeof text)) whit_dev_fail(d, WHIT_EINTERNAL, "%s", text);
-}
-
-void whit_dev_put(whit_dev *d, void *dst, const void *src, size_t bytes) {
+static void move(whit_dev *d, void *dst, const void *src, size_t bytes) {
 	if (!d->err.code && bytes) memcpy(dst, src, bytes);
 }
+void whit_dev_put(whit_dev *d, void *dst, const void *src, size_t bytes) { move(d, dst, src, bytes); }
+void whit_dev_get(whit_dev *d, void *dst, const void *src, size_t bytes) { move(d, dst, src, bytes); }
+void whit_dev_copy(whit_dev *d, void *dst, const void *src, size_t bytes) { move(d, dst, src, bytes); }
+void whit_dev_upload(whit_dev *d, void *dst, const void *src, size_t bytes) { move(d, dst, src, bytes); }
+void whit_dev_zero(whit_dev *d, void *dst, size_t bytes) {
+	if (!d->err.code && bytes) memset(dst, 0, bytes);
+}
 
-void whit_dev_get(whit_dev *d, void *dst, const void *src, size_t bytes) {
-	if (!d->err.code && bytes) memcpy(dst, src, bytes);
+void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x, const void *w, int dtype, int64_t T, int64_t rows,
+                   int64_t cols, int add) {
+	if (d->err.code || T == 0 || rows == 0) return;
+	const float *fx = (const float *)x, *fw = (const float *)w;
+	float *copy = NULL;
+	if (dtype != WHIT_F32) {
+		copy = (float *)whit_alloc((size_t)((T + rows) * cols) * sizeof *copy);
+		auto *to = dtype == WHIT_F16 ? whit_f16_to_f32_n : whit_bf16_to_f32_n;
+		to(copy, x, T * cols);
+		to(copy + T * cols, w, rows * cols);
+		fx = copy, fw = copy + T * cols;
+	}
+	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)T, (int)rows, (int)cols, 1, fx, (int)cols, fw,
+	            (int)cols, add ? 1 : 0, y, (int)ldy);
+	whit_free(copy);
 }
 
 int whit_dev_sync(whit_dev *d, whit_err *e) {
@@ -53,4 +79,11 @@ int whit_dev_sync(whit_dev *d, whit_err *e) {
 	d->err.code = 0;
 	return e->code;
 }
+
+void whit_dev_mark(whit_dev *, int, int) {}
+void whit_dev_wait(whit_dev *, int, int) {}
+int whit_graph_begin(whit_dev *) { return 0; }
+whit_graph *whit_graph_end(whit_dev *) { return NULL; }
+void whit_graph_run(whit_dev *, whit_graph *) {}
+void whit_graph_free(whit_graph *) {}
 }

@@ -1,0 +1,51 @@
+#include "host/device.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include "host/progress.h"
+
+static const char *asked = "auto";
+static int64_t memory;
+
+/* Number of "cuda" or "cuda:N", or -1. */
+static int index_of(const char *spec) {
+	char *end;
+	if (!strcmp(spec, "cuda")) return 0;
+	if (strncmp(spec, "cuda:", 5) || spec[5] < '0' || spec[5] > '9') return -1;
+	long n = strtol(spec + 5, &end, 10);
+	return *end || n > 1023 ? -1 : (int)n;
+}
+
+int whit_device_ask(const char *spec, int64_t vram, whit_err *e) {
+	if (strcmp(spec, "auto") && strcmp(spec, "cpu") && index_of(spec) < 0)
+		return whit_fail(e, WHIT_EUSAGE, "--device: is %s, need cpu, cuda, cuda:N or auto", spec);
+	if (vram < 0) return whit_fail(e, WHIT_EUSAGE, "--vram: is %lld, need bytes", (long long)vram);
+	asked = spec;
+	memory = vram;
+	return 0;
+}
+
+int whit_device_open(whit_dev **d, whit_err *e) {
+	int is_auto = !strcmp(asked, "auto"), rc;
+	whit_dev_info info;
+	*d = NULL;
+	if (!strcmp(asked, "cpu")) return 0;
+	if (!whit_dev_open)
+		rc = whit_fail(e, WHIT_ERESOURCE, "device: this build has no CUDA");
+	else
+		rc = whit_dev_open(d, is_auto ? 0 : index_of(asked), e);
+	if (rc && is_auto) {
+		whit_say("device: cpu (%s)", e->text);
+		e->code = 0;
+		return 0;
+	}
+	if (rc) return rc;
+	whit_dev_limit(*d, (size_t)memory);
+	whit_dev_describe(*d, &info);
+	whit_say("device: cuda:%d, %s, %.1f of %.1f GB free%s", info.index, info.name, (double)info.free / 1e9,
+	         (double)info.memory / 1e9, memory ? ", less by --vram" : "");
+	return 0;
+}
+
+void whit_device_close(whit_dev *d) {
+	if (d) whit_dev_close(d);
+}

@@ -1,0 +1,13 @@
+/* device: the device that a command computes on, as --device and --vram say. */
+#ifndef WHIT_DEVICE_H
+#define WHIT_DEVICE_H
+#include "cuda/dev.h"
+
+/* What the options ask for. spec: "cpu", "cuda", "cuda:N" or "auto" (a CUDA device where one can be used); vram: at
+ * most so many bytes of its memory, 0 = what is free. WHIT_EUSAGE for another word. spec is borrowed. */
+int whit_device_ask(const char *spec, int64_t vram, whit_err *e);
+/* Opens it: *d is NULL where the CPU computes. cuda: an error where none can be used (WHIT_ERESOURCE, with the reason);
+ * auto: then the CPU, and a line that says why. Free with whit_device_close. */
+int whit_device_open(whit_dev **d, whit_err *e);
+void whit_device_close(whit_dev *d); /* NULL is allowed */
+#endif
