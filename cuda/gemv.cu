@@ -60,22 +60,17 @@ static __device__ __forceinline__ int row_within(const gemv_args &a, int q) {
 	return q < a.first1 ? q : q < a.first2 ? q - a.first1 : q - a.first2;
 }
 
-/* Where a lane stands in R rows from q on: the address of its next 16 bytes in each, and the columns they have (0:
- * nothing more to load). */
-template <int R> struct rows_at {
-	const uint4 *p[R];
-	int limit[R];
-};
+/* Where a lane's next 16 bytes lie in R rows from q on, `step` loads of a lane behind their beginning. Beyond the
+ * share's end stands the row before it: what it gives is not used, and its bytes are on their way already. */
 template <int R>
-static __device__ __forceinline__ void point(rows_at<R> &at, const gemv_args &a, int q, int end, int step) {
+static __device__ __forceinline__ void point(const uint4 *(&p)[R], const gemv_args &a, int q, int end, int step) {
 	WHIT_UNROLL
 	for (int j = 0; j < R; j++) {
-		int row = q + j < end ? q + j : q;
+		int row = q + j < end ? q + j : end - 1;
 		whit_mat m;
 		m.paired = PICK(a, row, paired);
 		int64_t stored = whit_mat_row(&m, row_within(a, row));
-		at.p[j] = (const uint4 *)(PICK(a, row, w) + stored * PICK(a, row, row_bytes)) + step;
-		at.limit[j] = q + j < end ? a.in.K : 0;
+		p[j] = (const uint4 *)(PICK(a, row, w) + stored * PICK(a, row, row_bytes)) + step;
 	}
 }
 
@@ -108,16 +103,16 @@ __global__ void __launch_bounds__(THREADS, TT == 1 && OWN ? 2 : 1) gemv_kernel(c
 	int begin = (int)((int64_t)a.rows * blockIdx.x / gridDim.x);
 	int end = (int)((int64_t)a.rows * (blockIdx.x + 1) / gridDim.x);
 	int all = (end - begin + R - 1) / R * per, from = all * warp / WARPS, to = all * (warp + 1) / WARPS;
-	int group = from / per, c = from % per, opened = c;
+	int c = from % per, q = begin + from / per * R; /* batch of the rows from q on */
 
 	/* 1. the first loads */
-	rows_at<R> at = {};
+	const uint4 *p[R] = {};
 	uint4 v[U][R];
-	int column = (c * U * 32 + lane) * W::values;
-	if (from < to) point(at, a, begin + group * R, end, c * U * 32 + lane);
+	int column = (c * U * 32 + lane) * W::values, limit = from < to ? a.in.K : 0;
+	if (from < to) point(p, a, q, end, c * U * 32 + lane);
 	WHIT_UNROLL
 	for (int u = 0; u < U; u++) WHIT_UNROLL
-	for (int j = 0; j < R; j++) v[u][j] = load(at.p[j] + u * 32, column + u * STEP < at.limit[j]);
+	for (int j = 0; j < R; j++) v[u][j] = load(p[j] + u * 32, column + u * STEP < limit);
 
 	/* 2. the input */
 	int stride = per * U * STEP;
@@ -129,19 +124,19 @@ __global__ void __launch_bounds__(THREADS, TT == 1 && OWN ? 2 : 1) gemv_kernel(c
 
 	/* 3. this warp's share */
 	float sum[N] = {};
-	for (int i = from; i < to; i++) {
+	bool whole = c == 0; /* the sums began with the rows */
+	for (int left = to - from; left > 0; left--) {
 		bool last = c + 1 == per;
 		const float *xc = x + c * U * STEP;
-		if (i + 1 == to) {
-			WHIT_UNROLL
-			for (int j = 0; j < R; j++) at.limit[j] = 0;
+		if (left == 1) {
+			limit = 0;
 		} else if (last) {
 			column = lane * W::values;
-			point(at, a, begin + (group + 1) * R, end, lane);
+			point(p, a, q + R, end, lane);
 		} else {
 			column += U * STEP;
 			WHIT_UNROLL
-			for (int j = 0; j < R; j++) at.p[j] += U * 32;
+			for (int j = 0; j < R; j++) p[j] += U * 32;
 		}
 		WHIT_UNROLL
 		for (int u = 0; u < U; u++) {
@@ -162,22 +157,22 @@ __global__ void __launch_bounds__(THREADS, TT == 1 && OWN ? 2 : 1) gemv_kernel(c
 				}
 			}
 			WHIT_UNROLL
-			for (int j = 0; j < R; j++) v[u][j] = load(at.p[j] + u * 32, column + u * STEP < at.limit[j]);
+			for (int j = 0; j < R; j++) v[u][j] = load(p[j] + u * 32, column + u * STEP < limit);
 		}
-		if (last || i + 1 == to) {
+		if (last || left == 1) {
 			float s = gemv_fold<N>(sum);
-			int k = lane / (32 / N), q = begin + group * R + k % R;
+			int k = lane / (32 / N);
 			if (lane % (32 / N) == 0) {
-				if (!last || opened)
-					part[warp][opened == 0][k] = s;
-				else if (q < end && k / R < a.in.T)
-					put(a, q, k / R, s);
+				if (!last || !whole)
+					part[warp][whole][k] = s;
+				else if (q + k % R < end && k / R < a.in.T)
+					put(a, q + k % R, k / R, s);
 			}
 			WHIT_UNROLL
 			for (int k = 0; k < N; k++) sum[k] = 0;
-			opened = 0;
+			whole = true;
 		}
-		c = last ? 0 : c + 1, group += last;
+		c = last ? 0 : c + 1, q += last ? R : 0;
 	}
 
 	/* 4. rows that warps share: whoever began them adds what the next ones found. The last group is begun by a warp
@@ -191,7 +186,7 @@ __global__ void __launch_bounds__(THREADS, TT == 1 && OWN ? 2 : 1) gemv_kernel(c
 		if (next > done) s += part[w][0][lane];
 		done = next;
 	}
-	int q = begin + start / per * R + lane % R;
+	q = begin + start / per * R + lane % R;
 	if (q < end && lane / R < a.in.T) put(a, q, lane / R, s);
 }
 
@@ -210,7 +205,7 @@ template <class W, int TT, int R, int U> static bool launch_own(whit_dev *d, con
 /* Two launches, the first of which makes the input. R and U are less: ptxas wants the addresses and values of x in
  * registers. */
 template <class W, int TT> static void launch_ready(whit_dev *d, gemv_args a) {
-	constexpr int U = TT == 8 ? 2 : 4;
+	constexpr int U = TT < 4 ? 4 : 2;
 	int step = U * 32 * W::values, per = (a.in.K + step - 1) / step;
 	float *ready = (float *)whit_dev_take(d, (size_t)TT * per * step * sizeof *ready);
 	unsigned grid = (unsigned)WHIT_MIN(d->sms, a.rows);
