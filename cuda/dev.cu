@@ -47,6 +47,8 @@ static int make(whit_dev *d) {
 		WHIT_CHECK(d, cudaEventCreateWithFlags(&d->mark[i], cudaEventDisableTiming));
 	WHIT_CHECK(d, cudaDeviceGetAttribute(&early, cudaDevAttrComputeCapabilityMajor, d->index));
 	d->early = early >= 9;
+	WHIT_CHECK(d, cudaDeviceGetAttribute(&d->sms, cudaDevAttrMultiProcessorCount, d->index));
+	WHIT_CHECK(d, cudaDeviceGetAttribute(&d->shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, d->index));
 	return d->err.code;
 }
 

@@ -31,8 +31,10 @@ int whit_rotation_kind_parse(const char *name); /* -1 = unknown */
 
 /* y (rows, width) = rotated x (rows, dim), padded inputs being zero. x and y may not overlap. Serial. */
 void whit_rotate_cpu(const whit_rotation *r, float *y, const float *x, int64_t rows);
+WHIT_DEVICE void whit_rotate_cuda(whit_dev *d, const whit_rotation *r, float *y, const float *x, int64_t rows);
 /* x (rows, dim) = Pi^T y (rows, width); y is scratch and is overwritten. Serial. */
 void whit_unrotate_cpu(const whit_rotation *r, float *x, float *y, int64_t rows);
+WHIT_DEVICE void whit_unrotate_cuda(whit_dev *d, const whit_rotation *r, float *x, float *y, int64_t rows);
 
 /* In-place unnormalised Sylvester Walsh-Hadamard transform of rows of n = 2^k values: plain, double. */
 void whit_fwht_cpu(float *x, int64_t rows, int64_t n);
