@@ -90,7 +90,6 @@ void whit_dev_close(whit_dev *d) {
 	cudaSetDevice(d->index);
 	cudaStreamSynchronize(d->copy);
 	cudaStreamSynchronize(d->stream);
-	for (int i = 0; i < d->scratches; i++) whit_dev_free(d, d->scratch[i].p);
 	if (d->blas) cublasDestroy((cublasHandle_t)d->blas);
 	whit_dev_free(d, d->workspace);
 	for (auto &s : d->stage)
@@ -99,9 +98,9 @@ void whit_dev_close(whit_dev *d) {
 			cudaEventDestroy(s.read);
 		}
 	for (auto m : d->mark) cudaEventDestroy(m);
+	whit_dev_memory_free(d); /* waits on the stream */
 	cudaStreamDestroy(d->copy);
 	cudaStreamDestroy(d->stream);
-	whit_free(d->pieces);
 	whit_free(d);
 }
 

@@ -28,6 +28,8 @@ struct whit_dev {
 	int scratches;
 	struct whit_dev_piece *pieces; /* what is allocated: sizes by address */
 	size_t n_pieces, room_pieces, used, peak, limit;
+	struct whit_dev_kept *kept; /* whit_dev_keep's */
+	size_t n_kept;
 #ifdef __CUDACC__
 	int index, capturing;
 	bool early; /* a kernel may start before the one in front of it has ended: WHIT_AFTER */
@@ -43,6 +45,8 @@ struct whit_dev {
 #endif
 };
 
+/* Frees what memory.cu allocated for itself; both closes call it. */
+void whit_dev_memory_free(whit_dev *d);
 /* The runtime's part of memory.cu (dev.cu; tests/emu/dev.cpp). NULL without a kept error: too little. */
 void *whit_dev_raw_alloc(whit_dev *d, size_t bytes);
 void whit_dev_raw_free(whit_dev *d, void *p);

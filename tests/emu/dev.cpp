@@ -33,8 +33,7 @@ int whit_dev_open(whit_dev **d, int index, whit_err *e) {
 
 void whit_dev_close(whit_dev *d) {
 	if (!d) return;
-	for (int i = 0; i < d->scratches; i++) whit_dev_free(d, d->scratch[i].p);
-	whit_free(d->pieces);
+	whit_dev_memory_free(d);
 	whit_free(d);
 }
 
