@@ -11,7 +11,7 @@ struct whit_state {
 	void ****block;   /* [layer][state of the program][sequence] */
 	size_t **each;    /* [layer][state of the program]: bytes of a block */
 	whit_dev *dev;    /* where the blocks are; NULL: the host */
-	void ***on;       /* [layer][state of the program]: device array of a device's blocks */
+	void ****on;      /* [layer][state of the program]: device array of a device's blocks */
 	void *memory;     /* all of a device's blocks and arrays */
 	void *graph;      /* of one decoding step of all sequences, or NULL */
 	int64_t graph_of; /* the model's epoch when it was recorded */

@@ -92,4 +92,11 @@ typedef struct whit_gemv {
 	const float *add[WHIT_GEMV_WAYS];      /* (T, rows_k), or NULL */
 } whit_gemv;
 WHIT_DEVICE void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T);
+/*TMP*/
+typedef struct whit_spans { int64_t T; int n_seq; const int64_t *start, *past, *pos; } whit_spans;
+WHIT_DEVICE void whit_attention_cuda(whit_dev *d, float *y, const float *q, const float *k, const float *v, void *const *cache, int kv, int64_t cap, const whit_spans *b, int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window);
+WHIT_DEVICE void whit_attention_put_cuda(whit_dev *d, void *const *cache, int kv, int64_t cap, const float *k, const float *v, const whit_spans *b, int64_t width);
+WHIT_DEVICE void whit_argmax_cuda(whit_dev *d, int32_t *out, int64_t *bad, const float *x, int64_t rows, int64_t vocab);
+WHIT_DEVICE void whit_rows_gather_cuda(whit_dev *d, float *y, const float *x, const int64_t *row, int64_t n, int64_t width);
+/*TMP*/
 #endif
