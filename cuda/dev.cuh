@@ -120,9 +120,12 @@ static inline void whit_dev_launch(cudaStream_t stream, bool early, void (*kerne
 #define WHIT_AFTER() ptx_grid_wait()
 
 #ifdef __CUDACC__
+#define WHIT_PRAGMA(text) _Pragma(#text)
 #define WHIT_UNROLL _Pragma("unroll")
+#define WHIT_UNROLL_BY(n) WHIT_PRAGMA(unroll n)
 #else
 #define WHIT_UNROLL
+#define WHIT_UNROLL_BY(n)
 #endif
 
 /* Blocks of `per` that hold n. */
@@ -134,6 +137,13 @@ static __device__ __forceinline__ float whit_dev_bf16(uint16_t h) { return __uin
 static __device__ __forceinline__ uint16_t whit_dev_to_f16(float f) { return __half_as_ushort(__float2half_rn(f)); }
 static __device__ __forceinline__ uint16_t whit_dev_to_bf16(float f) {
 	return __bfloat16_as_ushort(__float2bfloat16_rn(f));
+}
+
+/* cos and sin of an angle in float, by whole half turns in double: exact enough at any position, and without the
+ * stack that sincosf keeps for large angles. */
+static __device__ __forceinline__ void whit_dev_turn(float angle, float *c, float *s) {
+	double halves = (double)angle * 0.31830988618379067; /* 1 / pi */
+	sincospif((float)(halves - 2 * rint(halves / 2)), s, c);
 }
 
 /* ---- reductions: one fixed order, so that the same inputs give the same bits ---- */

@@ -6,20 +6,13 @@ extern "C" {
 
 enum { THREADS = 64 };
 
-/* cos and sin of an angle in float, by whole half turns in double: exact enough at any position, and without the
- * stack that sincosf keeps for large angles. */
-static __device__ __forceinline__ void turn(float angle, float *c, float *s) {
-	double halves = (double)angle * 0.31830988618379067; /* 1 / pi */
-	sincospif((float)(halves - 2 * rint(halves / 2)), s, c);
-}
-
 __global__ void rope_kernel(float *y, const float *x, const int64_t *pos, int64_t heads, int64_t dim, int64_t half,
                             const double *inv_freq, float mscale) {
 	int64_t i = (int64_t)blockIdx.y * THREADS + threadIdx.x, t = blockIdx.x;
 	x += t * heads * dim, y += t * heads * dim;
 	if (i < half) {
 		float c, s;
-		turn((float)((double)pos[t] * inv_freq[i]), &c, &s);
+		whit_dev_turn((float)((double)pos[t] * inv_freq[i]), &c, &s);
 		c *= mscale, s *= mscale;
 		for (int64_t h = 0; h < heads; h++) {
 			float a = x[h * dim + i], b = x[h * dim + i + half];

@@ -106,7 +106,6 @@ static int same_rope(const whit_attr *a, const whit_attr *b) {
 static int attend(builder *b, int i) {
 	const whit_node *node = b->p->node, *n = &node[i];
 	step s = {.kind = ATTEND, .node = i};
-	return 0; /*TMP*/
 	for (int k = 0; k < 2; k++) {
 		s.rope[k] = made_by(b, n->in[k], "rope", 1);
 		if (s.rope[k] < 0 || node[s.rope[k]].a.dim != n->a.dim) return 0;
@@ -645,7 +644,33 @@ static void run_gemv(const running *r, const step *s) {
 	whit_gemv_cuda(r->m->dev, &g, r->b->T);
 }
 
-static void run_attend(const running *r, const step *s) { (void)r; (void)s; }
+static void run_attend(const running *r, const step *s) {
+	const whit_node *node = r->p->node, *n = &node[s->node], *rope = &node[s->rope[0]];
+	const whit_attr *a = &n->a;
+	const whit_spans at = {r->b->T, r->b->n_seq, r->b->start, r->b->past, r->b->pos};
+	void *const *cache = r->state && n->state >= 0 ? r->state[n->state] : NULL;
+	whit_qkv p = {.q = value(r, s->io.in[0]),
+	              .k = value(r, s->io.in[1]),
+	              .v = value(r, s->io.in[2]),
+	              .q_out = value(r, s->io.out[0]),
+	              .k_out = value(r, s->io.out[1]),
+	              .mscale = (float)rope->a.mscale,
+	              .heads = a->heads,
+	              .kv_heads = a->kv_heads,
+	              .dim = a->dim,
+	              .rot = rope->a.rot,
+	              .inv_freq = rope->a.inv_freq};
+	for (int k = 0; k < 2; k++) {
+		const whit_node *norm = s->norm[k] < 0 ? NULL : &node[s->norm[k]];
+		if (!norm) continue;
+		*(k ? &p.k_norm : &p.q_norm) = r->p->slot[norm->w[0]].vec;
+		p.eps = norm->a.eps;
+		p.shift = norm->a.shift;
+	}
+	whit_qkv_cuda(r->m->dev, &p, cache, r->m->kv, r->cap, &at);
+	whit_attention_cuda(r->m->dev, value(r, n->out[0]), p.q_out, p.k_out, p.v, cache, r->m->kv, r->cap, &at, a->heads,
+	                    a->kv_heads, a->dim, a->scale, a->window);
+}
 
 static int run(whit_model *m, dev_program *p, const whit_batch *b, void ***state, int64_t cap, const float *in,
                float *out, whit_err *e) {

@@ -58,6 +58,37 @@ void whit_attention_fast_cpu(float *y, const float *q, const float *k, const flo
                              int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window,
                              whit_arena *scratch);
 
+/* The tokens of a batch on the device: n_seq sequences, sequence s in rows [start[s], start[s+1]), its first new token at
+ * position past[s]. The numbers are the host's, and part of a recorded step; the arrays are device memory. */
+typedef struct whit_spans {
+	int64_t T;
+	int n_seq;
+	const int64_t *start, *past, *pos; /* n_seq + 1, n_seq, T */
+} whit_spans;
+
+/* The same for a whole batch. cache NULL: no sequence has a past, keys and values are the rows of k and v. Else a device
+ * array of n_seq state blocks, each keys (cap, kv_heads*dim), then values, of type kv (WHIT_F32, WHIT_F16: tensor.h):
+ * they alone are read, and hold the new tokens already. Up to 8 tokens a sequence: keys are split over blocks; scratch:
+ * (T, heads, splits, dim + 2). Dao et al. 2022 above. */
+WHIT_DEVICE void whit_attention_cuda(whit_dev *d, float *y, const float *q, const float *k, const float *v,
+                                     void *const *cache, int kv, int64_t cap, const whit_spans *b, int64_t heads,
+                                     int64_t kv_heads, int64_t dim, float scale, int64_t window);
+/* Rows of new keys and values (T, width) into their sequences' caches. */
+WHIT_DEVICE void whit_attention_put_cuda(whit_dev *d, void *const *cache, int kv, int64_t cap, const float *k,
+                                         const float *v, const whit_spans *b, int64_t width);
+/* What comes before attention, in one kernel: per-head RMSNorm of q and k (norms of dim, or NULL), rotary embedding of
+ * both; then k and v into the caches, or, without, k to k_out. Equal to rmsnorm, rope and put one after the other. */
+typedef struct whit_qkv {
+	const float *q, *k, *v; /* (T, heads*dim), (T, kv_heads*dim) twice; v is read with caches only */
+	float *q_out, *k_out;   /* k_out without caches only */
+	const float *q_norm, *k_norm;
+	float eps, shift, mscale;
+	int64_t heads, kv_heads, dim, rot;
+	const double *inv_freq; /* rot / 2, device memory */
+} whit_qkv;
+WHIT_DEVICE void whit_qkv_cuda(whit_dev *d, const whit_qkv *p, void *const *cache, int kv, int64_t cap,
+                               const whit_spans *b);
+
 /* y (T, rows) = x (T, cols) W^T + bias (rows, or NULL). Plain: decodes row by row, double sums. Where W is of blocks
  * (format.h), both twins round x to 8 bits as ggml does: formats/ints.h. */
 void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
@@ -92,11 +123,28 @@ typedef struct whit_gemv {
 	const float *add[WHIT_GEMV_WAYS];      /* (T, rows_k), or NULL */
 } whit_gemv;
 WHIT_DEVICE void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T);
-/*TMP*/
-typedef struct whit_spans { int64_t T; int n_seq; const int64_t *start, *past, *pos; } whit_spans;
-WHIT_DEVICE void whit_attention_cuda(whit_dev *d, float *y, const float *q, const float *k, const float *v, void *const *cache, int kv, int64_t cap, const whit_spans *b, int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window);
-WHIT_DEVICE void whit_attention_put_cuda(whit_dev *d, void *const *cache, int kv, int64_t cap, const float *k, const float *v, const whit_spans *b, int64_t width);
+
+/* ---- on a device alone: what becomes of logits and hidden states (the CPU's: eval/metrics.c, engine.c) ---- */
+
+/* Of one row, over the whole vocabulary; what a whit_point (eval/metrics.h) is made of. ln P = x - max_p - ln_p. */
+enum { WHIT_LOGIT_TOP = 5 };
+typedef struct whit_logit_sums {
+	double max_p, ln_p, max_q, ln_q;    /* the largest logit, and ln sum exp(x - max) */
+	double kld, rev, llama, pq, pp, qq; /* sum P ln(P/Q), sum Q ln(Q/P), the first where ln P > -16; of raw logits */
+	int64_t bad_p, bad_q;               /* index of the first NaN or Inf, -1 = none; then the rest says nothing */
+	float p_target, q_target;           /* logits of the target */
+	int32_t top_p[WHIT_LOGIT_TOP], top_q[WHIT_LOGIT_TOP]; /* largest first, lowest index on ties; below five: -1 - k */
+} whit_logit_sums;
+/* out (rows) of logits p and q (rows, vocab) and targets (rows, each in [0, vocab)); q NULL: what is Q's stays 0. Sums in
+ * double: of n terms within (n + 8) 2^-52 of the sum of magnitudes. Equal rows give kld exactly 0. */
+WHIT_DEVICE void whit_logits_measure_cuda(whit_dev *d, whit_logit_sums *out, const float *p, const float *q,
+                                          int64_t rows, int64_t vocab, const int32_t *target);
+/* Index of each row's largest logit, lowest on ties, and of its first NaN or Inf, or -1. Scratch: a few bytes a slice. */
 WHIT_DEVICE void whit_argmax_cuda(whit_dev *d, int32_t *out, int64_t *bad, const float *x, int64_t rows, int64_t vocab);
-WHIT_DEVICE void whit_rows_gather_cuda(whit_dev *d, float *y, const float *x, const int64_t *row, int64_t n, int64_t width);
-/*TMP*/
+/* y[i] = row row[i] of x, n of them. */
+WHIT_DEVICE void whit_rows_gather_cuda(whit_dev *d, float *y, const float *x, const int64_t *row, int64_t n,
+                                       int64_t width);
+/* sum (4): |p - q|^2, |p|^2, |q|^2, <p, q> over all of p and q (rows, width), in double. */
+WHIT_DEVICE void whit_rows_compare_cuda(whit_dev *d, double *sum, const float *p, const float *q, int64_t rows,
+                                        int64_t width);
 #endif

@@ -32,6 +32,7 @@ typedef struct case_set {
 	const char *name;
 	int rows;
 	void (*row)(case_run *r, int i);
+	int orders; /* of threads under emulation; 0: the usual number */
 } case_set;
 
 /* Names the row, for messages. */

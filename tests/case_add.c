@@ -24,4 +24,4 @@ static void row(case_run *r, int i) {
 	case_same(r, in_place, want, n);
 }
 
-const case_set cases_add = {"add", WHIT_COUNT(sizes), row};
+const case_set cases_add = {"add", WHIT_COUNT(sizes), row, 0};

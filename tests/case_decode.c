@@ -42,4 +42,4 @@ static void row(case_run *r, int i) {
 	case_same(r, y, want, n);
 }
 
-const case_set cases_decode = {"decode", WHIT_COUNT(rows), row};
+const case_set cases_decode = {"decode", WHIT_COUNT(rows), row, 0};

@@ -27,4 +27,4 @@ static void row(case_run *r, int i) {
 	case_same(r, y, want, n);
 }
 
-const case_set cases_embed = {"embed", WHIT_COUNT(rows), row};
+const case_set cases_embed = {"embed", WHIT_COUNT(rows), row, 0};

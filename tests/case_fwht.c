@@ -38,4 +38,4 @@ static void row(case_run *r, int i) {
 	case_near(r, y, want, mag, all, (double)(stages + 1) * 0x1p-24);
 }
 
-const case_set cases_fwht = {"fwht", WHIT_COUNT(rows), row};
+const case_set cases_fwht = {"fwht", WHIT_COUNT(rows), row, 0};

@@ -140,4 +140,4 @@ static void row(case_run *r, int i) {
 	whit_dev_reset(r->dev);
 }
 
-const case_set cases_gemv = {"gemv", WHIT_COUNT(rows), row};
+const case_set cases_gemv = {"gemv", WHIT_COUNT(rows), row, 0};

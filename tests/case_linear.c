@@ -59,4 +59,4 @@ static void row(case_run *r, int i) {
 	case_near(r, y, want, mag, T * N, tol);
 }
 
-const case_set cases_linear = {"linear", WHIT_COUNT(rows), row};
+const case_set cases_linear = {"linear", WHIT_COUNT(rows), row, 0};

@@ -35,4 +35,4 @@ static void row(case_run *r, int i) {
 	case_bits(r, where, (const uint32_t *)(const void *)first, 2 * runs);
 }
 
-const case_set cases_measure = {"measure", WHIT_COUNT(rows), row};
+const case_set cases_measure = {"measure", WHIT_COUNT(rows), row, 0};

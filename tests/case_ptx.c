@@ -174,4 +174,4 @@ static void row(case_run *r, int i) {
 		case_label(r, "tile %d", i - TILE), tile(r, i - TILE);
 }
 
-const case_set cases_ptx = {"ptx", ROWS, row};
+const case_set cases_ptx = {"ptx", ROWS, row, 0};

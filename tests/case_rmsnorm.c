@@ -39,4 +39,4 @@ static void row(case_run *r, int i) {
 	case_near(r, in_place, want, mag, all, tol);
 }
 
-const case_set cases_rmsnorm = {"rmsnorm", WHIT_COUNT(rows), row};
+const case_set cases_rmsnorm = {"rmsnorm", WHIT_COUNT(rows), row, 0};

@@ -42,4 +42,4 @@ static void row(case_run *r, int i) {
 	case_near(r, in_place, want, mag, n, tol);
 }
 
-const case_set cases_rope = {"rope", WHIT_COUNT(rows), row};
+const case_set cases_rope = {"rope", WHIT_COUNT(rows), row, 0};

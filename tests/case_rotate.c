@@ -92,4 +92,4 @@ static void row(case_run *r, int i) {
 	whit_rotation_free(rot);
 }
 
-const case_set cases_rotate = {"rotate", WHIT_COUNT(rows), row};
+const case_set cases_rotate = {"rotate", WHIT_COUNT(rows), row, 0};

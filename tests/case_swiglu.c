@@ -27,4 +27,4 @@ static void row(case_run *r, int i) {
 	case_near(r, y, want, mag, n, 8 * 0x1p-24);
 }
 
-const case_set cases_swiglu = {"swiglu", WHIT_COUNT(sizes), row};
+const case_set cases_swiglu = {"swiglu", WHIT_COUNT(sizes), row, 0};

@@ -214,7 +214,7 @@ int main(int argc, char **argv) {
 		if (missing)
 			device.skipped = sets[i]->rows;
 		else
-			run_device(sets[i], dev, ON_GPU ? 2 : 2 + seeds, &device);
+			run_device(sets[i], dev, ON_GPU ? 2 : sets[i]->orders ? sets[i]->orders : 2 + seeds, &device);
 		count(ON_GPU ? "cuda" : "emu", &device, missing ? "no device" : "model shape");
 		printf("\n");
 		ok += cpu.ok + device.ok, failed += cpu.failed + device.failed;
