@@ -25,6 +25,13 @@ static const struct {
         {6, 776, WHIT_PRE_NONE, 1, 0, {{"bf16", 21, 0, 0}, {"bf16", 2, 0, 0}}},
         {7, 640, WHIT_PRE_SWIGLU, 1, 1, {{"f16", 11, 0, 0}}},
         {8, 512, WHIT_PRE_NORM, 1, 1, {{"bf16", 10, 0, 0}, {"bf16", 10, 10, 0}, {"bf16", 3, 0, 0}}},
+        /* shares of warps that end within rows: rows of two, three, many warps, warps with nothing */
+        {1, 5000, WHIT_PRE_NORM, 1, 1, {{"bf16", 40, 0, 0}, {"bf16", 10, 10, 0}, {"bf16", 4, 0, 0}}},
+        {1, 20000, WHIT_PRE_NONE, 0, 1, {{"bf16", 9, 0, 0}}},
+        {1, 10008, WHIT_PRE_SWIGLU, 0, 0, {{"f16", 5, 0, 0}}},
+        {2, 3008, WHIT_PRE_NONE, 0, 0, {{"f16", 31, 0, 0}}},
+        {4, 2100, WHIT_PRE_NORM, 1, 0, {{"f32", 50, 0, 0}}},
+        {8, 2504, WHIT_PRE_NONE, 0, 1, {{"bf16", 40, 0, 0}, {"bf16", 3, 0, 0}}},
         /* an input beyond shared memory */
         {1, 26000, WHIT_PRE_NORM, 0, 1, {{"bf16", 5, 0, 0}}},
         {2, 13000, WHIT_PRE_SWIGLU, 0, 0, {{"f16", 3, 0, 0}}},
