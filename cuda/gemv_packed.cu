@@ -57,8 +57,8 @@ template <> struct run<whit_fmt_int> {
 /* The input by itself, a block, where no multiprocessor holds it. */
 __global__ void packed_input_kernel(float *out, const gemv_input in, int stride) {
 	WHIT_AFTER();
-	gemv_fill_norm<RUN>(out, in);
-	gemv_fill<RUN>(out, in, in.T, stride);
+	gemv_fill_norm<RUN, 1>(out, in);
+	gemv_fill<RUN, 1>(out, in, in.T, stride);
 }
 
 /* A warp a row, as many blocks as run at once; the input in shared memory, or in `ready`. */
@@ -68,9 +68,9 @@ __global__ void __launch_bounds__(THREADS, TT == 1 ? 3 : 2)
                            const float *bias, const float *add) {
 	WHIT_SHARED_DYNAMIC(float, own);
 	int lane = (int)threadIdx.x % 32;
-	if (!ready) gemv_fill_norm<RUN>(own, in);
+	if (!ready) gemv_fill_norm<RUN, 1>(own, in);
 	WHIT_AFTER();
-	if (!ready) gemv_fill<RUN>(own, in, in.T, stride);
+	if (!ready) gemv_fill<RUN, 1>(own, in, in.T, stride);
 	__syncthreads();
 	const float *x = (ready ? ready : own) + 4 * lane;
 	for (int64_t r = blockIdx.x * WARPS + threadIdx.x / 32; r < m.rows; r += gridDim.x * WARPS) {

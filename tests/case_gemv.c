@@ -89,13 +89,17 @@ static void row(case_run *r, int i) {
 	if (case_skip_big(r, big > 300000) || case_skip(r, !r->dev)) return;
 	case_label(r, "%lld x %lld, pre %d, %d matrices, %s %lld first", (long long)T, (long long)K, pre, n,
 	           rows[i].w[0].format, (long long)rows[i].w[0].rows);
-	float *x = case_normal(r, T * K), *x2 = case_normal(r, T * K), *norm = case_normal(r, K);
+	float *x = case_normal(r, T * K + 1) + 1, *x2 = case_normal(r, T * K), *norm = case_normal(r, K);
 	double *px = case_host(r, (size_t)(T * K) * sizeof *px), *pe = case_host(r, (size_t)(T * K) * sizeof *pe);
 	float eps = 1e-6f, shift = (float)(i % 2);
 	for (int64_t t = 0; t < T; t++)
 		prepare(px + t * K, pe + t * K, x + t * K, x2 + t * K, norm, K, pre, eps, shift);
 	size_t bytes = (size_t)(T * K) * sizeof *x;
-	whit_gemv g = {.x = case_in(r, x, bytes), .x2 = case_in(r, x2, bytes), .pre = pre, .n = n};
+	int odd = i % 3 == 1; /* activations off 16 bytes */
+	whit_gemv g = {.x = (float *)case_in(r, x - odd, bytes + (size_t)odd * sizeof *x) + odd,
+	               .x2 = case_in(r, x2, bytes),
+	               .pre = pre,
+	               .n = n};
 	g.norm = case_in(r, norm, (size_t)K * sizeof *norm), g.eps = eps, g.shift = shift;
 	whit_mat at[3];
 	float *want[3], *mag[3], *w = case_host(r, (size_t)K * sizeof *w);
