@@ -13,6 +13,9 @@
  * - R rows share what is read of the input, which lies in shared memory as float. Shared memory moves 128 bytes a
  *   clock, an H100 14 of weights: 2 R T / R rows' worth, so R rises with T. */
 #include "cuda/gemv.cuh"
+extern "C" {
+#include "host/ops.h"
+}
 
 enum { THREADS = 384, WARPS = THREADS / 32 };
 
@@ -198,10 +201,10 @@ template <class W, int TT, int R, int U> static bool launch_own(whit_dev *d, con
 	return true;
 }
 
-/* Two launches, the first of which makes the input. R and U are less: ptxas wants the addresses and values of x in
+/* Two launches, the first of which makes the input. R and U are small: ptxas wants the addresses and values of x in
  * registers. */
 template <class W, int TT> static void launch_ready(whit_dev *d, gemv_args a) {
-	constexpr int U = TT < 4 ? 4 : 2;
+	constexpr int U = TT == 1 ? 4 : 2;
 	int step = U * 32 * W::values, per = (a.in.K + step - 1) / step;
 	float *ready = (float *)whit_dev_take(d, (size_t)TT * per * step * sizeof *ready);
 	unsigned grid = (unsigned)WHIT_MIN(d->sms, a.rows);
@@ -215,16 +218,29 @@ template <class W, int TT, int R, int U> static void launch(whit_dev *d, const g
 	if (!launch_own<W, TT, R, U>(d, a)) launch_ready<W, TT>(d, a);
 }
 
-template <class W> static void launch_tokens(whit_dev *d, const gemv_args &a) {
+/* The same for tokens from t on. */
+static void advance(way *m, int t) {
+	if (m->y) m->y += t * m->rows;
+	if (m->add) m->add += t * m->rows;
+}
+
+template <class W> static void launch_tokens(whit_dev *d, gemv_args a) {
 	int T = a.in.T;
-	if (T == 1)
+	if (T == 1) {
 		launch<W, 1, 2, 4>(d, a);
-	else if (T == 2)
+	} else if (T == 2) {
 		launch<W, 2, 2, 4>(d, a);
-	else if (T <= 4)
+	} else if (T <= 4) {
 		launch<W, 4, 4, 2>(d, a);
-	else
-		launch<W, 8, 4, 2>(d, a);
+	} else if (!launch_own<W, 8, 4, 2>(d, a)) { /* in two parts: half the input may fit */
+		a.in.T = 4;
+		launch<W, 4, 4, 2>(d, a);
+		a.in.T = T - 4;
+		a.in.x += 4 * (int64_t)a.in.K;
+		if (a.in.pre == WHIT_PRE_SWIGLU) a.in.x2 += 4 * (int64_t)a.in.K;
+		advance(&a.m0, 4), advance(&a.m1, 4), advance(&a.m2, 4);
+		launch_tokens<W>(d, a);
+	}
 }
 
 static int float_bytes(const whit_mat *w) {

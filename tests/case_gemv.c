@@ -37,6 +37,8 @@ static const struct {
         {2, 13000, WHIT_PRE_SWIGLU, 0, 0, {{"f16", 3, 0, 0}}},
         {4, 6400, WHIT_PRE_NONE, 0, 0, {{"f32", 2, 0, 0}}},
         {8, 3584, WHIT_PRE_NORM, 0, 0, {{"bf16", 6, 0, 0}}},
+        {7, 3584, WHIT_PRE_SWIGLU, 0, 1, {{"f16", 6, 0, 0}, {"f16", 2, 0, 0}}},
+        {5, 6400, WHIT_PRE_NORM, 1, 1, {{"bf16", 6, 0, 0}}},
         {8, 3584, WHIT_PRE_NORM, 0, 0, {{"q8_0", 6, 0, 0}}},
         /* planes and rows that are not aligned */
         {1, 128, WHIT_PRE_NONE, 0, 0, {{"bf16", 9, 0, 2}, {"bf16", 9, 0, 0}}},
