@@ -13,6 +13,9 @@
  * - R rows share what is read of the input, which lies in shared memory as float. Shared memory moves 128 bytes a
  *   clock, an H100 14 of weights: 2 R T / R rows' worth, so R rises with T. */
 #include "cuda/gemv.cuh"
+extern "C" {
+#include "host/ops.h"
+}
 
 enum { THREADS = 384, WARPS = THREADS / 32 };
 
@@ -89,8 +92,8 @@ static __device__ __forceinline__ void put(const gemv_args &a, int q, int t, flo
 /* The input by itself, a block, where no multiprocessor holds it. */
 template <int values> __global__ void gemv_input_kernel(float *out, const gemv_input in, int tokens, int stride) {
 	WHIT_AFTER();
-	gemv_fill_norm<values>(out, in);
-	gemv_fill<values>(out, in, tokens, stride);
+	gemv_fill_norm<values, 4>(out, in);
+	gemv_fill<values, 4>(out, in, tokens, stride);
 }
 
 /* TT tokens or fewer; R rows at a time, U loads of each. `per` batches of R x U loads make R rows. */
@@ -100,32 +103,34 @@ __global__ void __launch_bounds__(THREADS, TT == 1 && OWN ? 2 : 1) gemv_kernel(c
 	WHIT_SHARED_DYNAMIC(float, own);
 	WHIT_SHARED(float, part, [WARPS][2][N]); /* sums of rows that a warp goes on with, and that it begins */
 	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
-	int begin = (int)((int64_t)a.rows * blockIdx.x / gridDim.x);
-	int end = (int)((int64_t)a.rows * (blockIdx.x + 1) / gridDim.x);
-	int all = (end - begin + R - 1) / R * per, from = all * warp / WARPS, to = all * (warp + 1) / WARPS;
+	WHIT_SHARED(int, share, [WARPS]); /* batches of each warp */
+	int b = (int)blockIdx.x, blocks = (int)gridDim.x, more = a.rows % blocks;
+	int begin = a.rows / blocks * b + WHIT_MIN(b, more), end = begin + a.rows / blocks + (b < more);
+	int all = (end - begin + R - 1) / R * per, from = all * warp / WARPS, left = all * (warp + 1) / WARPS - from;
 	int c = from % per, q = begin + from / per * R; /* batch of the rows from q on */
+	if (lane == 0) share[warp] = left;
 
 	/* 1. the first loads */
 	const uint4 *p[R] = {};
 	uint4 v[U][R];
-	int column = (c * U * 32 + lane) * W::values, limit = from < to ? a.in.K : 0;
-	if (from < to) point(p, a, q, end, c * U * 32 + lane);
+	int column = (c * U * 32 + lane) * W::values, limit = left ? a.in.K : 0;
+	if (left) point(p, a, q, end, c * U * 32 + lane);
 	WHIT_UNROLL
 	for (int u = 0; u < U; u++) WHIT_UNROLL
 	for (int j = 0; j < R; j++) v[u][j] = load(p[j] + u * 32, column + u * STEP < limit);
 
 	/* 2. the input */
 	int stride = per * U * STEP;
-	if (OWN) gemv_fill_norm<W::values>(own, a.in);
+	if (OWN) gemv_fill_norm<W::values, 4>(own, a.in);
 	WHIT_AFTER();
-	if (OWN) gemv_fill<W::values>(own, a.in, TT, stride);
+	if (OWN) gemv_fill<W::values, 4>(own, a.in, TT, stride);
 	__syncthreads();
 	const float *x = (OWN ? own : a.ready) + 4 * lane;
 
 	/* 3. this warp's share */
 	float sum[N] = {};
-	bool whole = c == 0; /* the sums began with the rows */
-	for (int left = to - from; left > 0; left--) {
+	bool whole = c == 0, open = false; /* the sums began with the rows; and ended before them */
+	for (; left > 0; left--) {
 		bool last = c + 1 == per;
 		const float *xc = x + c * U * STEP;
 		if (left == 1) {
@@ -170,24 +175,18 @@ __global__ void __launch_bounds__(THREADS, TT == 1 && OWN ? 2 : 1) gemv_kernel(c
 			}
 			WHIT_UNROLL
 			for (int k = 0; k < N; k++) sum[k] = 0;
-			whole = true;
+			open = !last && whole, whole = true;
 		}
 		c = last ? 0 : c + 1, q += last ? R : 0;
 	}
 
-	/* 4. rows that warps share: whoever began them adds what the next ones found. The last group is begun by a warp
-	 * whose share ends within it. */
+	/* 4. rows that warps share: whoever began them adds what the next ones found, up to the rows' last batch */
 	__syncthreads();
-	int rest = to % per, start = to - rest;
-	if (from == to || rest == 0 || start < from || lane >= N) return;
+	if (!open || lane >= N) return;
 	float s = part[warp][1][lane];
-	for (int w = warp + 1, done = to; done < start + per; w++) {
-		int next = all * (w + 1) / WARPS;
-		if (next > done) s += part[w][0][lane];
-		done = next;
-	}
-	q = begin + start / per * R + lane % R;
-	if (q < end && lane / R < a.in.T) put(a, q, lane / R, s);
+	for (int w = warp + 1, missing = per - c; missing > 0; missing -= share[w++])
+		if (share[w]) s += part[w][0][lane];
+	if (q + lane % R < end && lane / R < a.in.T) put(a, q + lane % R, lane / R, s);
 }
 
 /* ---- the host's part ---- */
@@ -202,10 +201,10 @@ template <class W, int TT, int R, int U> static bool launch_own(whit_dev *d, con
 	return true;
 }
 
-/* Two launches, the first of which makes the input. R and U are less: ptxas wants the addresses and values of x in
+/* Two launches, the first of which makes the input. R and U are small: ptxas wants the addresses and values of x in
  * registers. */
 template <class W, int TT> static void launch_ready(whit_dev *d, gemv_args a) {
-	constexpr int U = TT < 4 ? 4 : 2;
+	constexpr int U = TT == 1 ? 4 : 2;
 	int step = U * 32 * W::values, per = (a.in.K + step - 1) / step;
 	float *ready = (float *)whit_dev_take(d, (size_t)TT * per * step * sizeof *ready);
 	unsigned grid = (unsigned)WHIT_MIN(d->sms, a.rows);
@@ -219,16 +218,29 @@ template <class W, int TT, int R, int U> static void launch(whit_dev *d, const g
 	if (!launch_own<W, TT, R, U>(d, a)) launch_ready<W, TT>(d, a);
 }
 
-template <class W> static void launch_tokens(whit_dev *d, const gemv_args &a) {
+/* The same for tokens from t on. */
+static void advance(way *m, int t) {
+	if (m->y) m->y += t * m->rows;
+	if (m->add) m->add += t * m->rows;
+}
+
+template <class W> static void launch_tokens(whit_dev *d, gemv_args a) {
 	int T = a.in.T;
-	if (T == 1)
+	if (T == 1) {
 		launch<W, 1, 2, 4>(d, a);
-	else if (T == 2)
+	} else if (T == 2) {
 		launch<W, 2, 2, 4>(d, a);
-	else if (T <= 4)
+	} else if (T <= 4) {
 		launch<W, 4, 4, 2>(d, a);
-	else
-		launch<W, 8, 4, 2>(d, a);
+	} else if (!launch_own<W, 8, 4, 2>(d, a)) { /* in two parts: half the input may fit */
+		a.in.T = 4;
+		launch<W, 4, 4, 2>(d, a);
+		a.in.T = T - 4;
+		a.in.x += 4 * (int64_t)a.in.K;
+		if (a.in.pre == WHIT_PRE_SWIGLU) a.in.x2 += 4 * (int64_t)a.in.K;
+		advance(&a.m0, 4), advance(&a.m1, 4), advance(&a.m2, 4);
+		launch_tokens<W>(d, a);
+	}
 }
 
 static int float_bytes(const whit_mat *w) {
@@ -241,6 +253,14 @@ static bool streams(const whit_mat *w) {
 	int bytes = float_bytes(w);
 	return bytes && w->width * bytes % 16 == 0 && w->row_bytes[0] % 16 == 0 && (uintptr_t)w->plane[0] % 16 == 0 &&
 	       w->width <= 1 << 20 && w->rows <= 1 << 24;
+}
+
+/* Kernels read 16 bytes of activations at once too; those that lie elsewhere are copied. K is a multiple of 4. */
+static void align(whit_dev *d, const float **x, int64_t n) {
+	float *copy = (uintptr_t)*x % 16 ? (float *)whit_dev_take(d, (size_t)n * sizeof *copy) : NULL;
+	if (!copy) return;
+	whit_dev_copy(d, copy, *x, (size_t)n * sizeof *copy);
+	*x = copy;
 }
 
 /* Those of the matrices `which` (bits) that have the format of the first, in one launch; the bits of those done. */
@@ -302,7 +322,13 @@ static void multiply(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsi
 	unsigned fast = 0;
 	for (int k = 0; k < g->n; k++)
 		if (which >> k & 1 && streams(g->w[k])) fast |= 1u << k;
-	for (unsigned left = fast; left;) left &= ~stream(d, in, g, left);
+	gemv_input at = *in;
+	if (fast) {
+		align(d, &at.x, (int64_t)at.T * at.K);
+		if (at.pre == WHIT_PRE_SWIGLU) align(d, &at.x2, (int64_t)at.T * at.K);
+		if (at.pre == WHIT_PRE_NORM) align(d, &at.norm, at.K);
+	}
+	for (unsigned left = fast; left;) left &= ~stream(d, &at, g, left);
 	for (int k = 0; k < g->n; k++)
 		if (which >> k & 1 && !(fast >> k & 1))
 			whit_gemv_packed(d, in, g->w[k], g->y[k], g->bias[k], g->add[k]);

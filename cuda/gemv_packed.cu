@@ -57,20 +57,20 @@ template <> struct run<whit_fmt_int> {
 /* The input by itself, a block, where no multiprocessor holds it. */
 __global__ void packed_input_kernel(float *out, const gemv_input in, int stride) {
 	WHIT_AFTER();
-	gemv_fill_norm<RUN>(out, in);
-	gemv_fill<RUN>(out, in, in.T, stride);
+	gemv_fill_norm<RUN, 1>(out, in);
+	gemv_fill<RUN, 1>(out, in, in.T, stride);
 }
 
 /* A warp a row, as many blocks as run at once; the input in shared memory, or in `ready`. */
 template <class F, int TT>
-__global__ void __launch_bounds__(THREADS, TT == 1 ? 4 : 2)
+__global__ void __launch_bounds__(THREADS, TT == 1 ? 3 : 2)
         gemv_packed_kernel(const whit_mat m, const gemv_input in, const float *ready, int stride, float *y,
                            const float *bias, const float *add) {
 	WHIT_SHARED_DYNAMIC(float, own);
 	int lane = (int)threadIdx.x % 32;
-	if (!ready) gemv_fill_norm<RUN>(own, in);
+	if (!ready) gemv_fill_norm<RUN, 1>(own, in);
 	WHIT_AFTER();
-	if (!ready) gemv_fill<RUN>(own, in, in.T, stride);
+	if (!ready) gemv_fill<RUN, 1>(own, in, in.T, stride);
 	__syncthreads();
 	const float *x = (ready ? ready : own) + 4 * lane;
 	for (int64_t r = blockIdx.x * WARPS + threadIdx.x / 32; r < m.rows; r += gridDim.x * WARPS) {
@@ -112,8 +112,9 @@ void whit_gemv_packed(whit_dev *d, const gemv_input *in, const whit_mat *w, floa
 		WHIT_LAUNCH_EARLY(packed_input_kernel, 1, 4 * THREADS, 0, d, ready, *in, stride);
 		bytes = 0;
 	}
-	/* four blocks a multiprocessor: every block makes its input anew */
-	unsigned grid = (unsigned)WHIT_MIN((int64_t)whit_blocks(w->rows, WARPS), (int64_t)d->sms * 4);
+	/* as many as run at once: every block makes its input anew */
+	unsigned grid =
+	        (unsigned)WHIT_MIN((int64_t)whit_blocks(w->rows, WARPS), (int64_t)d->sms * (in->T == 1 ? 3 : 2));
 	bool known = whit_with_format(w, [&](auto f) {
 		if (in->T == 1)
 			WHIT_LAUNCH_EARLY((gemv_packed_kernel<decltype(f), 1>), grid, THREADS, bytes, d, *w, *in, ready,

@@ -65,7 +65,7 @@ __global__ void terms_bf16_kernel(uint16_t *out, const float *x, int64_t n, int 
 }
 
 /* f16 has 11 bits and a small range: a row is scaled by a power of two so that its largest finite value lies in [2^14,
- * 2^15), and `back` undoes it. Three terms are then x for values from 2^-16 of the row's largest on (if that is 2^-112
+ * 2^15), and `back` undoes it. Three terms are then x for values from 2^-15 of the row's largest on (if that is 2^-112
  * or more); smaller ones are within 2^-39 of the largest. A block a row. */
 __global__ void terms_f16_kernel(uint16_t *out, float *back, const float *x, int64_t K, int terms) {
 	WHIT_SHARED(unsigned, tops, [THREADS / 32]);

@@ -25,11 +25,20 @@ static const struct {
         {6, 776, WHIT_PRE_NONE, 1, 0, {{"bf16", 21, 0, 0}, {"bf16", 2, 0, 0}}},
         {7, 640, WHIT_PRE_SWIGLU, 1, 1, {{"f16", 11, 0, 0}}},
         {8, 512, WHIT_PRE_NORM, 1, 1, {{"bf16", 10, 0, 0}, {"bf16", 10, 10, 0}, {"bf16", 3, 0, 0}}},
+        /* shares of warps that end within rows: rows of two, three, many warps, warps with nothing */
+        {1, 5000, WHIT_PRE_NORM, 1, 1, {{"bf16", 40, 0, 0}, {"bf16", 10, 10, 0}, {"bf16", 4, 0, 0}}},
+        {1, 20000, WHIT_PRE_NONE, 0, 1, {{"bf16", 9, 0, 0}}},
+        {1, 10008, WHIT_PRE_SWIGLU, 0, 0, {{"f16", 5, 0, 0}}},
+        {2, 3008, WHIT_PRE_NONE, 0, 0, {{"f16", 31, 0, 0}}},
+        {4, 2100, WHIT_PRE_NORM, 1, 0, {{"f32", 50, 0, 0}}},
+        {8, 2504, WHIT_PRE_NONE, 0, 1, {{"bf16", 40, 0, 0}, {"bf16", 3, 0, 0}}},
         /* an input beyond shared memory */
         {1, 26000, WHIT_PRE_NORM, 0, 1, {{"bf16", 5, 0, 0}}},
         {2, 13000, WHIT_PRE_SWIGLU, 0, 0, {{"f16", 3, 0, 0}}},
         {4, 6400, WHIT_PRE_NONE, 0, 0, {{"f32", 2, 0, 0}}},
         {8, 3584, WHIT_PRE_NORM, 0, 0, {{"bf16", 6, 0, 0}}},
+        {7, 3584, WHIT_PRE_SWIGLU, 0, 1, {{"f16", 6, 0, 0}, {"f16", 2, 0, 0}}},
+        {5, 6400, WHIT_PRE_NORM, 1, 1, {{"bf16", 6, 0, 0}}},
         {8, 3584, WHIT_PRE_NORM, 0, 0, {{"q8_0", 6, 0, 0}}},
         /* planes and rows that are not aligned */
         {1, 128, WHIT_PRE_NONE, 0, 0, {{"bf16", 9, 0, 2}, {"bf16", 9, 0, 0}}},
@@ -82,13 +91,17 @@ static void row(case_run *r, int i) {
 	if (case_skip_big(r, big > 300000) || case_skip(r, !r->dev)) return;
 	case_label(r, "%lld x %lld, pre %d, %d matrices, %s %lld first", (long long)T, (long long)K, pre, n,
 	           rows[i].w[0].format, (long long)rows[i].w[0].rows);
-	float *x = case_normal(r, T * K), *x2 = case_normal(r, T * K), *norm = case_normal(r, K);
+	float *x = case_normal(r, T * K + 1) + 1, *x2 = case_normal(r, T * K), *norm = case_normal(r, K);
 	double *px = case_host(r, (size_t)(T * K) * sizeof *px), *pe = case_host(r, (size_t)(T * K) * sizeof *pe);
 	float eps = 1e-6f, shift = (float)(i % 2);
 	for (int64_t t = 0; t < T; t++)
 		prepare(px + t * K, pe + t * K, x + t * K, x2 + t * K, norm, K, pre, eps, shift);
 	size_t bytes = (size_t)(T * K) * sizeof *x;
-	whit_gemv g = {.x = case_in(r, x, bytes), .x2 = case_in(r, x2, bytes), .pre = pre, .n = n};
+	int odd = i % 3 == 1; /* activations off 16 bytes */
+	whit_gemv g = {.x = (float *)case_in(r, x - odd, bytes + (size_t)odd * sizeof *x) + odd,
+	               .x2 = case_in(r, x2, bytes),
+	               .pre = pre,
+	               .n = n};
 	g.norm = case_in(r, norm, (size_t)K * sizeof *norm), g.eps = eps, g.shift = shift;
 	whit_mat at[3];
 	float *want[3], *mag[3], *w = case_host(r, (size_t)K * sizeof *w);

@@ -1,28 +1,77 @@
-/* linear, every format: straight from the packed bytes. The device multiplies floats, so the reference is the plain
- * product of decoded weights; the CPU rounds activations of block formats (ints.h; test_ints.c judges that). */
+/* linear, every format, each way that it goes: gemv of few tokens, terms of 16 bits, decoded tiles, and the plain
+ * kernel. The device multiplies floats, so the reference is the plain product of decoded weights; the CPU rounds
+ * activations of block formats (ints.h; test_ints.c judges that). */
 #include "host/ops.h"
 #include "formats/blocks.h"
 #include "tests/case_mat.h"
+#include <float.h>
 #include <math.h>
 
 static const struct {
 	const char *format;
 	int64_t rows, width, T, paired;
-	int bias;
-} rows[] = {{"f32", 5, 33, 1, 0, 0},       {"f32", 4, 1, 3, 0, 1},        {"f16", 9, 100, 7, 0, 1},
-            {"bf16", 8, 257, 8, 4, 1},     {"f32", 3, 16, 0, 0, 0},       {"tq1g128", 3, 128, 9, 0, 0},
-            {"tq2g64", 5, 64, 1, 0, 0},    {"tq3g128", 7, 256, 2, 0, 1},  {"tq4g256", 2, 512, 1, 0, 0},
-            {"tq5row", 3, 35, 1, 0, 0},    {"int2g32", 5, 100, 7, 0, 0},  {"int3", 3, 33, 1, 0, 0},
-            {"int4g128", 6, 300, 8, 6, 1}, {"int8g512", 3, 600, 1, 0, 0}, {"q8_0", 3, 96, 1, 0, 0},
-            {"q4_0", 3, 96, 9, 0, 0},      {"q4_1", 3, 96, 1, 0, 0},      {"q5_0", 3, 96, 1, 0, 0},
-            {"q5_1", 3, 96, 1, 0, 0},      {"q2_k", 2, 256, 1, 0, 0},     {"q3_k", 2, 256, 1, 0, 0},
-            {"q4_k", 3, 512, 9, 0, 1},     {"q5_k", 2, 256, 1, 0, 0},     {"q6_k", 2, 256, 1, 0, 0},
-            {"iq4_nl", 3, 96, 1, 0, 0},    {"iq4_xs", 2, 256, 1, 0, 0},   {"mxfp4", 3, 96, 1, 0, 0},
-            {"tq1_0", 2, 256, 1, 0, 0},    {"tq2_0", 2, 256, 1, 0, 0},    {"q1_0", 3, 128, 1, 0, 0},
-            {"q2_0", 3, 64, 1, 0, 0},      {"q4_k", 4096, 4096, 8, 0, 0}};
+	int bias, shift; /* shift: bytes that the plane lies off 256 */
+} rows[] = {{"f32", 5, 33, 1, 0, 0, 0},
+            {"f32", 4, 1, 3, 0, 1, 0},
+            {"f16", 9, 100, 7, 0, 1, 0},
+            {"bf16", 8, 257, 8, 4, 1, 0},
+            {"f32", 3, 16, 0, 0, 0, 0},
+            {"tq1g128", 3, 128, 9, 0, 0, 0},
+            {"tq2g64", 5, 64, 1, 0, 0, 0},
+            {"tq3g128", 7, 256, 2, 0, 1, 0},
+            {"tq4g256", 2, 512, 1, 0, 0, 0},
+            {"tq5row", 3, 35, 1, 0, 0, 0},
+            {"int2g32", 5, 100, 7, 0, 0, 0},
+            {"int3", 3, 33, 1, 0, 0, 0},
+            {"int4g128", 6, 300, 8, 6, 1, 0},
+            {"int8g512", 3, 600, 1, 0, 0, 0},
+            {"q8_0", 3, 96, 1, 0, 0, 0},
+            {"q4_0", 3, 96, 9, 0, 0, 0},
+            {"q4_1", 3, 96, 1, 0, 0, 0},
+            {"q5_0", 3, 96, 1, 0, 0, 0},
+            {"q5_1", 3, 96, 1, 0, 0, 0},
+            {"q2_k", 2, 256, 1, 0, 0, 0},
+            {"q3_k", 2, 256, 1, 0, 0, 0},
+            {"q4_k", 3, 512, 9, 0, 1, 0},
+            {"q5_k", 2, 256, 1, 0, 0, 0},
+            {"q6_k", 2, 256, 1, 0, 0, 0},
+            {"iq4_nl", 3, 96, 1, 0, 0, 0},
+            {"iq4_xs", 2, 256, 1, 0, 0, 0},
+            {"mxfp4", 3, 96, 1, 0, 0, 0},
+            {"tq1_0", 2, 256, 1, 0, 0, 0},
+            {"tq2_0", 2, 256, 1, 0, 0, 0},
+            {"q1_0", 3, 128, 1, 0, 0, 0},
+            {"q2_0", 3, 64, 1, 0, 0, 0},
+            /* many tokens, in several tiles of tokens and of rows where scratch is small (emulation) */
+            {"bf16", 5, 100, 9, 0, 1, 0},
+            {"bf16", 37, 257, 33, 0, 0, 0},
+            {"f16", 5, 100, 9, 0, 0, 0},
+            {"f16", 40, 130, 33, 0, 1, 0},
+            {"f32", 6, 33, 9, 0, 1, 0},
+            {"f32", 12, 300, 33, 6, 1, 0},
+            {"bf16", 12, 300, 33, 6, 1, 0},
+            {"f16", 8, 96, 10, 8, 0, 0},
+            {"q4_k", 9, 256, 33, 0, 1, 0},
+            {"q8_0", 12, 96, 33, 6, 0, 0},
+            {"tq4g128", 7, 256, 33, 0, 1, 0},
+            {"int3", 5, 35, 9, 0, 0, 0},
+            {"bf16", 1, 1, 33, 0, 0, 0},
+            {"f16", 0, 8, 9, 0, 1, 0},
+            /* planes off their type's alignment */
+            {"bf16", 6, 64, 1, 0, 0, 1},
+            {"bf16", 12, 96, 17, 0, 1, 1},
+            {"f16", 6, 96, 17, 0, 0, 3},
+            {"f32", 6, 96, 17, 0, 0, 2},
+            {"bf16", 6, 96, 17, 0, 0, 2},
+            {"q4_k", 4096, 4096, 8, 0, 0, 0},
+            {"bf16", 4096, 4096, 512, 0, 1, 0},
+            {"f16", 4096, 4096, 64, 0, 0, 0},
+            {"q4_k", 4096, 4096, 64, 0, 0, 0}};
 
-static void row(case_run *r, int i) {
-	int64_t N = rows[i].rows, K = rows[i].width, T = rows[i].T;
+static int bits16(const char *format) { return !strcmp(format, "bf16") ? 8 : !strcmp(format, "f16") ? 11 : 0; }
+
+static void product(case_run *r, int i) {
+	int64_t N = rows[i].rows, K = rows[i].width, T = rows[i].T, off = rows[i].shift;
 	if (case_skip_big(r, N * K > 100000)) return;
 	case_label(r, "%s %lld x %lld, %lld tokens", rows[i].format, (long long)N, (long long)K, (long long)T);
 	whit_mat m = case_mat(r, rows[i].format, N, K, 1);
@@ -43,20 +92,69 @@ static void row(case_run *r, int i) {
 			mag[t * N + k] = (float)sum;
 		}
 	}
-	/* A lane adds K / 32 products, five additions join lanes, one adds the bias, one rounds the reference: a
-	 * rounding each, of at most the sum of magnitudes. The CPU's bound: formats/codes.h, and its GEMM adds in order
-	 * of k. */
-	double tol = r->dev ? ((double)(K + 31) / 32 + 7) * 0x1p-24 : ((double)K + 12) * 0x1p-23;
-	whit_arena scratch = {0};
 	float *y = case_out(r, T * N), *dx = case_in(r, x, (size_t)(T * K) * sizeof *x);
 	float *db = bias ? case_in(r, bias, (size_t)N * sizeof *bias) : NULL;
 	whit_mat at = case_mat_in(r, &m);
-	if (r->dev)
-		whit_linear_cuda(r->dev, y, dx, T, &at, db);
-	else
+	if (off) { /* the same rows, elsewhere */
+		uint8_t *moved = case_host(r, (size_t)N * m.row_bytes[0] + (size_t)off);
+		memcpy(moved + off, m.plane[0], (size_t)N * m.row_bytes[0]);
+		at.plane[0] = (uint8_t *)case_in(r, moved, (size_t)N * m.row_bytes[0] + (size_t)off) + off;
+	}
+	if (!r->dev) { /* formats/codes.h; and the CPU's GEMM adds in order of k */
+		whit_arena scratch = {0};
 		whit_linear_fast_cpu(y, dx, T, &at, db, &scratch);
-	whit_arena_free(&scratch);
-	case_near(r, y, want, mag, T * N, tol);
+		whit_arena_free(&scratch);
+		case_near(r, y, want, mag, T * N, ((double)K + 12) * 0x1p-23);
+		return;
+	}
+	/* A lane adds K / 32 products, five additions join lanes, twelve at most warps, one adds the bias, one rounds
+	 * the reference: a rounding each, of at most the sum of magnitudes. cuBLAS: in order of k at worst, and mma may
+	 * cut off where it should round. */
+	double lanes = ((double)(K + 31) / 32 + 5 + 2) * 0x1p-24, order = ((double)K + 6) * 0x1p-23;
+	whit_linear_cuda(r->dev, y, dx, T, &at, db);
+	case_near(r, y, want, mag, T * N, T > WHIT_GEMV_MAX ? order : lanes + 12 * 0x1p-24);
+	if (T > WHIT_GEMV_MAX && bits16(rows[i].format)) { /* and x rounded to the weight's type */
+		y = case_out(r, T * N);
+		whit_dev_terms(r->dev, 1);
+		whit_linear_cuda(r->dev, y, dx, T, &at, db);
+		whit_dev_terms(r->dev, 3);
+		case_near(r, y, want, mag, T * N, order + ldexp(1, -bits16(rows[i].format)));
+	}
+	y = case_out(r, T * N);
+	whit_dev_plain(r->dev, 1);
+	whit_linear_cuda(r->dev, y, dx, T, &at, db);
+	whit_dev_plain(r->dev, 0);
+	case_near(r, y, want, mag, T * N, lanes);
+	whit_dev_reset(r->dev);
 }
 
-const case_set cases_linear = {"linear", WHIT_COUNT(rows), row, 0};
+/* Times the unit matrix, with tokens of all sizes that cuda/linear.cu calls exact: x, bit for bit. */
+static void exact(case_run *r, int f16) {
+	enum { T = 9, K = 24 };
+	static const float tops[T] = {1, FLT_MAX, 0x1p-80f, 0x1p100f, 3e4f, 0x1p-60f, 0, 1e-24f, 7e4f};
+	case_label(r, "%s unit matrix", f16 ? "f16" : "bf16");
+	if (case_skip(r, !r->dev)) return;
+	whit_mat m = case_mat(r, f16 ? "f16" : "bf16", K, K, 1);
+	float *x = case_normal(r, T * K);
+	memset((uint8_t *)(uintptr_t)m.plane[0], 0, K * m.row_bytes[0]);
+	for (int i = 0; i < K; i++)
+		memcpy((uint8_t *)(uintptr_t)m.plane[0] + i * (2 * K + 2), f16 ? "\0\x3c" : "\x80\x3f", 2);
+	for (int i = 0; i < T * K; i++) /* from the row's top down to 2^-14 of it, of both signs */
+		x[i] = i % K ? tops[i / K] * ldexpf(fmodf(x[i], 1), -i % K % 15) : tops[i / K];
+	for (int i = 0; i < T * K; i++) /* f16 takes 2^-15 of the top and more */
+		if (fabsf(x[i]) <= tops[i / K] * 0x1p-15f) x[i] = 0;
+	float *y = case_out(r, T * K), *dx = case_in(r, x, T * K * sizeof *x);
+	whit_mat at = case_mat_in(r, &m);
+	whit_linear_cuda(r->dev, y, dx, T, &at, NULL);
+	case_same(r, y, x, T * K);
+	whit_dev_reset(r->dev);
+}
+
+static void row(case_run *r, int i) {
+	if (i < WHIT_COUNT(rows))
+		product(r, i);
+	else
+		exact(r, i > WHIT_COUNT(rows));
+}
+
+const case_set cases_linear = {"linear", WHIT_COUNT(rows) + 2, row, 0};
