@@ -216,7 +216,7 @@ int whit_rows_device(whit_job *j, int64_t block, whit_rows_sum *sum, whit_err *e
 		upload(&s, r0 + s.rows); /* what the buffer held was decoded before the last sync */
 		bring_back(&s, r0, n);
 	}
-	whit_dev_get(s.d, s.host_count, s.count, sizeof s.host_count);
+	if (!rc) whit_dev_get(s.d, s.host_count, s.count, sizeof s.host_count);
 	int rc2 = whit_dev_sync(s.d, rc ? &(whit_err){0} : e);
 	if (!rc) rc = rc2;
 	for (int64_t i = 0; i < (rows + block - 1) / block && !rc && good; i++) sum[i].err = s.host_err[i];

@@ -135,7 +135,8 @@ const void *whit_dev_keep(whit_dev *d, whit_hash hash, const void *src, size_t b
 	void *p = whit_dev_alloc(d, bytes);
 	if (!p) return NULL;
 	whit_dev_put(d, p, src, bytes);
-	d->kept = (whit_dev_kept *)whit_realloc(d->kept, d->n_kept * sizeof *d->kept, (d->n_kept + 1) * sizeof *d->kept);
+	d->kept =
+	        (whit_dev_kept *)whit_realloc(d->kept, d->n_kept * sizeof *d->kept, (d->n_kept + 1) * sizeof *d->kept);
 	d->kept[d->n_kept++] = {hash, bytes, p};
 	return p;
 }

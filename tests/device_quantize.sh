@@ -54,6 +54,12 @@ same export "$scratch/paired.gguf" --type Q5_0 --recipe "$scratch/narrow"
 run "$whit" quantize "$golden/llama-f32" "$scratch/rotated" --format tq6 --device cpu --quiet
 same export "$scratch/rotated" --type Q4_0 --recipe "$scratch/narrow" # from rotated rows
 
+# Importance of columns.
+head -c 20000 "$here/../eval/demo.txt" >"$scratch/text"
+printf '*.layers.0.*.k_proj.weight q4_0\n*.layers.0.*.v_proj.weight q5_0\n* f16\n' >"$scratch/weighted"
+run "$whit" calibrate "$here/models/wiki12M-qwen3" --text "$scratch/text" --out "$scratch/im.gguf" --device cpu --quiet
+same export "$here/models/wiki12M-qwen3" --recipe "$scratch/weighted" --imatrix "$scratch/im.gguf"
+
 # Matrices of many blocks of rows, in one strip and in the smallest ones.
 printf '*.layers.0.*.k_proj.weight q4_k\n*.layers.0.*.v_proj.weight q6_k\n@linear f16\n* f16\n' >"$scratch/two.recipe"
 printf '*.layers.0.*.k_proj.weight tq4\n*.layers.0.*.v_proj.weight tq3g128 rotation=hadamard\n* keep\n' >"$scratch/two.tq"
