@@ -1,5 +1,7 @@
 /* The table of methods and the row driver they share. */
 #include "calib/method.h"
+#include "calib/rows.h"
+#include "formats/measure.h"
 
 #include <float.h>
 #include <math.h>
@@ -29,42 +31,19 @@ const whit_method *whit_method_find(const char *name, whit_err *e) {
 /* A block is about this many floats: with its rotated and decoded twins it stays in a core's L2 cache. */
 enum { BLOCK_FLOATS = 1 << 15 };
 
-/* What a block leaves behind, added up in block order afterwards. */
-typedef struct block_sum {
-	double err, ref;
-	int64_t zero_groups, bad_scales;
-	int64_t bad; /* row * cols + column of the first NaN or Inf, -1 = none */
-} block_sum;
-
 typedef struct block_run {
 	const whit_weight *src;
 	whit_job *job; /* NULL: only look for NaN and Inf */
 	int64_t rows;  /* of one block */
 	int64_t room;  /* floats of one buffer */
 	float *buf;    /* per worker: source block, rotated block, decoded block */
-	block_sum *sum;
+	whit_rows_sum *sum;
 } block_run;
-
-/* Sum of x^2 (y NULL) or (x - y)^2 in eight interleaved double sums: vectorises, and its order is fixed. */
-static double sum_squares(const float *x, const float *y, int64_t n) {
-	double s[8] = {0};
-	int64_t i = 0;
-	for (; i + 8 <= n; i += 8)
-		for (int k = 0; k < 8; k++) {
-			double d = y ? (double)x[i + k] - y[i + k] : x[i + k];
-			s[k] += d * d;
-		}
-	for (; i < n; i++) {
-		double d = y ? (double)x[i] - y[i] : x[i];
-		s[0] += d * d;
-	}
-	return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
-}
 
 static void block_item(void *ctx, int64_t i, int worker) {
 	const block_run *b = ctx;
 	const whit_mat *src = &b->src->mat;
-	block_sum *s = &b->sum[i];
+	whit_rows_sum *s = &b->sum[i];
 	int64_t r0 = i * b->rows, r1 = WHIT_MIN(r0 + b->rows, src->rows), n = (r1 - r0) * src->cols;
 	float *x = b->buf + 3 * b->room * worker, *y = x + b->room, *z = y + b->room;
 	whit_err stop;
@@ -94,12 +73,12 @@ static void block_item(void *ctx, int64_t i, int worker) {
 		whit_mat_decode(dst, r0, r1, z);
 	else
 		dst->spec.fmt->decode(dst, r0, r1, z);
-	s->ref = sum_squares(x, NULL, n);
+	s->ref = whit_sum_squares_cpu(x, NULL, n);
 	if (dst->width == dst->cols) {
-		s->err = sum_squares(rotated, z, n);
+		s->err = whit_sum_squares_cpu(rotated, z, n);
 	} else {
 		whit_unrotate_cpu(dst->rot, y, z, r1 - r0);
-		s->err = sum_squares(x, y, n);
+		s->err = whit_sum_squares_cpu(x, y, n);
 	}
 }
 
@@ -111,25 +90,36 @@ int64_t whit_method_scratch(int64_t width) {
  * where no weight is. The norm of a block of rows bounds them all. */
 static int needs_norm(const whit_mat *m) { return m->rot || m->spec.fmt->needs_codebook; }
 
+int whit_rows_sound(const whit_rows_sum *s, const whit_mat *dst) {
+	return s->bad < 0 && (!needs_norm(dst) || s->ref <= (double)FLT_MAX * FLT_MAX);
+}
+
+int64_t whit_rows_block(int64_t width, int64_t rows) { return WHIT_MIN(WHIT_MAX(BLOCK_FLOATS / width, 1), rows); }
+
 static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 	int64_t width = j ? WHIT_MAX(j->dst->width, src->mat.cols) : src->mat.cols;
 	block_run b = {.src = src, .job = j};
-	b.rows = WHIT_MIN(WHIT_MAX(BLOCK_FLOATS / width, 1), src->mat.rows);
+	int rc = 0;
+	b.rows = whit_rows_block(width, src->mat.rows);
 	b.room = b.rows * width;
 	int64_t blocks = (src->mat.rows + b.rows - 1) / b.rows;
-	b.buf = whit_alloc((size_t)(3 * b.room * whit_threads()) * sizeof(float));
 	b.sum = whit_alloc((size_t)blocks * sizeof *b.sum);
-	whit_parallel(blocks, block_item, &b);
+	if (j && j->dev) {
+		rc = whit_rows_device(j, b.rows, b.sum, e);
+	} else {
+		b.buf = whit_alloc((size_t)(3 * b.room * whit_threads()) * sizeof(float));
+		whit_parallel(blocks, block_item, &b);
+	}
 
-	int rc = whit_interrupted(e);
+	if (!rc) rc = whit_interrupted(e);
 	for (int64_t i = 0; i < blocks && !rc; i++) {
-		const block_sum *s = &b.sum[i];
+		const whit_rows_sum *s = &b.sum[i];
 		if (s->bad >= 0)
 			rc = whit_fail(e, WHIT_ENONFINITE,
 			               "%s: tensor %s: row %lld, column %lld: is NaN or Inf, need a finite weight",
 			               src->file, src->name, (long long)(s->bad / src->mat.cols),
 			               (long long)(s->bad % src->mat.cols));
-		else if (j && needs_norm(j->dst) && !(s->ref <= (double)FLT_MAX * FLT_MAX))
+		else if (j && !whit_rows_sound(s, j->dst))
 			rc = whit_fail(e, WHIT_ENONFINITE,
 			               "%s: tensor %s: rows %lld to %lld: norm is %g, need at most the %g of F32",
 			               src->file, src->name, (long long)(i * b.rows),

@@ -12,6 +12,7 @@ typedef struct whit_job {
 	whit_mat *dst;           /* spec, rows, cols, width, rot, codebook set; planes allocated */
 	const float *importance; /* cols, in the frame of the stored columns, or NULL */
 	int rule;                /* WHIT_SCALE_* */
+	whit_dev *dev;           /* where rows are encoded; NULL = the CPU */
 	int64_t zero_groups;     /* out */
 	int64_t bad_scales;      /* out: scales an F16 cannot hold; the caller repeats with scale_f32 */
 	double err, ref;         /* out: sum (w - w')^2 over the source's elements, and sum w^2 */
@@ -30,9 +31,13 @@ const whit_method *whit_method_find(const char *name, whit_err *e); /* unknown: 
 
 /* The row driver that methods without statistics share: fixed blocks of rows, in parallel: decode the source,
  * refuse NaN and Inf (WHIT_ENONFINITE: tensor, row, column), rotate, encode each row by the format's nearest
- * encoder, and measure. Sums run in double in a fixed order: same numbers at any thread count. */
+ * encoder, and measure. Sums run in double in a fixed order: same numbers at any thread count. With a device the same
+ * there, strip by strip, planes brought back (rows_device.c). */
 int whit_method_rows(whit_job *j, whit_err *e);
 int64_t whit_method_scratch(int64_t width); /* its buffers' bytes at the present number of threads */
+/* Its buffers' bytes on device d for such a job, as much as d has left or the least that will do: of dst it reads spec,
+ * cols, width and paired; rot is dst's rotation, which is not counted. */
+int64_t whit_method_device_bytes(whit_dev *d, const whit_mat *src, const whit_mat *dst, const whit_rotation_spec *rot);
 /* Only the first half of that, for weights that stay as they are; w must be a number format. */
 int whit_weight_finite(const whit_weight *w, whit_err *e);
 #endif

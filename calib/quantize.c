@@ -2,6 +2,7 @@
  * format; this walks the tensors. */
 #define _GNU_SOURCE
 #include "calib/quantize.h"
+#include "cuda/dev.h"
 #include "formats/blocks.h"
 #include "formats/codebook.h"
 #include "formats/safetensors.h"
@@ -237,6 +238,30 @@ static int64_t plan_rotations(const whit_plan *p) {
 	return bytes;
 }
 
+/* Whether a row is encoded on the target's device: not into other floats, which cost a CPU less than the way there. */
+static int on_device(const whit_plan *p, const whit_plan_row *row) {
+	return p->target.dev && !row->absent && !row->why_kept && !row->as_is && is_coded(&row->spec);
+}
+
+/* Predicts device_bytes. Error: the device has too little left. */
+static int plan_device(whit_plan *p, whit_err *e) {
+	whit_dev *d = p->target.dev;
+	int64_t rotations = d ? plan_rotations(p) : 0, left = d ? (int64_t)whit_dev_left(d) : 0;
+	for (int64_t i = 0; i < p->n; i++) {
+		const whit_plan_row *row = &p->row[i];
+		whit_mat dst = {
+		        .spec = row->spec, .cols = row->w->mat.cols, .width = row->width, .paired = row->paired};
+		if (!on_device(p, row)) continue;
+		int64_t need = rotations + whit_method_device_bytes(d, &row->w->mat, &dst, &row->rot);
+		if (need > left)
+			return whit_fail(e, WHIT_ERESOURCE,
+			                 "%s: tensor %s: device memory: is %.3f MB, need %.3f MB, rotations included",
+			                 row->w->file, row->w->name, (double)left / 1e6, (double)need / 1e6);
+		p->device_bytes = WHIT_MAX(p->device_bytes, need);
+	}
+	return 0;
+}
+
 /* Into a GGUF anything that can be decoded; a directory is made from what others made. */
 static int check_source(const whit_model *m, const whit_target *t, whit_err *e) {
 	if (t->gguf || m->ckpt.kind == WHIT_CKPT_HF || m->ckpt.kind == WHIT_CKPT_GGUF) return 0;
@@ -263,6 +288,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit
 	for (int64_t i = 0; i < p->n && !rc; i++) plan_count(p, &p->row[i]);
 	if (!rc && !p->quantized && !t->gguf)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: keeps every tensor, need a line that quantizes one", r->path);
+	if (!rc) rc = plan_device(p, e);
 	if (rc) {
 		whit_plan_free(p);
 		return rc;
@@ -293,6 +319,7 @@ typedef struct quantize_run {
 	whit_rotation **rot;
 	shared_codebook **book;
 	int64_t n_rot, n_book;
+	const whit_plan *plan;
 	whit_sink *sink;
 	whit_quantize_stats *st;
 	double err, ref;
@@ -336,7 +363,11 @@ static int encode_tensor(quantize_run *q, const whit_plan_row *row, whit_mat *m,
 	                .cols = row->w->mat.cols,
 	                .width = row->width,
 	                .paired = row->paired};
-	*j = (whit_job){.src = row->w, .dst = m, .rule = row->rule->rule, .importance = row->importance};
+	*j = (whit_job){.src = row->w,
+	                .dst = m,
+	                .rule = row->rule->rule,
+	                .importance = row->importance,
+	                .dev = on_device(q->plan, row) ? q->plan->target.dev : NULL};
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
 	if (!rc) rc = shared_book(q, row, &m->codebook, e);
 	if (!rc) rc = whit_mat_alloc(m, e);
@@ -442,7 +473,7 @@ static int run_rows(quantize_run *q, const whit_plan *p, whit_err *e) {
 
 int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, whit_sink *sink,
                       whit_quantize_stats *st, whit_err *e) {
-	quantize_run q = {.st = st, .sink = sink};
+	quantize_run q = {.st = st, .sink = sink, .plan = p};
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
 	int rc = sink->open(sink, p, m, r, st, e);

@@ -10,6 +10,7 @@
 typedef struct whit_target {
 	int gguf;                    /* a GGUF: its names, types and row order */
 	const whit_imatrix *imatrix; /* importance of columns, or NULL */
+	whit_dev *dev;               /* where rows are encoded; NULL = the CPU */
 } whit_target;
 
 typedef struct whit_plan_row {
@@ -40,9 +41,10 @@ typedef struct whit_plan {
 	int64_t file_bytes;                   /* weights file and manifest, about */
 	int64_t params;                       /* of the source, tied tensors once */
 	double bpw_linear, bpw_file;
-	int64_t peak_bytes;  /* predicted peak memory: process so far, largest tensor, rotations, scratch */
-	int64_t requantized; /* rows whose source is coded already, and that get other codes: losses add up */
-	int64_t fallbacks;   /* rows whose width is no multiple of the asked format's block */
+	int64_t peak_bytes;   /* predicted peak memory: process so far, largest tensor, rotations, scratch */
+	int64_t device_bytes; /* predicted memory on the target's device: rotations, the largest tensor's strips */
+	int64_t requantized;  /* rows whose source is coded already, and that get other codes: losses add up */
+	int64_t fallbacks;    /* rows whose width is no multiple of the asked format's block */
 	int64_t weighted, unweighted, rotated; /* quantized rows with importance; that the imatrix lacks; that are
 	                                          rotated, where importance of columns means nothing */
 } whit_plan;

@@ -183,26 +183,47 @@ static int run_group(pass *s, int64_t g0, int64_t g1, whit_err *e) {
 	return 0;
 }
 
+/* Chunks of a batch, and chunks that wait together between layers: of chunks there are n. */
+static void sizes(const whit_model *m, const whit_stats_opts *o, int64_t ctx, int64_t n, int64_t *each, int64_t *held) {
+	int64_t room = o->batch_tokens > 0 ? o->batch_tokens : WHIT_MIN(STATE_FLOATS / m->hidden, BATCH_MOST);
+	int64_t wait = o->held_tokens > 0 ? o->held_tokens : HELD_FLOATS / m->hidden;
+	*each = WHIT_MIN(n, WHIT_MAX(1, room / ctx));
+	*held = WHIT_MIN(n, WHIT_MAX(*each, wait / ctx / *each * *each));
+}
+
+static int64_t head_tile(const whit_model *m, int64_t tokens) {
+	return WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / m->vocab, TILE_MOST), tokens));
+}
+
+static int64_t context_of(const whit_model *m, const whit_stats_opts *o) {
+	return o->ctx ? o->ctx : m->context > 0 ? WHIT_MIN(m->context, 512) : 512;
+}
+
+size_t whit_stats_need(const whit_model *m, const whit_stats_opts *o) {
+	int64_t each, held, ctx = WHIT_MAX(context_of(m, o), 1);
+	sizes(m, o, ctx, o->chunks ? o->chunks : INT32_MAX, &each, &held);
+	return whit_model_need(m, each * ctx, o->head ? head_tile(m, each * ctx) : 0, 0, 0) +
+	       (size_t)(held * ctx * m->hidden) * sizeof(float);
+}
+
 static int run(pass *s, const whit_stats_opts *o, whit_err *e) {
 	whit_arena a = {0};
 	whit_progress bar;
-	int64_t hidden = s->m->hidden, room, held;
 	int rc = 0;
-	room = o->batch_tokens > 0 ? o->batch_tokens : WHIT_MIN(STATE_FLOATS / hidden, BATCH_MOST);
-	held = o->held_tokens > 0 ? o->held_tokens : HELD_FLOATS / hidden;
-	s->each = WHIT_MIN(s->c->n, WHIT_MAX(1, room / s->ctx));
-	s->held = WHIT_MIN(s->c->n, WHIT_MAX(s->each, held / s->ctx / s->each * s->each));
-	s->h = whit_take(&a, s->held * s->ctx * hidden);
+	sizes(s->m, o, s->ctx, s->c->n, &s->each, &s->held);
+	s->h = whit_model_alloc(s->m, (size_t)(s->held * s->ctx * s->m->hidden) * sizeof(float));
 	s->start = whit_take_bytes(&a, (size_t)(s->each + 1) * sizeof *s->start);
 	s->past = whit_take_bytes(&a, (size_t)s->each * sizeof *s->past);
 	s->pos = whit_take_bytes(&a, (size_t)(s->each * s->ctx) * sizeof *s->pos);
 	s->tokens = whit_take_bytes(&a, (size_t)(s->each * s->ctx) * sizeof *s->tokens);
-	s->tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / s->m->vocab, TILE_MOST), s->each * s->ctx));
-	if (s->head) s->logits = whit_take(&a, s->tile * s->m->vocab);
+	s->tile = head_tile(s->m, s->each * s->ctx);
+	if (s->head) s->logits = whit_model_alloc(s->m, (size_t)(s->tile * s->m->vocab) * sizeof(float));
 	whit_progress_begin(&bar, "calibrate", (double)(s->c->n * s->ctx) * (double)(s->m->layers + (s->head ? 1 : 0)));
 	s->bar = &bar;
 	for (int64_t g = 0; g < s->c->n && !rc; g += s->held) rc = run_group(s, g, WHIT_MIN(g + s->held, s->c->n), e);
 	whit_progress_end(&bar);
+	whit_model_free(s->m, s->h);
+	whit_model_free(s->m, s->logits);
 	whit_arena_free(&a);
 	return rc;
 }
@@ -222,7 +243,7 @@ int whit_stats_run(whit_stats *s, whit_model *m, const whit_tok *tok, whit_stats
 	double start;
 	int rc = 0;
 	*s = (whit_stats){.kind = o->kind};
-	s->ctx = o->ctx ? o->ctx : m->context > 0 ? WHIT_MIN(m->context, 512) : 512;
+	s->ctx = context_of(m, o);
 	if (s->ctx < 1 || (m->context > 0 && s->ctx > m->context))
 		return whit_fail(e, WHIT_EUSAGE, "%s: context is %lld, need 1 to the model's %lld", m->ckpt.path,
 		                 (long long)s->ctx, (long long)m->context);

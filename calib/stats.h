@@ -57,6 +57,8 @@ typedef struct whit_stats {
 int whit_stats_run(whit_stats *s, whit_model *m, const whit_tok *tok, whit_stats_text *text, int n_text,
                    const whit_stats_opts *o, whit_err *e);
 void whit_stats_free(whit_stats *s);
+/* Device memory that such a run takes beside the weights (whit_models_device's reserve). */
+size_t whit_stats_need(const whit_model *m, const whit_stats_opts *o);
 /* The diagonal as an importance matrix under GGUF's names; im is the caller's to close. A tied head goes by the
  * embedding's name. */
 int whit_stats_imatrix(const whit_stats *s, const whit_model *m, const whit_stats_text *text, int n_text,

@@ -6,31 +6,39 @@ extern "C" {
 
 enum { THREADS = 256 };
 
-/* out row k is stored row r0 + k or, with tokens, logical row tokens[k]. */
-template <class F> __global__ void decode_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, float *out) {
+/* out row k is stored row r0 + k, logical row r0 + k or, with tokens, logical row tokens[k]. */
+template <class F>
+__global__ void decode_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, int logical, float *out) {
 	int64_t i = (int64_t)blockIdx.y * THREADS + threadIdx.x, k = blockIdx.x;
 	if (i >= m.width) return;
-	int64_t r = tokens ? whit_mat_row(&m, tokens[k]) : r0 + k;
-	out[k * m.width + i] = F::at(m, r, i);
+	int64_t r = tokens ? tokens[k] : r0 + k;
+	out[k * m.width + i] = F::at(m, logical ? whit_mat_row(&m, r) : r, i);
 }
 
-static void decode(whit_dev *d, const whit_mat *m, const int32_t *tokens, int64_t r0, int64_t n, float *out) {
+static void decode(whit_dev *d, const whit_mat *m, const int32_t *tokens, int64_t r0, int logical, int64_t n,
+                   float *out) {
 	if (n == 0 || m->width == 0) return;
 	dim3 grid(whit_blocks(n, 1), whit_blocks(m->width, THREADS));
 	bool known = whit_with_format(m, [&](auto f) {
-		WHIT_LAUNCH((decode_kernel<decltype(f)>), grid, THREADS, 0, d, *m, tokens, r0, out);
+		WHIT_LAUNCH((decode_kernel<decltype(f)>), grid, THREADS, 0, d, *m, tokens, r0, logical, out);
 	});
 	if (!known) whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no device code", m->spec.fmt->name);
 }
 
+void whit_dev_rows(whit_dev *d, const whit_mat *m, int64_t r0, int64_t n, float *out) {
+	decode(d, m, NULL, r0, 1, n, out);
+}
+
 extern "C" void whit_rows_decode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t r1, float *out) {
-	decode(d, m, NULL, r0, r1 - r0, out);
+	decode(d, m, NULL, r0, 0, r1 - r0, out);
 }
 
 extern "C" void whit_embed_cuda(whit_dev *d, float *y, const int32_t *tokens, int64_t T, const whit_mat *w) {
-	if (w->rot)
-		whit_dev_fail(d, WHIT_EUSAGE,
-		              "embed: the matrix is rotated, the device needs it in its original frame");
-	else
-		decode(d, w, tokens, 0, T, y);
+	float *rotated = w->rot && T ? (float *)whit_dev_take(d, (size_t)(T * w->width) * sizeof *y) : NULL;
+	if (!w->rot) {
+		decode(d, w, tokens, 0, 1, T, y);
+	} else if (rotated) {
+		decode(d, w, tokens, 0, 1, T, rotated);
+		whit_unrotate_cuda(d, w->rot, y, rotated, T);
+	}
 }

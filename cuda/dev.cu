@@ -47,6 +47,8 @@ static int make(whit_dev *d) {
 		WHIT_CHECK(d, cudaEventCreateWithFlags(&d->mark[i], cudaEventDisableTiming));
 	WHIT_CHECK(d, cudaDeviceGetAttribute(&early, cudaDevAttrComputeCapabilityMajor, d->index));
 	d->early = early >= 9;
+	WHIT_CHECK(d, cudaDeviceGetAttribute(&d->sms, cudaDevAttrMultiProcessorCount, d->index));
+	WHIT_CHECK(d, cudaDeviceGetAttribute(&d->shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, d->index));
 	return d->err.code;
 }
 
@@ -88,7 +90,6 @@ void whit_dev_close(whit_dev *d) {
 	cudaSetDevice(d->index);
 	cudaStreamSynchronize(d->copy);
 	cudaStreamSynchronize(d->stream);
-	for (int i = 0; i < d->scratches; i++) whit_dev_free(d, d->scratch[i].p);
 	if (d->blas) cublasDestroy((cublasHandle_t)d->blas);
 	whit_dev_free(d, d->workspace);
 	for (auto &s : d->stage)
@@ -97,9 +98,9 @@ void whit_dev_close(whit_dev *d) {
 			cudaEventDestroy(s.read);
 		}
 	for (auto m : d->mark) cudaEventDestroy(m);
+	whit_dev_memory_free(d); /* waits on the stream */
 	cudaStreamDestroy(d->copy);
 	cudaStreamDestroy(d->stream);
-	whit_free(d->pieces);
 	whit_free(d);
 }
 

@@ -19,6 +19,7 @@ enum { WHIT_DEV_PIECES = 64 }; /* pieces of memory that scratch is made of, at m
 struct whit_dev {
 	whit_err err; /* code 0: none */
 	int plain, terms;
+	int sms, shared; /* multiprocessors; bytes of shared memory that a block may ask for */
 	/* memory.cu's */
 	struct {
 		uint8_t *p;
@@ -27,6 +28,8 @@ struct whit_dev {
 	int scratches;
 	struct whit_dev_piece *pieces; /* what is allocated: sizes by address */
 	size_t n_pieces, room_pieces, used, peak, limit;
+	struct whit_dev_kept *kept; /* whit_dev_keep's */
+	size_t n_kept;
 #ifdef __CUDACC__
 	int index, capturing;
 	bool early; /* a kernel may start before the one in front of it has ended: WHIT_AFTER */
@@ -42,6 +45,8 @@ struct whit_dev {
 #endif
 };
 
+/* Frees what memory.cu allocated for itself; both closes call it. */
+void whit_dev_memory_free(whit_dev *d);
 /* The runtime's part of memory.cu (dev.cu; tests/emu/dev.cpp). NULL without a kept error: too little. */
 void *whit_dev_raw_alloc(whit_dev *d, size_t bytes);
 void whit_dev_raw_free(whit_dev *d, void *p);
@@ -72,12 +77,15 @@ int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *fi
 template <class... P, class... A>
 static inline void whit_dev_launch(cudaStream_t stream, bool early, void (*kernel)(P...), dim3 grid, dim3 block,
                                    size_t smem, A... a) {
-	cudaLaunchAttribute at = {};
+	cudaLaunchAttribute at[2] = {};
 	cudaLaunchConfig_t c = {};
-	at.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-	at.val.programmaticStreamSerializationAllowed = 1;
+	at[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+	at[0].val.programmaticStreamSerializationAllowed = 1;
+	/* One split of L1 for all: blocks that need another one wait until the multiprocessor is empty. */
+	at[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+	at[1].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
 	c.gridDim = grid, c.blockDim = block, c.dynamicSmemBytes = smem, c.stream = stream;
-	c.attrs = &at, c.numAttrs = early;
+	c.attrs = at, c.numAttrs = early ? 2 : 0;
 	cudaLaunchKernelEx(&c, kernel, static_cast<P>(a)...); /* its error is cudaGetLastError's */
 }
 /* A shared array: WHIT_SHARED(float, tile, [32][33]). The second form aligns it, for wide accesses; the third is the

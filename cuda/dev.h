@@ -36,6 +36,9 @@ WHIT_DEVICE void whit_dev_free(whit_dev *d, void *p); /* waits; NULL is allowed 
  * and keeps the memory. Work queued after a reset may reuse what earlier work is still using: the queue orders them. */
 WHIT_DEVICE void *whit_dev_take(whit_dev *d, size_t bytes);
 WHIT_DEVICE void whit_dev_reset(whit_dev *d);
+/* A copy of src's bytes on the device, made by the first call with that hash of them and kept until whit_dev_close; src
+ * must then stay until whit_dev_sync. For what twins need of host objects: signs, matrices, codebooks. */
+WHIT_DEVICE const void *whit_dev_keep(whit_dev *d, whit_hash hash, const void *src, size_t bytes);
 /* At most `bytes` may be allocated from now on, what is allocated included; 0: what the device has. */
 WHIT_DEVICE void whit_dev_limit(whit_dev *d, size_t bytes);
 WHIT_DEVICE size_t whit_dev_used(const whit_dev *d); /* bytes allocated now, scratch included */

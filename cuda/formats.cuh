@@ -152,6 +152,9 @@ WHIT_DEV_BLOCK(q1_0, 128, 18) {
 }
 WHIT_DEV_BLOCK(q2_0, 64, 18) { return (float)((b[2 + i / 4] >> 2 * (i % 4) & 3) - 1) * whit_dev_block_f16(b, 0); }
 
+/* Logical rows [r0, r0 + n) as floats, out (n, m->width), still in the rotated frame (decode.cu). */
+void whit_dev_rows(whit_dev *d, const whit_mat *m, int64_t r0, int64_t n, float *out);
+
 /* f(F()) with F the format of m; false: the format has no device code. The table is by name, as a row's is. */
 template <class Fn> bool whit_with_format(const whit_mat *m, Fn f) {
 	const char *name = m->spec.fmt->name;

@@ -1,11 +1,20 @@
-/* linear: y = x W^T + bias, W of any number format, straight from its bytes. The plain version: a warp owns an output
- * row, its lanes stride the columns, a weight is decoded once for TOKENS tokens; sums in float, in one order. */
+/* linear: y = x W^T + bias, W of any number format. Few tokens are gemv.cu's; for many, this file brings x and W to
+ * what cuBLAS multiplies. */
 #include "cuda/formats.cuh"
+#include "cuda/gemv.cuh"
 extern "C" {
-#include "host/ops.h"
+#include "formats/tensor.h"
 }
 
-enum { WARPS = 4, TOKENS = 8 };
+enum { WARPS = 4, TOKENS = 8, THREADS = 256 };
+#ifdef __CUDACC__
+static constexpr int64_t SCRATCH = 64 << 20; /* bytes of a tile of weights, and of x in terms */
+#else
+static constexpr int64_t SCRATCH = 4 << 10; /* so that small cases have several tiles */
+#endif
+
+/* ---- plain: straight from the bytes. A warp owns an output row, its lanes stride the columns, a weight is decoded
+ * once for TOKENS tokens; sums in float, in one order ---- */
 
 template <class F>
 __global__ void linear_kernel(float *y, const float *x, int64_t T, const whit_mat m, const float *bias) {
@@ -28,17 +37,155 @@ __global__ void linear_kernel(float *y, const float *x, int64_t T, const whit_ma
 	}
 }
 
-extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
-                                 const float *bias) {
+void whit_linear_plain(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
 	if (T == 0 || w->rows == 0) return;
-	if (w->rot) {
-		whit_dev_fail(d, WHIT_EUSAGE,
-		              "linear: the matrix is rotated, the device needs it in its original frame");
-		return;
-	}
 	unsigned grid = whit_blocks(w->rows, WARPS) * whit_blocks(T, TOKENS);
 	bool known = whit_with_format(w, [&](auto f) {
 		WHIT_LAUNCH((linear_kernel<decltype(f)>), grid, 32 * WARPS, 0, d, y, x, T, *w, bias);
 	});
 	if (!known) whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no device code", w->spec.fmt->name);
+}
+
+/* ---- x as a sum of 16-bit terms: term k of row t at out + (k T + t) K. Each is what the ones before it left, rounded
+ * to nearest; what is left is exact (Dekker 1971: it fits the bits that rounding cut off), until it underflows.
+ * Infinite and NaN values are their own first term, with zeros behind. ---- */
+
+/* bf16 has float's range and 8 bits: three terms are x for |x| >= 2^-109, and below within 2^-134. Values that would
+ * round to infinity begin with the largest number instead. */
+__global__ void terms_bf16_kernel(uint16_t *out, const float *x, int64_t n, int terms) {
+	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+	if (i >= n) return;
+	float rest = x[i];
+	for (int k = 0; k < terms; k++) {
+		uint16_t h = whit_dev_to_bf16(rest);
+		if (isfinite(rest) && (h & 0x7fff) == 0x7f80) h--;
+		out[k * n + i] = h;
+		rest = isfinite(rest) ? rest - whit_dev_bf16(h) : 0.0f;
+	}
+}
+
+/* f16 has 11 bits and a small range: a row is scaled by a power of two so that its largest finite value lies in [2^14,
+ * 2^15), and `back` undoes it. Three terms are then x for values from 2^-16 of the row's largest on (if that is 2^-112
+ * or more); smaller ones are within 2^-39 of the largest. A block a row. */
+__global__ void terms_f16_kernel(uint16_t *out, float *back, const float *x, int64_t K, int terms) {
+	WHIT_SHARED(unsigned, tops, [THREADS / 32]);
+	int64_t n = gridDim.x * K;
+	unsigned top = 0; /* bits of |x|: in order of size */
+	out += blockIdx.x * K, x += blockIdx.x * K;
+	for (int64_t i = threadIdx.x; i < K; i += THREADS)
+		if (isfinite(x[i])) top = WHIT_MAX(top, __float_as_uint(x[i]) & 0x7fffffffu);
+	top = __reduce_max_sync(0xffffffffu, top);
+	if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top;
+	__syncthreads();
+	for (int w = 0; w < THREADS / 32; w++) top = WHIT_MAX(top, tops[w]);
+	int shift = WHIT_MIN(127 + 14 - (int)(top >> 23), 126);
+	float scale = __uint_as_float((unsigned)(127 + shift) << 23);
+	if (threadIdx.x == 0) back[blockIdx.x] = __uint_as_float((unsigned)(127 - shift) << 23);
+	for (int64_t i = threadIdx.x; i < K; i += THREADS) {
+		float rest = x[i] * scale;
+		for (int k = 0; k < terms; k++) {
+			uint16_t h = whit_dev_to_f16(rest);
+			out[k * n + i] = h;
+			rest = isfinite(rest) ? rest - whit_dev_f16(h) : 0.0f;
+		}
+	}
+}
+
+/* y (T, rows) = y * back[t] + bias[r]; either may be NULL. */
+__global__ void linear_end_kernel(float *y, int64_t T, int64_t rows, const float *back, const float *bias) {
+	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+	if (i >= T * rows) return;
+	float v = y[i];
+	if (back) v *= back[i / rows];
+	if (bias) v += bias[i % rows];
+	y[i] = v;
+}
+
+/* Logical rows [r0, ...) of a matrix of 16-bit floats, side by side and aligned. A block a row. */
+__global__ void rows16_kernel(uint16_t *out, const whit_mat m, int64_t r0) {
+	const uint8_t *p = whit_dev_row(m, 0, whit_mat_row(&m, r0 + blockIdx.x));
+	for (int64_t i = threadIdx.x; i < m.width; i += THREADS)
+		out[blockIdx.x * m.width + i] = whit_load_u16(p + 2 * i);
+}
+
+/* ---- many tokens ---- */
+
+static void end(whit_dev *d, float *y, int64_t T, int64_t rows, const float *back, const float *bias) {
+	if (back || bias)
+		WHIT_LAUNCH(linear_end_kernel, whit_blocks(T * rows, THREADS), THREADS, 0, d, y, T, rows, back, bias);
+}
+
+/* cuBLAS reads rows side by side, in order, at their type's alignment. */
+static bool dense(const whit_mat *w, size_t size) {
+	return !w->paired && w->row_bytes[0] == (size_t)w->width * size && (uintptr_t)w->plane[0] % size == 0;
+}
+
+/* x by terms, tokens in tiles. The smallest term is multiplied first: the sum is then rounded once at its full size,
+ * where the other way round it would be at every term. */
+static void multiply16(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, int dtype,
+                       const float *bias) {
+	int64_t K = w->width, one = 2 * K * d->terms, tokens = WHIT_MIN(T, WHIT_MAX(1, SCRATCH / one));
+	int64_t rows = dense(w, 2) ? w->rows : WHIT_MIN(w->rows, WHIT_MAX(1, SCRATCH / (2 * K)));
+	uint16_t *term = (uint16_t *)whit_dev_take(d, (size_t)(tokens * one));
+	uint16_t *copy = dense(w, 2) ? NULL : (uint16_t *)whit_dev_take(d, (size_t)(2 * rows * K));
+	float *back = dtype == WHIT_F16 ? (float *)whit_dev_take(d, (size_t)tokens * sizeof *back) : NULL;
+	for (int64_t t = 0; t < T && !whit_dev_failed(d); t += tokens) {
+		int64_t n = WHIT_MIN(tokens, T - t);
+		if (back)
+			WHIT_LAUNCH(terms_f16_kernel, whit_blocks(n, 1), THREADS, 0, d, term, back, x + t * K, K,
+			            d->terms);
+		else
+			WHIT_LAUNCH(terms_bf16_kernel, whit_blocks(n * K, THREADS), THREADS, 0, d, term, x + t * K,
+			            n * K, d->terms);
+		for (int64_t r = 0; r < w->rows; r += rows) {
+			int64_t m = WHIT_MIN(rows, w->rows - r);
+			if (copy) WHIT_LAUNCH(rows16_kernel, whit_blocks(m, 1), THREADS, 0, d, copy, *w, r);
+			for (int k = d->terms - 1; k >= 0; k--)
+				whit_dev_gemm(d, y + t * w->rows + r, w->rows, term + k * n * K,
+				              copy ? (const void *)copy : w->plane[0], dtype, n, m, K,
+				              k < d->terms - 1);
+		}
+		end(d, y + t * w->rows, n, w->rows, back, bias);
+	}
+}
+
+static void multiply32(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+	int64_t K = w->width, rows = WHIT_MIN(w->rows, WHIT_MAX(1, SCRATCH / (4 * K)));
+	if (!strcmp(w->spec.fmt->name, "f32") && dense(w, 4)) {
+		whit_dev_gemm(d, y, w->rows, x, w->plane[0], WHIT_F32, T, w->rows, K, 0);
+	} else {
+		float *tile = (float *)whit_dev_take(d, (size_t)(rows * K) * sizeof *tile);
+		for (int64_t r = 0; r < w->rows && tile; r += rows) {
+			int64_t m = WHIT_MIN(rows, w->rows - r);
+			whit_dev_rows(d, w, r, m, tile);
+			whit_dev_gemm(d, y + r, w->rows, x, tile, WHIT_F32, T, m, K, 0);
+		}
+	}
+	end(d, y, T, w->rows, NULL, bias);
+}
+
+extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
+                                 const float *bias) {
+	const char *name = w->spec.fmt->name;
+	if (T == 0 || w->rows == 0) return;
+	if (T <= WHIT_GEMV_MAX) {
+		whit_gemv g = {};
+		g.x = x, g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias;
+		whit_gemv_cuda(d, &g, T);
+		return;
+	}
+	if (w->rot) {
+		float *rotated = (float *)whit_dev_take(d, (size_t)(T * w->width) * sizeof *rotated);
+		if (!rotated) return;
+		whit_rotate_cuda(d, w->rot, rotated, x, T);
+		x = rotated;
+	}
+	if (d->plain)
+		whit_linear_plain(d, y, x, T, w, bias);
+	else if (!strcmp(name, "bf16"))
+		multiply16(d, y, x, T, w, WHIT_BF16, bias);
+	else if (!strcmp(name, "f16"))
+		multiply16(d, y, x, T, w, WHIT_F16, bias);
+	else
+		multiply32(d, y, x, T, w, bias);
 }

@@ -9,10 +9,23 @@ struct whit_dev_piece {
 	size_t bytes;
 };
 
+struct whit_dev_kept {
+	whit_hash hash;
+	size_t bytes;
+	void *p;
+};
+
 enum { ALIGN = 256 };
 static constexpr size_t LEAST = 4 << 20; /* of a piece of scratch: not one for every row */
 
 static size_t rounded(size_t bytes) { return (WHIT_MAX(bytes, 1) + ALIGN - 1) / ALIGN * ALIGN; }
+
+void whit_dev_memory_free(whit_dev *d) {
+	for (int i = 0; i < d->scratches; i++) whit_dev_free(d, d->scratch[i].p);
+	for (size_t i = 0; i < d->n_kept; i++) whit_dev_free(d, d->kept[i].p);
+	whit_free(d->kept);
+	whit_free(d->pieces);
+}
 
 extern "C" {
 
@@ -111,5 +124,19 @@ void *whit_dev_take(whit_dev *d, size_t bytes) {
 /* Pieces stay where they are: a graph may name them. */
 void whit_dev_reset(whit_dev *d) {
 	for (int i = 0; i < d->scratches; i++) d->scratch[i].used = 0;
+}
+
+const void *whit_dev_keep(whit_dev *d, whit_hash hash, const void *src, size_t bytes) {
+	if (d->err.code) return NULL;
+	for (size_t i = 0; i < d->n_kept; i++) {
+		const auto *k = &d->kept[i];
+		if (k->hash.hi == hash.hi && k->hash.lo == hash.lo && k->bytes == bytes) return k->p;
+	}
+	void *p = whit_dev_alloc(d, bytes);
+	if (!p) return NULL;
+	whit_dev_put(d, p, src, bytes);
+	d->kept = (whit_dev_kept *)whit_realloc(d->kept, d->n_kept * sizeof *d->kept, (d->n_kept + 1) * sizeof *d->kept);
+	d->kept[d->n_kept++] = {hash, bytes, p};
+	return p;
 }
 }

@@ -82,11 +82,11 @@ PTX unsigned ptx_shift_left(unsigned low, unsigned high, unsigned shift) {
 
 /* ---- memory ---- */
 
-/* Read once: not kept in L1, first to leave L2. p is aligned to 16 bytes. */
+/* Read once: not kept in L1. p is aligned to 16 bytes. Stays in front of a ptx_grid_wait that it stands in front of. */
 PTX uint4 ptx_load_stream(const uint4 *p) {
 #ifdef __CUDACC__
 	uint4 v;
-	asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+	asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
 	    : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
 	    : "l"(p));
 	return v;

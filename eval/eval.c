@@ -414,6 +414,13 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 	return rc;
 }
 
+size_t whit_eval_need(const whit_model *m, const whit_model *ref, const whit_eval_opts *o) {
+	int64_t ctx = o->ctx ? o->ctx : m->context > 0 ? WHIT_MIN(m->context, 512) : 512;
+	int64_t T = o->batch_tokens > 0 ? WHIT_MAX(ctx, o->batch_tokens) : choose_batch(m, ref, ctx);
+	int64_t tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / m->vocab, TILE_MOST), T));
+	return whit_model_need(m, T, tile, 0, 0) + (ref ? whit_model_need(ref, T, tile, 0, 0) : 0);
+}
+
 void whit_eval_free(whit_eval_result *r) {
 	whit_free(r->layer_err);
 	whit_free(r->layer_cos);

@@ -52,6 +52,8 @@ typedef struct whit_eval_result {
 int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whit_tok *tok, const char *text, size_t n,
                   const whit_eval_opts *o, whit_err *e);
 void whit_eval_free(whit_eval_result *r);
+/* Device memory that such a run takes beside the weights (whit_models_device's reserve). */
+size_t whit_eval_need(const whit_model *m, const whit_model *ref, const whit_eval_opts *o);
 /* linear and whole-file bits per weight (quality.md 6), bytes and parameters, from the checkpoint. linear: all
  * planes of the quantized tensors and their codebooks (each once), or of the blocks' linears where nothing is
  * quantized. params: the source's, tied tensors once. */
@@ -60,6 +62,7 @@ void whit_eval_size(const whit_model *m, double *bpw_linear, double *bpw_file, i
 int whit_eval_prompts(whit_model *m, whit_model *ref, const whit_tok *tok, const char *const *prompt, int n,
                       double *cosine, whit_err *e);
 
+enum { WHIT_PROMPT_CHUNK = 512 }; /* prompt tokens between two looks at the interruption flag */
 /* Generation: ids of up to n new tokens appended to out, each also told to on_token (may be NULL); an id that
  * ends a text stops it and is not appended. temp 0 = greedy, lowest id on ties. prompt + n beyond the
  * context, an empty prompt: WHIT_EUSAGE. */

@@ -2,21 +2,13 @@
 #include <math.h>
 #include "eval/eval.h"
 
-enum { CHUNK = 512 }; /* prompt tokens between two looks at the interruption flag */
-
-/* Lowest index of the largest logit. */
-static int32_t greedy(const float *logits, int64_t vocab) {
-	int32_t best = 0;
-	for (int32_t i = 1; i < vocab; i++) best = logits[i] > logits[best] ? i : best;
-	return best;
-}
-
 /* One draw from softmax(logits / temp). The stream is keyed by the position, so that a continuation from
  * there draws the same. */
 static int32_t sample(const float *logits, int64_t vocab, double temp, uint64_t seed, int64_t pos) {
 	whit_rng r;
-	double top = logits[greedy(logits, vocab)], total = 0, seen = 0;
+	double top = logits[0], total = 0, seen = 0;
 	int32_t last = 0;
+	for (int64_t i = 1; i < vocab; i++) top = WHIT_MAX(top, (double)logits[i]);
 	for (int64_t i = 0; i < vocab; i++) total += exp((logits[i] - top) / temp);
 	whit_rng_key(&r, seed, (uint64_t)pos, 0);
 	double u = whit_rng_uniform(&r) * total;
@@ -36,14 +28,15 @@ static int ends(const whit_model *m, int32_t id) {
 	return 0;
 }
 
-/* Feeds T tokens of the only sequence from position past. */
+/* Feeds T tokens of the only sequence from position past; what follows them: its logits, or the likeliest token. */
 static int feed(whit_model *m, whit_state *s, const int32_t *tokens, int64_t T, int64_t past, float *logits,
-                whit_err *e) {
-	int64_t start[2] = {0, T}, pos[CHUNK];
+                int32_t *next, whit_err *e) {
+	int64_t start[2] = {0, T}, pos[WHIT_PROMPT_CHUNK];
 	for (int64_t i = 0; i < T; i++) pos[i] = past + i;
 	whit_batch b = {.T = T, .n_seq = 1, .start = start, .past = &past, .pos = pos, .tokens = tokens};
 	int rc = whit_interrupted(e);
-	return rc ? rc : whit_model_step(m, &b, s, logits, e);
+	if (rc) return rc;
+	return logits ? whit_model_step(m, &b, s, logits, e) : whit_model_next(m, &b, s, next, e);
 }
 
 int whit_generate(whit_model *m, const int32_t *prompt, int64_t n_prompt, int64_t n, double temp, uint64_t seed,
@@ -57,16 +50,17 @@ int whit_generate(whit_model *m, const int32_t *prompt, int64_t n_prompt, int64_
 	if (!(temp >= 0 && temp <= 1e6))
 		return whit_fail(e, WHIT_EUSAGE, "generate: temperature is %g, need 0 to 1e6", temp);
 	whit_state *s = whit_state_new(m, 1, n_prompt + n);
-	float *logits = whit_alloc((size_t)m->vocab * sizeof *logits);
+	float *logits = temp > 0 ? whit_alloc((size_t)m->vocab * sizeof *logits) : NULL;
+	int32_t next = 0;
 	int rc = 0;
-	for (int64_t at = 0; at < n_prompt && !rc; at += CHUNK)
-		rc = feed(m, s, prompt + at, WHIT_MIN(CHUNK, n_prompt - at), at, logits, e);
+	for (int64_t at = 0; at < n_prompt && !rc; at += WHIT_PROMPT_CHUNK)
+		rc = feed(m, s, prompt + at, WHIT_MIN(WHIT_PROMPT_CHUNK, n_prompt - at), at, logits, &next, e);
 	for (int64_t i = 0; i < n && !rc; i++) {
-		int32_t id = temp > 0 ? sample(logits, m->vocab, temp, seed, n_prompt + i) : greedy(logits, m->vocab);
+		int32_t id = logits ? sample(logits, m->vocab, temp, seed, n_prompt + i) : next;
 		if (ends(m, id)) break;
 		whit_ids_push(out, id);
 		if (on_token) on_token(ctx, id);
-		if (i + 1 < n) rc = feed(m, s, &id, 1, n_prompt + i, logits, e);
+		if (i + 1 < n) rc = feed(m, s, &id, 1, n_prompt + i, logits, &next, e);
 	}
 	whit_free(logits);
 	whit_state_free(s);

@@ -98,6 +98,11 @@ int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int sca
 void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out);
 /* Twin of a row's decode, for rows r0.. of a matrix whose planes and codebook lie on the device: same bits. */
 WHIT_DEVICE void whit_rows_decode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t r1, float *out);
+/* Twin of a row's encode for n rows: row i of w (n, m->width; device memory, already rotated, finite) is encoded as
+ * stored row whit_mat_row(m, r0 + i) of m, whose planes lie on the device; imp (width) device memory or NULL; count: 2
+ * int64 in device memory, adds scales an F16 cannot hold to count[0], all-zero groups to count[1]. */
+WHIT_DEVICE void whit_rows_encode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t n, const float *w,
+                                       const float *imp, int rule, int64_t *count);
 /* Allocates planes for spec/rows/cols/rot into m (spec, rows, cols, width, scale_f32, rot must be set);
  * whit_mat_free releases planes so allocated. */
 int whit_mat_alloc(whit_mat *m, whit_err *e);

@@ -10,6 +10,7 @@ struct whit_rotation {
 	float *out;   /* tq3: D2, block long */
 	float *paley; /* hadamard with base > 1: (base, base) of +-1, then its transpose */
 	float *dense; /* haar_qr: (dim, dim), then its transpose */
+	whit_rotation_part part[WHIT_ROT_PARTS];
 };
 
 static const char *const kind_names[] = {"none", "hadamard", "haar_qr", "tq3"};
@@ -171,6 +172,10 @@ static float *draw_signs(whit_mt *mt, int64_t n, double scale) {
 	return s;
 }
 
+static void set_part(whit_rotation *r, int part, const float *v, int64_t n) {
+	if (v) r->part[part] = (whit_rotation_part){v, n, whit_hash_bytes(v, (size_t)n * sizeof *v)};
+}
+
 int whit_rotation_new(whit_rotation **out, const whit_rotation_spec *s, const float *dense, whit_err *e) {
 	if (check_spec(s, dense != NULL, e)) return e->code;
 	whit_rotation *r = whit_alloc(sizeof *r);
@@ -198,6 +203,11 @@ int whit_rotation_new(whit_rotation **out, const whit_rotation_spec *s, const fl
 		for (int64_t i = 0; i < d; i++)
 			for (int64_t j = 0; j < d; j++) r->dense[d * d + j * d + i] = r->dense[i * d + j];
 	}
+	set_part(r, WHIT_ROT_IN, r->in, r->out ? s->block : r->width);
+	set_part(r, WHIT_ROT_OUT, r->out, s->block);
+	set_part(r, WHIT_ROT_PALEY, r->paley, 2 * s->base * s->base);
+	set_part(r, WHIT_ROT_DENSE, r->dense, d * d);
+	set_part(r, WHIT_ROT_DENSE_T, r->dense ? r->dense + d * d : NULL, d * d);
 	*out = r;
 	return 0;
 }
@@ -214,6 +224,7 @@ void whit_rotation_free(whit_rotation *r) {
 const whit_rotation_spec *whit_rotation_get(const whit_rotation *r) { return &r->s; }
 int64_t whit_rotation_width(const whit_rotation *r) { return r->width; }
 const float *whit_rotation_dense(const whit_rotation *r) { return r->dense; }
+whit_rotation_part whit_rotation_get_part(const whit_rotation *r, int part) { return r->part[part]; }
 
 /* ---- applying ---- */
 

@@ -34,6 +34,27 @@ void whit_rotate_cpu(const whit_rotation *r, float *y, const float *x, int64_t r
 /* x (rows, dim) = Pi^T y (rows, width); y is scratch and is overwritten. Serial. */
 void whit_unrotate_cpu(const whit_rotation *r, float *x, float *y, int64_t rows);
 
+/* Their twins: the same bits, but for haar_qr, whose sums the device takes in another order. Signs and matrix go to the
+ * device at first use and stay there (whit_dev_keep): r must live until the whit_dev_sync after it. */
+WHIT_DEVICE void whit_rotate_cuda(whit_dev *d, const whit_rotation *r, float *y, const float *x, int64_t rows);
+WHIT_DEVICE void whit_unrotate_cuda(whit_dev *d, const whit_rotation *r, float *x, float *y, int64_t rows);
+
+/* What a rotation is made of, for the twins. */
+enum {
+	WHIT_ROT_IN,      /* hadamard: (width) signs over sqrt(block), before the transform; tq3: (block) */
+	WHIT_ROT_OUT,     /* tq3: (block) signs after it */
+	WHIT_ROT_PALEY,   /* hadamard with base > 1: (base, base) of +-1, then its transpose */
+	WHIT_ROT_DENSE,   /* haar_qr: (dim, dim) */
+	WHIT_ROT_DENSE_T, /* and its transpose */
+	WHIT_ROT_PARTS
+};
+typedef struct whit_rotation_part {
+	const float *v; /* NULL: its kind has none */
+	int64_t n;
+	whit_hash hash; /* of the n values */
+} whit_rotation_part;
+whit_rotation_part whit_rotation_get_part(const whit_rotation *r, int part);
+
 /* In-place unnormalised Sylvester Walsh-Hadamard transform of rows of n = 2^k values: plain, double. */
 void whit_fwht_cpu(float *x, int64_t rows, int64_t n);
 /* The same, vectorised, float. */

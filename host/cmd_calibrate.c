@@ -5,6 +5,7 @@
 #include "eval/report.h"
 #include "formats/json.h"
 #include "host/commands.h"
+#include "host/device.h"
 #include "host/progress.h"
 
 typedef struct args {
@@ -23,6 +24,7 @@ typedef struct session {
 	whit_map *map; /* of each text */
 	whit_stats_text *text;
 	whit_stats stats;
+	whit_dev *dev;
 	char *command;
 } session;
 
@@ -67,6 +69,7 @@ static int preflight(session *s, whit_err *e) {
 	if (!rc) rc = whit_tok_open(&s->tok, s->a.model, e);
 	if (!rc) rc = whit_model_open(&s->model, s->a.model, 0, e);
 	if (!rc && !whit_gguf_arch_find(s->model.arch->name, e)) rc = e->code;
+	if (!rc) rc = whit_device_open(&s->dev, e);
 	return rc;
 }
 
@@ -110,7 +113,9 @@ static int write_json(const session *s, int64_t weights, whit_err *e) {
 static int work(session *s, whit_err *e) {
 	whit_stats_opts o = {.kind = s->kind, .ctx = s->a.ctx, .chunks = s->a.chunks, .head = s->a.head};
 	whit_imatrix im;
-	int n = s->a.text.n, rc = whit_stats_run(&s->stats, &s->model, s->tok, s->text, n, &o, e);
+	whit_model *model = &s->model;
+	int n = s->a.text.n, rc = whit_models_device(&model, 1, s->dev, whit_stats_need(model, &o), e);
+	if (!rc) rc = whit_stats_run(&s->stats, &s->model, s->tok, s->text, n, &o, e);
 	if (!rc) rc = whit_ckpt_check(&s->model.ckpt, e); /* the inputs must still be what was measured */
 	for (int i = 0; i < n && !rc; i++) rc = whit_map_check(&s->map[i], e);
 	if (!rc) rc = whit_stats_imatrix(&s->stats, &s->model, s->text, n, &im, e);
@@ -144,6 +149,7 @@ int whit_cmd_calibrate(int argc, char **argv, whit_err *e) {
 	}
 	whit_stats_free(&s.stats);
 	if (s.model.ckpt.path) whit_model_close(&s.model);
+	whit_device_close(s.dev);
 	if (s.tok) whit_tok_close(s.tok);
 	for (int i = 0; s.map && i < s.a.text.n; i++)
 		if (s.map[i].path) whit_map_close(&s.map[i]);

@@ -3,6 +3,7 @@
 #include "eval/report.h"
 #include "formats/json.h"
 #include "host/commands.h"
+#include "host/device.h"
 #include "host/progress.h"
 #include "host/prompts.h"
 
@@ -105,18 +106,22 @@ static int write_json(whit_report *rep, const char *path, whit_err *e) {
 	return rc;
 }
 
+static whit_eval_opts options(const args *a, int mode) {
+	return (whit_eval_opts){.name = a->text,
+	                        .mode = mode,
+	                        .ctx = a->ctx,
+	                        .stride = a->stride,
+	                        .max_tokens = a->max_tokens,
+	                        .batch_tokens = a->batch_tokens,
+	                        .save_logits = a->save_logits,
+	                        .ref_logits = a->ref_logits,
+	                        .floor_tokens = a->floor_tokens};
+}
+
 /* Everything after opening: m and ref (or NULL) are open, so is the text. */
 static int evaluate(const args *a, int mode, const char *command, whit_model *m, whit_model *ref, const whit_tok *tok,
                     const whit_map *text, const whit_prompts *p, whit_err *e) {
-	whit_eval_opts o = {.name = a->text,
-	                    .mode = mode,
-	                    .ctx = a->ctx,
-	                    .stride = a->stride,
-	                    .max_tokens = a->max_tokens,
-	                    .batch_tokens = a->batch_tokens,
-	                    .save_logits = a->save_logits,
-	                    .ref_logits = a->ref_logits,
-	                    .floor_tokens = a->floor_tokens};
+	whit_eval_opts o = options(a, mode);
 	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
 	json_t *samples = a->samples ? json_array() : NULL;
 	whit_eval_result r = {0};
@@ -212,7 +217,8 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	        {NULL, 0, NULL, NULL, NULL, 0},
 	};
 	unsigned flags;
-	whit_model m, ref;
+	whit_model m, ref, *both[] = {&m, &ref};
+	whit_dev *dev = NULL;
 	whit_tok *tok = NULL;
 	whit_map text = {0};
 	whit_prompts p;
@@ -230,13 +236,19 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	/* of a split, the file that has the metadata */
 	if ((rc = whit_tok_open(&tok, m.ckpt.path, e))) goto model_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
+	if ((rc = whit_device_open(&dev, e))) goto ref_close;
+	whit_eval_opts o = options(&a, mode);
+	if ((rc = whit_models_device(both, a.ref ? 2 : 1, dev, whit_eval_need(&m, a.ref ? &ref : NULL, &o), e)))
+		goto ref_close;
 	char *command = whit_command_text(argc, argv);
 	rc = evaluate(&a, mode, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
 	whit_free(command);
+ref_close:
 	if (a.ref) whit_model_close(&ref);
 model_close:
 	whit_tok_close(tok);
 	whit_model_close(&m);
+	whit_device_close(dev);
 prompts_free:
 	whit_prompts_free(&p);
 	whit_map_close(&text);

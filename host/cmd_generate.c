@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include "eval/eval.h"
 #include "host/commands.h"
+#include "host/device.h"
 #include "host/progress.h"
 
 /* Text that grows by tokens whose bytes may be a part of a character. */
@@ -43,8 +44,8 @@ static void on_token(void *ctx, int32_t id) {
 	print_new(s, 0);
 }
 
-static int run(whit_model *m, const whit_tok *tok, const char *prompt, int64_t n, double temp, int64_t seed,
-               int64_t ctx, whit_err *e) {
+static int run(whit_model *m, whit_dev *dev, const whit_tok *tok, const char *prompt, int64_t n, double temp,
+               int64_t seed, int64_t ctx, whit_err *e) {
 	stream s = {.tok = tok};
 	whit_ids out = {0};
 	int rc = whit_tok_encode(tok, prompt, strlen(prompt), WHIT_TOK_SPECIAL | WHIT_TOK_PARSE, &s.ids, e);
@@ -54,6 +55,7 @@ static int run(whit_model *m, const whit_tok *tok, const char *prompt, int64_t n
 		rc = whit_fail(e, WHIT_EUSAGE,
 		               "generate: a prompt of %lld tokens and %lld new ones make %lld, the context is %lld",
 		               (long long)n_prompt, (long long)n, (long long)(n_prompt + n), (long long)ctx);
+	if (!rc) rc = whit_models_device(&m, 1, dev, whit_model_need(m, WHIT_PROMPT_CHUNK, 1, 1, n_prompt + n), e);
 	if (!rc) {
 		int32_t *ids = whit_alloc((size_t)(n_prompt + 1) * sizeof *ids); /* s.ids moves as it grows */
 		memcpy(ids, s.ids.id, (size_t)n_prompt * sizeof *ids);
@@ -77,7 +79,7 @@ static int run(whit_model *m, const whit_tok *tok, const char *prompt, int64_t n
 }
 
 int whit_cmd_generate(int argc, char **argv, whit_err *e) {
-	const char *path = NULL, *prompt = NULL, *compute = "packed";
+	const char *path = NULL, *prompt = NULL, *compute = "packed", *kv = "f32";
 	int64_t n = 64, seed = 0, ctx = 0;
 	double temp = 0;
 	const whit_opt opt[] = {
@@ -89,18 +91,24 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	        {"--ctx", 'i', "N", "tokens of prompt and text together (default: the model's context)", &ctx, 0},
 	        {"--compute", 's', "HOW", "packed (from the codes) or float (decoded at load) (default packed)",
 	         &compute, 0},
+	        {"--kv", 's', "TYPE", "of keys and values in a device's cache: f32 or f16 (default f32)", &kv, 0},
 	        {0}};
 	int rc = whit_options("generate", "continue a prompt", opt, argc, argv, e);
 	if (rc) return rc < 0 ? rc : 0;
 	int packed = !strcmp(compute, "packed");
 	if (!packed && strcmp(compute, "float"))
 		return whit_fail(e, WHIT_EUSAGE, "generate: --compute is %s, need packed or float", compute);
+	if (strcmp(kv, "f32") && strcmp(kv, "f16"))
+		return whit_fail(e, WHIT_EUSAGE, "generate: --kv is %s, need f32 or f16", kv);
 	if (n < 1) return whit_fail(e, WHIT_EUSAGE, "generate: -n is %lld, need 1 or more", (long long)n);
 	if (ctx < 0) return whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, need 1 or more", (long long)ctx);
 	whit_model m;
 	whit_tok *tok = NULL;
+	whit_dev *dev;
+	if ((rc = whit_device_open(&dev, e))) return rc;
 	rc = whit_model_open(&m, path, packed ? 0 : WHIT_OPEN_DECODE, e);
-	if (rc) return rc;
+	if (rc) goto out;
+	m.kv = strcmp(kv, "f16") ? WHIT_F32 : WHIT_F16;
 	if (ctx > m.context)
 		rc = whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, the model's context is %lld", (long long)ctx,
 		               (long long)m.context);
@@ -109,8 +117,10 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 		rc = whit_fail(e, WHIT_EINPUT,
 		               "%s: the tokenizer has ids up to %lld, need less than the %lld rows of the embedding",
 		               path, (long long)whit_tok_vocab(tok) - 1, (long long)m.vocab);
-	if (!rc) rc = run(&m, tok, prompt, n, temp, seed, ctx ? ctx : m.context, e);
+	if (!rc) rc = run(&m, dev, tok, prompt, n, temp, seed, ctx ? ctx : m.context, e);
 	if (tok) whit_tok_close(tok);
 	whit_model_close(&m);
+out:
+	whit_device_close(dev);
 	return rc;
 }

@@ -7,6 +7,7 @@
 #include <sys/statvfs.h>
 #include "host/cmd_plan.h"
 #include "eval/report.h"
+#include "host/device.h"
 #include "host/progress.h"
 
 int whit_recipe_read(whit_recipe *r, const char *path, const whit_rule *base, whit_err *e) {
@@ -117,6 +118,8 @@ int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
 	if (imatrix && !(rc = whit_imatrix_open(&w->imatrix, imatrix, e))) target.imatrix = &w->imatrix;
 	if (!rc) rc = whit_model_open(&w->model, w->dest.model, 0, e);
 	if (!rc) rc = check_parts(w, e);
+	if (!rc) rc = whit_device_open(&w->dev, e);
+	target.dev = w->dev;
 	if (!rc) rc = whit_plan_make(&w->plan, &w->model, &w->recipe, &target, e);
 	return rc ? rc : check_room(&w->dest, &w->plan, e);
 }
@@ -127,6 +130,7 @@ void whit_writing_free(whit_writing *w) {
 	if (w->imatrix.path) whit_imatrix_close(&w->imatrix);
 	if (w->model.ckpt.path) whit_model_close(&w->model);
 	whit_recipe_free(&w->recipe);
+	whit_device_close(w->dev);
 }
 
 /* ---- the plan in print ---- */
@@ -180,7 +184,9 @@ static void print_plan(const whit_plan *p, const whit_dest *o) {
 	printf("bits/weight   %.4f in quantized tensors, %.4f in the whole file\n", p->bpw_linear, p->bpw_file);
 	printf("size          %.3f MB, from %.3f MB (MB = 10^6 bytes)\n", (double)p->file_bytes / 1e6,
 	       (double)source / 1e6);
-	printf("peak memory   about %.0f MB\n", (double)p->peak_bytes / 1e6);
+	printf("peak memory   about %.0f MB", (double)p->peak_bytes / 1e6);
+	if (p->target.dev) printf(", and %.0f MB on the device", (double)p->device_bytes / 1e6);
+	printf("\n");
 	printf("disk          %.1f GB available for %s\n\n", disk_avail(o) / 1e9, o->out);
 	fflush(stdout);
 }
@@ -204,13 +210,14 @@ static json_t *plan_json(const whit_plan *p) {
 		if (p->target.imatrix) json_object_set_new(j, "importance", json_boolean(row->importance != NULL));
 		json_array_append_new(rows, j);
 	}
-	return json_pack("{s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "tensors", rows,
+	return json_pack("{s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "tensors", rows,
 	                 "quantized", (json_int_t)p->quantized, "quantized_weights", (json_int_t)p->linear_weights,
 	                 "quantized_bytes", (json_int_t)p->linear_bytes, "params", (json_int_t)p->params, "bpw_linear",
 	                 p->bpw_linear, "bpw_file", p->bpw_file, "bytes", (json_int_t)p->file_bytes, "peak_bytes",
-	                 (json_int_t)p->peak_bytes, "fallbacks", (json_int_t)p->fallbacks, "requantized",
-	                 (json_int_t)p->requantized, "weighted", (json_int_t)p->weighted, "unweighted",
-	                 (json_int_t)p->unweighted, "rotated", (json_int_t)p->rotated);
+	                 (json_int_t)p->peak_bytes, "device_bytes", (json_int_t)p->device_bytes, "fallbacks",
+	                 (json_int_t)p->fallbacks, "requantized", (json_int_t)p->requantized, "weighted",
+	                 (json_int_t)p->weighted, "unweighted", (json_int_t)p->unweighted, "rotated",
+	                 (json_int_t)p->rotated);
 }
 
 void whit_writing_show(whit_writing *w) {
@@ -238,7 +245,7 @@ void whit_writing_show(whit_writing *w) {
 int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
 	const whit_dest *d = &w->dest;
 	const whit_quantize_stats *t = &w->stats;
-	if (rc == WHIT_ERESOURCE)
+	if (rc == WHIT_ERESOURCE && !strstr(e->text, "device memory: "))
 		whit_fail_in(e, "disk: is %.6f GB available, need %.6f GB", disk_avail(d) / 1e9,
 		             disk_need(&w->plan) / 1e9);
 	if (rc) return rc;

@@ -14,6 +14,7 @@ typedef struct whit_writing { /* zero, then dest and recipe set by the command, 
 	whit_dest dest;
 	whit_recipe recipe;
 	whit_imatrix imatrix;
+	whit_dev *dev; /* that --device says, NULL = the CPU */
 	whit_model model;
 	whit_plan plan;
 	whit_quantize_stats stats;
@@ -23,7 +24,7 @@ typedef struct whit_writing { /* zero, then dest and recipe set by the command, 
 /* OUT must be new, or with force something that whit wrote (a GGUF: any GGUF), outside the input, and its place must
  * exist. */
 int whit_dest_check(const whit_dest *d, whit_err *e);
-/* Opens the model, and the imatrix if that is not NULL, and plans: the result fits the file system. */
+/* Opens the model, the device, and the imatrix if that is not NULL, and plans: the result fits the file system. */
 int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e);
 /* Prints the plan, and warns of losses that add up. Begins w->json, its "result" null as yet. */
 void whit_writing_show(whit_writing *w);

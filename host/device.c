@@ -5,6 +5,7 @@
 
 static const char *asked = "auto";
 static int64_t memory;
+static int terms = 3;
 
 /* Number of "cuda" or "cuda:N", or -1. */
 static int index_of(const char *spec) {
@@ -15,10 +16,13 @@ static int index_of(const char *spec) {
 	return *end || n > 1023 ? -1 : (int)n;
 }
 
-int whit_device_ask(const char *spec, int64_t vram, whit_err *e) {
+int whit_device_ask(const char *spec, int64_t vram, const char *precision, whit_err *e) {
 	if (strcmp(spec, "auto") && strcmp(spec, "cpu") && index_of(spec) < 0)
 		return whit_fail(e, WHIT_EUSAGE, "--device: is %s, need cpu, cuda, cuda:N or auto", spec);
 	if (vram < 0) return whit_fail(e, WHIT_EUSAGE, "--vram: is %lld, need bytes", (long long)vram);
+	if (strcmp(precision, "exact") && strcmp(precision, "fast"))
+		return whit_fail(e, WHIT_EUSAGE, "--precision: is %s, need exact or fast", precision);
+	terms = strcmp(precision, "fast") ? 3 : 1;
 	asked = spec;
 	memory = vram;
 	return 0;
@@ -40,6 +44,7 @@ int whit_device_open(whit_dev **d, whit_err *e) {
 	}
 	if (rc) return rc;
 	whit_dev_limit(*d, (size_t)memory);
+	whit_dev_terms(*d, terms);
 	whit_dev_describe(*d, &info);
 	whit_say("device: cuda:%d, %s, %.1f of %.1f GB free%s", info.index, info.name, (double)info.free / 1e9,
 	         (double)info.memory / 1e9, memory ? ", less by --vram" : "");

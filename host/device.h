@@ -4,8 +4,9 @@
 #include "cuda/dev.h"
 
 /* What the options ask for. spec: "cpu", "cuda", "cuda:N" or "auto" (a CUDA device where one can be used); vram: at
- * most so many bytes of its memory, 0 = what is free. WHIT_EUSAGE for another word. spec is borrowed. */
-int whit_device_ask(const char *spec, int64_t vram, whit_err *e);
+ * most so many bytes of its memory, 0 = what is free; precision: "exact" or "fast" (whit_dev_terms 3 or 1). WHIT_EUSAGE
+ * for another word. spec is borrowed. */
+int whit_device_ask(const char *spec, int64_t vram, const char *precision, whit_err *e);
 /* Opens it: *d is NULL where the CPU computes. cuda: an error where none can be used (WHIT_ERESOURCE, with the reason);
  * auto: then the CPU, and a line that says why. Free with whit_device_close. */
 int whit_device_open(whit_dev **d, whit_err *e);

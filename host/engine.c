@@ -1,5 +1,6 @@
 /* engine: builds, binds and runs programs. Knows ops only through their table, and no architecture. */
-#include "host/engine.h"
+#include "host/engine_own.h"
+#include "cuda/dev.h"
 #include <stdio.h>
 
 /* ---- programs ---- */
@@ -38,38 +39,60 @@ whit_node *whit_program_node(whit_program *p, const char *op, const char *role) 
 	return n;
 }
 
-/* The last node that reads value v, -1 if none does. */
-static int last_use(const whit_program *p, int v) {
-	for (int i = p->n_node - 1; i >= 0; i--)
-		for (int k = 0; k < WHIT_NODE_IN; k++)
-			if (p->node[i].in[k] == v) return i;
+/* The last step that reads value v, -1 if none does. */
+static int last_use(const whit_step_io *step, int n_step, int v) {
+	for (int i = n_step - 1; i >= 0; i--)
+		for (int k = 0; k < WHIT_STEP_IN; k++)
+			if (step[i].in[k] == v) return i;
 	return -1;
 }
 
-/* Gives every inner value a buffer: the narrowest free one that fits, else a widened or new one. */
-static void plan_buffers(whit_program *p) {
-	p->buffer = whit_alloc((size_t)p->n_val * sizeof *p->buffer);
-	p->buffer_width = whit_alloc((size_t)p->n_val * sizeof *p->buffer_width);
-	int *busy_until = whit_alloc((size_t)p->n_val * sizeof *busy_until);
-	for (int i = 0; i < p->n_node; i++) {
-		for (int k = 0; k < WHIT_NODE_OUT; k++) {
-			int v = p->node[i].out[k], best = -1;
-			if (v < 0 || v == p->n_val - 1) continue;
-			for (int b = 0; b < p->n_buffer; b++) {
+/* Gives every value in between a buffer: the narrowest free one that fits, else a widened or new one. */
+void whit_buffers_plan(whit_buffers *p, const whit_step_io *step, int n_step, const int64_t *width, int n_val) {
+	p->of = whit_alloc((size_t)n_val * sizeof *p->of);
+	p->width = whit_alloc((size_t)n_val * sizeof *p->width);
+	p->n = 0;
+	int *busy_until = whit_alloc((size_t)n_val * sizeof *busy_until);
+	for (int i = 0; i < n_step; i++) {
+		for (int k = 0; k < WHIT_STEP_OUT; k++) {
+			int v = step[i].out[k], best = -1;
+			if (v < 0 || v == n_val - 1) continue;
+			for (int b = 0; b < p->n; b++) {
 				if (busy_until[b] >= i) continue;
-				int fits = p->buffer_width[b] >= p->width[v];
-				int best_fits = best >= 0 && p->buffer_width[best] >= p->width[v];
+				int fits = p->width[b] >= width[v];
+				int best_fits = best >= 0 && p->width[best] >= width[v];
 				if (best < 0 || (fits && !best_fits) ||
-				    (fits == best_fits && (p->buffer_width[b] < p->buffer_width[best]) == fits))
+				    (fits == best_fits && (p->width[b] < p->width[best]) == fits))
 					best = b;
 			}
-			if (best < 0) best = p->n_buffer++;
-			p->buffer_width[best] = WHIT_MAX(p->buffer_width[best], p->width[v]);
-			p->buffer[v] = best;
-			busy_until[best] = WHIT_MAX(i, last_use(p, v));
+			if (best < 0) best = p->n++;
+			p->width[best] = WHIT_MAX(p->width[best], width[v]);
+			p->of[v] = best;
+			busy_until[best] = WHIT_MAX(i, last_use(step, n_step, v));
 		}
 	}
 	whit_free(busy_until);
+}
+
+void whit_buffers_free(whit_buffers *b) {
+	whit_free(b->of);
+	whit_free(b->width);
+	memset(b, 0, sizeof *b);
+}
+
+static void plan_buffers(whit_program *p) {
+	whit_step_io *step = whit_alloc((size_t)p->n_node * sizeof *step);
+	whit_buffers b = {0};
+	memset(step, 0xff, (size_t)p->n_node * sizeof *step); /* -1 everywhere */
+	for (int i = 0; i < p->n_node; i++) {
+		memcpy(step[i].in, p->node[i].in, sizeof p->node[i].in);
+		memcpy(step[i].out, p->node[i].out, sizeof p->node[i].out);
+	}
+	whit_buffers_plan(&b, step, p->n_node, p->width, p->n_val);
+	p->buffer = b.of;
+	p->buffer_width = b.width;
+	p->n_buffer = b.n;
+	whit_free(step);
 }
 
 static void program_free(whit_program *p) {
@@ -86,8 +109,7 @@ static void program_free(whit_program *p) {
 	memset(p, 0, sizeof *p);
 }
 
-/* The programs of m in order: embed, layers, head. */
-static whit_program *program_at(const whit_model *m, int64_t i) {
+whit_program *whit_program_at(const whit_model *m, int64_t i) {
 	whit_model *own = (whit_model *)(uintptr_t)m;
 	return i == 0 ? &own->embed : i <= m->layers ? &own->layer[i - 1] : &own->head;
 }
@@ -159,7 +181,7 @@ static int bind(whit_model *m, unsigned flags, whit_err *e) {
 	uint8_t *used = whit_alloc((size_t)m->ckpt.n + 1);
 	int rc = 0;
 	for (int64_t i = 0; i < m->layers + 2 && !rc; i++) {
-		whit_program *p = program_at(m, i);
+		whit_program *p = whit_program_at(m, i);
 		plan_buffers(p);
 		for (int k = 0; k < p->n_slot && !rc; k++) {
 			rc = bind_slot(m, &p->slot[k], flags, e);
@@ -198,6 +220,7 @@ static int find_arch(whit_model *m, whit_err *e) {
 
 int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e) {
 	memset(m, 0, sizeof *m);
+	m->kv = WHIT_F32;
 	int rc = whit_ckpt_open(&m->ckpt, path, e);
 	if (rc) return rc;
 	if (m->ckpt.unfit) rc = whit_fail(e, WHIT_EINPUT, "%s", m->ckpt.unfit);
@@ -209,6 +232,7 @@ int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e
 }
 
 void whit_model_close(whit_model *m) {
+	if (m->dev) whit_device_model_close(m);
 	program_free(&m->embed);
 	program_free(&m->head);
 	for (int64_t l = 0; m->layer && l < m->layers; l++) program_free(&m->layer[l]);
@@ -225,7 +249,7 @@ int whit_model_role(const whit_model *m, const char *name, const char **role, in
 	*role = NULL;
 	*layer = -1;
 	for (int64_t i = 0; i < m->layers + 2; i++) {
-		const whit_program *p = program_at(m, i);
+		const whit_program *p = whit_program_at(m, i);
 		for (int k = 0; k < p->n_slot; k++) {
 			if (strcmp(p->slot[k].name, name)) continue;
 			int in_layer = i > 0 && i <= m->layers;
@@ -243,14 +267,6 @@ int whit_model_role(const whit_model *m, const char *name, const char **role, in
 
 /* ---- state ---- */
 
-struct whit_state {
-	int64_t layers, cap;
-	int n_seq;
-	size_t bytes;
-	void ****block; /* [layer][state of the program][sequence] */
-	size_t **each;  /* [layer][state of the program]: bytes of a block */
-};
-
 whit_state *whit_state_new(const whit_model *m, int n_seq, int64_t cap) {
 	whit_state *s = whit_alloc(sizeof *s);
 	s->layers = m->layers;
@@ -258,6 +274,7 @@ whit_state *whit_state_new(const whit_model *m, int n_seq, int64_t cap) {
 	s->n_seq = n_seq;
 	s->block = whit_alloc((size_t)m->layers * sizeof *s->block);
 	s->each = whit_alloc((size_t)m->layers * sizeof *s->each);
+	s->dev = m->dev;
 	for (int64_t l = 0; l < m->layers; l++) {
 		const whit_program *p = &m->layer[l];
 		s->block[l] = whit_alloc((size_t)(p->n_state + 1) * sizeof **s->block); /* NULL ends it */
@@ -267,29 +284,35 @@ whit_state *whit_state_new(const whit_model *m, int n_seq, int64_t cap) {
 			if (n->state < 0) continue;
 			size_t bytes = s->each[l][n->state] = n->op->state_bytes(n, cap);
 			void **seq = s->block[l][n->state] = whit_alloc((size_t)n_seq * sizeof *seq);
-			for (int k = 0; k < n_seq; k++) seq[k] = whit_alloc(bytes);
+			for (int k = 0; k < n_seq && !m->dev; k++) seq[k] = whit_alloc(bytes);
 			s->bytes += bytes * (size_t)n_seq;
 		}
 	}
+	if (m->dev) whit_device_state_new(m, s);
 	return s;
 }
 
 void whit_state_free(whit_state *s) {
 	for (int64_t l = 0; s && l < s->layers; l++) {
 		for (void ***b = s->block[l]; *b; b++) {
-			for (int k = 0; k < s->n_seq; k++) whit_free((*b)[k]);
+			for (int k = 0; k < s->n_seq && !s->dev; k++) whit_free((*b)[k]);
 			whit_free(*b);
 		}
 		whit_free(s->block[l]);
 		whit_free(s->each[l]);
 	}
 	if (!s) return;
+	if (s->dev) whit_device_state_free(s);
 	whit_free(s->block);
 	whit_free(s->each);
 	whit_free(s);
 }
 
 void whit_state_clear(whit_state *s) {
+	if (s->dev) {
+		whit_device_state_clear(s);
+		return;
+	}
 	for (int64_t l = 0; l < s->layers; l++)
 		for (int i = 0; s->block[l][i]; i++)
 			for (int k = 0; k < s->n_seq; k++) memset(s->block[l][i][k], 0, s->each[l][i]);
@@ -299,12 +322,12 @@ size_t whit_state_bytes(const whit_state *s) { return s->bytes; }
 
 /* ---- running ---- */
 
-static int is_linear(const whit_node *n) { return n->op && !strcmp(n->op->name, "linear"); }
+int whit_node_linear(const whit_node *n) { return n->op && !strcmp(n->op->name, "linear"); }
 
 int whit_program_observed(const whit_program *p, int i) {
-	if (!is_linear(&p->node[i])) return 0;
+	if (!whit_node_linear(&p->node[i])) return 0;
 	for (int k = 0; k < i; k++)
-		if (is_linear(&p->node[k]) && p->node[k].in[0] == p->node[i].in[0]) return 0;
+		if (whit_node_linear(&p->node[k]) && p->node[k].in[0] == p->node[i].in[0]) return 0;
 	return 1;
 }
 
@@ -351,16 +374,16 @@ static int run(whit_model *m, const whit_program *p, const whit_batch *b, void *
 	return 0;
 }
 
-int whit_model_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e) {
+int whit_tokens_check(const whit_model *m, const whit_batch *b, whit_err *e) {
 	for (int64_t t = 0; t < b->T; t++)
 		if (b->tokens[t] < 0 || b->tokens[t] >= m->vocab)
 			return whit_fail(e, WHIT_EINPUT,
 			                 "%s: token %lld is %d, need an id below the %lld rows of the embedding",
 			                 m->ckpt.path, (long long)t, b->tokens[t], (long long)m->vocab);
-	return run(m, &m->embed, b, NULL, 0, NULL, h, e);
+	return 0;
 }
 
-int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *s, float *h, whit_err *e) {
+int whit_state_check(const whit_batch *b, const whit_state *s, whit_err *e) {
 	for (int i = 0; i < b->n_seq; i++) {
 		int64_t need = b->past[i] + b->start[i + 1] - b->start[i];
 		if (s ? i >= s->n_seq || need > s->cap : b->past[i] != 0)
@@ -368,9 +391,22 @@ int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *
 			                 "sequence %d reaches token %lld, state holds %d sequences of %lld", i,
 			                 (long long)need, s ? s->n_seq : 0, s ? (long long)s->cap : 0);
 	}
+	return 0;
+}
+
+int whit_model_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e) {
+	int rc = whit_tokens_check(m, b, e);
+	if (rc) return rc;
+	return m->dev ? whit_device_embed(m, b, h, e) : run(m, &m->embed, b, NULL, 0, NULL, h, e);
+}
+
+int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *s, float *h, whit_err *e) {
+	int rc = whit_state_check(b, s, e);
+	if (rc) return rc;
+	if (m->dev) return whit_device_layer(m, l, b, s, h, e);
 	whit_arena_reset(&m->out);
 	float *out = whit_take(&m->out, b->T * m->hidden);
-	int rc = run(m, &m->layer[l], b, s ? s->block[l] : NULL, s ? s->cap : 0, h, out, e);
+	rc = run(m, &m->layer[l], b, s ? s->block[l] : NULL, s ? s->cap : 0, h, out, e);
 	if (rc) return whit_fail_in(e, "layer %lld", (long long)l);
 	int64_t bad = whit_first_nonfinite(out, b->T * m->hidden);
 	if (bad >= 0)
@@ -384,6 +420,7 @@ int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *
 
 int whit_model_head(whit_model *m, const float *h, int64_t n, float *logits, whit_err *e) {
 	whit_batch b = {.T = n};
+	if (m->dev) return whit_device_head(m, h, n, logits, e);
 	int rc = run(m, &m->head, &b, NULL, 0, h, logits, e);
 	int64_t bad = rc ? -1 : whit_first_nonfinite(logits, n * m->vocab);
 	if (bad >= 0)
@@ -393,6 +430,7 @@ int whit_model_head(whit_model *m, const float *h, int64_t n, float *logits, whi
 }
 
 int whit_model_step(whit_model *m, const whit_batch *b, whit_state *s, float *logits, whit_err *e) {
+	if (m->dev) return whit_device_step(m, b, s, logits, NULL, e);
 	float *h = whit_alloc((size_t)(b->T * m->hidden) * sizeof *h),
 	      *last = whit_alloc((size_t)(b->n_seq * m->hidden) * sizeof *h);
 	int rc = whit_model_embed(m, b, h, e);
@@ -403,4 +441,29 @@ int whit_model_step(whit_model *m, const whit_batch *b, whit_state *s, float *lo
 	whit_free(h);
 	whit_free(last);
 	return rc;
+}
+
+int whit_model_next(whit_model *m, const whit_batch *b, whit_state *s, int32_t *id, whit_err *e) {
+	if (m->dev) return whit_device_step(m, b, s, NULL, id, e);
+	float *logits = whit_alloc((size_t)(b->n_seq * m->vocab) * sizeof *logits);
+	int rc = whit_model_step(m, b, s, logits, e);
+	for (int i = 0; i < b->n_seq && !rc; i++) {
+		const float *x = logits + i * m->vocab;
+		id[i] = 0;
+		for (int32_t k = 1; k < m->vocab; k++)
+			if (x[k] > x[id[i]]) id[i] = k;
+	}
+	whit_free(logits);
+	return rc;
+}
+
+void *whit_model_alloc(const whit_model *m, size_t bytes) {
+	return m->dev ? whit_dev_alloc(m->dev, bytes) : whit_alloc(bytes);
+}
+
+void whit_model_free(const whit_model *m, void *p) {
+	if (m->dev)
+		whit_dev_free(m->dev, p);
+	else
+		whit_free(p);
 }

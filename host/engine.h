@@ -50,6 +50,9 @@ typedef struct whit_call {
 	int64_t cap;                   /* tokens a state can hold */
 	whit_arena *scratch;           /* forgotten when the node is done */
 	int plain;                     /* run the plain twin */
+	/* On a device, where every pointer above is device memory but node, batch itself and w, whose planes are: */
+	whit_dev *dev;
+	int kv; /* element type of caches: WHIT_F32 or WHIT_F16 */
 } whit_call;
 
 /* One row per op. Backward and CUDA twins, and recurrent state, are further columns of the same row. */
@@ -59,6 +62,8 @@ struct whit_op {
 	int (*backward)(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e);
 	/* Bytes of state per sequence for up to cap tokens; NULL = stateless. Zeroed at start. */
 	size_t (*state_bytes)(const whit_node *n, int64_t cap);
+	/* Queues forward's twin. State is a device array of pointers; errors stay with the device. */
+	void (*cuda)(whit_call *c);
 };
 extern const whit_op *const whit_ops[]; /* NULL-terminated */
 const whit_op *whit_op_find(const char *name);
@@ -100,6 +105,9 @@ typedef struct whit_model {
 	int n_eos;
 	whit_program embed, *layer, head; /* embed: tokens to (T, hidden); head: norm and lm_head, to (T, vocab) */
 	int plain;                        /* run plain twins (oracle, noise floor) */
+	whit_dev *dev;                    /* where the model computes; NULL: on the CPU. Borrowed */
+	struct whit_device_model *on;     /* what it holds there */
+	int kv;                           /* element type of a device's caches: WHIT_F32 (at first) or WHIT_F16 */
 	const whit_observer *observer;    /* or NULL; borrowed */
 	whit_arena arena;                 /* everything that lives as long as the model */
 	whit_arena out, values, scratch;  /* of the layer, the program and the node that is running */
@@ -114,6 +122,21 @@ enum {
 int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e);
 void whit_model_close(whit_model *m);
 
+/* Moves the computing of n models to a device, which they share; dev NULL: they stay on the CPU. Weights are copied
+ * there as they are stored; a model that does not fit beside the others keeps embedding, norms and head there and
+ * streams its layers, one computing while the next is on its way. reserve: bytes of device memory that activations
+ * will need (whit_model_need of each, added up). WHIT_ERESOURCE names what is needed and what is there. To be called
+ * once, before states are made; the models are closed before the device. */
+int whit_models_device(whit_model *const m[], int n, whit_dev *dev, size_t reserve, whit_err *e);
+/* Device bytes that batches of up to T tokens, heads of up to `rows` rows and n_seq states of cap tokens take. */
+size_t whit_model_need(const whit_model *m, int64_t T, int64_t rows, int n_seq, int64_t cap);
+size_t whit_model_device_bytes(const whit_model *m); /* of weights, on the device; 0 on the CPU */
+int whit_model_streams(const whit_model *m);         /* 1: layers are streamed */
+/* Memory where m computes, for h and logits below; zeroed on the CPU. On a device NULL is possible; the next call
+ * then tells. */
+void *whit_model_alloc(const whit_model *m, size_t bytes);
+void whit_model_free(const whit_model *m, void *p);
+
 /* Per-sequence state (KV cache) of all layers for n_seq sequences of up to cap tokens. It stays valid as
  * long as the model. A batch with state has at most n_seq sequences: its sequence s continues state s. */
 typedef struct whit_state whit_state;
@@ -122,7 +145,9 @@ void whit_state_free(whit_state *s);
 void whit_state_clear(whit_state *s); /* all zero: a new start */
 size_t whit_state_bytes(const whit_state *s);
 
-/* h (T, hidden) = embeddings of b->tokens; an id outside the vocabulary is an error. */
+/* In the three calls below h and logits lie where m computes (whit_model_alloc); batches are host memory.
+ *
+ * h (T, hidden) = embeddings of b->tokens; an id outside the vocabulary is an error. */
 int whit_model_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e);
 /* Runs layer l in place on h (T, hidden). s NULL: no state, every past[] is 0. Non-finite output is
  * WHIT_ENONFINITE naming layer, row and column. The caller advances positions; state rows are written at
@@ -130,8 +155,11 @@ int whit_model_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e);
 int whit_model_layer(whit_model *m, int64_t l, const whit_batch *b, whit_state *s, float *h, whit_err *e);
 /* logits (n, vocab) of n rows of h: final norm and head. Non-finite: WHIT_ENONFINITE. */
 int whit_model_head(whit_model *m, const float *h, int64_t n, float *logits, whit_err *e);
-/* Convenience: embed, all layers, and head of the last row of each sequence: logits (n_seq, vocab). */
+/* Embed, all layers, and head of the last row of each sequence: logits (n_seq, vocab), in host memory. On a device
+ * a step of one token a sequence is recorded once and then costs one launch. */
 int whit_model_step(whit_model *m, const whit_batch *b, whit_state *s, float *logits, whit_err *e);
+/* The same, of which only the likeliest token of each sequence comes back: id (n_seq), the lowest on ties. */
+int whit_model_next(whit_model *m, const whit_batch *b, whit_state *s, int32_t *id, whit_err *e);
 
 /* ---- architectures ---- */
 typedef struct whit_arch {

@@ -8,6 +8,8 @@ static int embed_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static void embed_cuda(whit_call *c) { whit_embed_cuda(c->dev, c->out[0], c->batch->tokens, c->batch->T, c->w[0]); }
+
 /* w0: the matrix, w1: bias or none. */
 static int linear_forward(whit_call *c, whit_err *e) {
 	(void)e;
@@ -16,6 +18,10 @@ static int linear_forward(whit_call *c, whit_err *e) {
 	else
 		whit_linear_fast_cpu(c->out[0], c->in[0], c->batch->T, c->w[0], c->vec[1], c->scratch);
 	return 0;
+}
+
+static void linear_cuda(whit_call *c) {
+	whit_linear_cuda(c->dev, c->out[0], c->in[0], c->batch->T, c->w[0], c->vec[1]);
 }
 
 /* w0: weight of dim; heads: runs per row; eps, shift. */
@@ -27,6 +33,11 @@ static int rmsnorm_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static void rmsnorm_cuda(whit_call *c) {
+	const whit_attr *a = &c->node->a;
+	whit_rmsnorm_cuda(c->dev, c->out[0], c->in[0], c->vec[0], c->batch->T, a->heads, a->dim, a->eps, a->shift);
+}
+
 /* heads, dim, rot, inv_freq, mscale. */
 static int rope_forward(whit_call *c, whit_err *e) {
 	const whit_attr *a = &c->node->a;
@@ -36,6 +47,12 @@ static int rope_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static void rope_cuda(whit_call *c) {
+	const whit_attr *a = &c->node->a;
+	whit_rope_cuda(c->dev, c->out[0], c->in[0], c->batch->pos, c->batch->T, a->heads, a->dim, a->rot, a->inv_freq,
+	               a->mscale);
+}
+
 static int swiglu_forward(whit_call *c, whit_err *e) {
 	(void)e;
 	(c->plain ? whit_swiglu_cpu : whit_swiglu_fast_cpu)(c->out[0], c->in[0], c->in[1],
@@ -43,10 +60,18 @@ static int swiglu_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static void swiglu_cuda(whit_call *c) {
+	whit_swiglu_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
+}
+
 static int add_forward(whit_call *c, whit_err *e) {
 	(void)e;
 	whit_add_cpu(c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
 	return 0;
+}
+
+static void add_cuda(whit_call *c) {
+	whit_add_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
 }
 
 /* in: q, k, v; heads, kv_heads, dim, scale, window. State: keys (cap, kv_heads*dim), then values. */
@@ -76,17 +101,27 @@ static int attention_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static void attention_cuda(whit_call *c) {
+	const whit_attr *a = &c->node->a;
+	const whit_batch *b = c->batch;
+	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos};
+	if (c->state)
+		whit_attention_put_cuda(c->dev, c->state, c->kv, c->cap, c->in[1], c->in[2], &at, a->kv_heads * a->dim);
+	whit_attention_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->in[2], c->state, c->kv, c->cap, &at, a->heads,
+	                    a->kv_heads, a->dim, a->scale, a->window);
+}
+
 static size_t attention_state(const whit_node *n, int64_t cap) {
 	return (size_t)(2 * cap * n->a.kv_heads * n->a.dim) * sizeof(float);
 }
 
-static const whit_op embed = {"embed", embed_forward, NULL, NULL};
-static const whit_op linear = {"linear", linear_forward, NULL, NULL};
-static const whit_op rmsnorm = {"rmsnorm", rmsnorm_forward, NULL, NULL};
-static const whit_op rope = {"rope", rope_forward, NULL, NULL};
-static const whit_op swiglu = {"swiglu", swiglu_forward, NULL, NULL};
-static const whit_op add = {"add", add_forward, NULL, NULL};
-static const whit_op attention = {"attention", attention_forward, NULL, attention_state};
+static const whit_op embed = {"embed", embed_forward, NULL, NULL, embed_cuda};
+static const whit_op linear = {"linear", linear_forward, NULL, NULL, linear_cuda};
+static const whit_op rmsnorm = {"rmsnorm", rmsnorm_forward, NULL, NULL, rmsnorm_cuda};
+static const whit_op rope = {"rope", rope_forward, NULL, NULL, rope_cuda};
+static const whit_op swiglu = {"swiglu", swiglu_forward, NULL, NULL, swiglu_cuda};
+static const whit_op add = {"add", add_forward, NULL, NULL, add_cuda};
+static const whit_op attention = {"attention", attention_forward, NULL, attention_state, attention_cuda};
 const whit_op *const whit_ops[] = {&embed, &linear, &rmsnorm, &rope, &swiglu, &add, &attention, NULL};
 
 const whit_op *whit_op_find(const char *name) {

@@ -15,7 +15,7 @@
 /* y[t] = row tokens[t] of the (vocab, dim) matrix w, in the original frame. tokens are in range. */
 void whit_embed_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
 void whit_embed_fast_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
-/* Of any format, but no rotated matrix yet. */
+/* Of any format, rotated ones too: those take (T, width) of scratch. */
 WHIT_DEVICE void whit_embed_cuda(whit_dev *d, float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
 
 /* y (T, n*dim): each of the n runs of dim values of a row is x / sqrt(mean(x^2) + eps) * (w + shift).
@@ -65,7 +65,31 @@ void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, con
  * and packed x above (op_linear.c). */
 void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias,
                           whit_arena *scratch);
-/* Straight from the packed bytes, a warp an output, activations as they are (the CPU rounds them for block formats,
- * ints.h); no rotated matrix yet. */
+/* Rotates x where the matrix is rotated. Activations as they are (the CPU rounds them for block formats, ints.h). Up
+ * to WHIT_GEMV_MAX tokens: whit_gemv_cuda. Above, whit_dev_gemm: for F16 and BF16 weights x becomes a sum of
+ * whit_dev_terms terms of their type; others are decoded to floats, a tile of rows at a time. Scratch: twice 64 MB at
+ * most (one row and one token at least), and the rotated x. */
 WHIT_DEVICE void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
+
+/* y_k (T, rows_k) = pre(x) W_k^T + bias_k + add_k for up to three matrices that multiply one input, T <= WHIT_GEMV_MAX:
+ * decoding, where launches cost as much as the small kernels they are for. No pointer may overlap y_k. The device's
+ * alone: the CPU has nothing to gain from it. */
+enum { WHIT_GEMV_WAYS = 3 };
+enum {
+	WHIT_PRE_NONE,  /* x as it is */
+	WHIT_PRE_NORM,  /* whit_rmsnorm of x with norm, eps, shift */
+	WHIT_PRE_SWIGLU /* silu(x) * x2 */
+};
+typedef struct whit_gemv {
+	const float *x, *x2; /* (T, K); x2 is SWIGLU's other factor */
+	int pre;
+	const float *norm; /* (K) */
+	float eps, shift;
+	int n;
+	const whit_mat *w[WHIT_GEMV_WAYS];     /* (rows_k, K) on the host, planes and codebooks on the device */
+	float *y[WHIT_GEMV_WAYS];              /* (T, rows_k) */
+	const float *bias[WHIT_GEMV_WAYS];     /* (rows_k), or NULL */
+	const float *add[WHIT_GEMV_WAYS];      /* (T, rows_k), or NULL */
+} whit_gemv;
+WHIT_DEVICE void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T);
 #endif

@@ -10,7 +10,7 @@
 
 static int64_t threads;
 static const char *cpu, *events;
-static const char *device = "auto";
+static const char *device = "auto", *precision = "exact";
 static int64_t vram;
 static int quiet;
 
@@ -18,6 +18,10 @@ static const whit_opt common[] = {
         {"--device", 's', "DEV", "cpu, cuda, cuda:N or auto: a CUDA device where one can be used (default auto)",
          &device, 0},
         {"--vram", 'b', "BYTES", "use at most so much of the device's memory (default: what is free)", &vram, 0},
+        {"--precision", 's', "HOW",
+         "on a device: exact (activations keep 32 bits in products with 16-bit weights) or fast (they are rounded to "
+         "16, a third of the time) (default exact)",
+         &precision, 0},
         {"--threads", 'i', "N", "threads (default: one per core this process may use)", &threads, 0},
         {"--cpu", 's', "LEVEL", "use at most plain, avx2, avx512 or vnni (default: what the CPU has)", &cpu, 0},
         {"--events", 'w', "FILE", "append progress as JSON lines to FILE", &events, 0},
@@ -151,7 +155,7 @@ static int apply_common(const char *cmd, whit_err *e) {
 			return whit_fail(e, WHIT_EUSAGE, "%s: --cpu is %s, need plain, avx2, avx512 or vnni", cmd, cpu);
 		whit_cpu_cap(level);
 	}
-	int rc = whit_device_ask(device, vram, e);
+	int rc = whit_device_ask(device, vram, precision, e);
 	return rc          ? whit_fail_in(e, "%s", cmd)
 	       : events ? whit_events_open(events, e)
 	                : 0;

@@ -27,20 +27,20 @@ int whit_dev_open(whit_dev **d, int index, whit_err *e) {
 	if (index) return whit_fail(e, WHIT_ERESOURCE, "device %d: is not there, need 0", index);
 	*d = (whit_dev *)whit_alloc(sizeof **d);
 	(*d)->terms = 3;
+	(*d)->sms = 4, (*d)->shared = 99 << 10;
 	return 0;
 }
 
 void whit_dev_close(whit_dev *d) {
 	if (!d) return;
-	for (int i = 0; i < d->scratches; i++) whit_dev_free(d, d->scratch[i].p);
-	whit_free(d->pieces);
+	whit_dev_memory_free(d);
 	whit_free(d);
 }
 
 void whit_dev_describe(whit_dev *d, whit_dev_info *i) {
 	memset(i, 0, sizeof *i);
 	snprintf(i->name, sizeof i->name, "emulated on the CPU");
-	i->major = 8, i->sms = 4, i->l2 = 1 << 20, i->memory = MEMORY, i->free = whit_dev_raw_left(d);
+	i->major = 8, i->sms = d->sms, i->l2 = 1 << 20, i->memory = MEMORY, i->free = whit_dev_raw_left(d);
 }
 
 static void move(whit_dev *d, void *dst, const void *src, size_t bytes) {
