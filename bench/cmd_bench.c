@@ -1,44 +1,94 @@
 /* cmd_bench: whit bench. */
+#include <stdlib.h>
 #include "bench/run.h"
 #include "host/commands.h"
-#include "host/engine.h"
+#include "host/device.h"
+#include "host/progress.h"
+
+static int by_value(const void *a, const void *b) {
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return (x > y) - (x < y);
+}
+
+/* Prompt lengths, shortest first: then a device's peak is that of the prompt it is told with. Owned by the caller. */
+static int read_prompts(const whit_list *given, bench_load *load, whit_err *e) {
+	int64_t *prompt = whit_alloc(sizeof *prompt * (size_t)WHIT_MAX(given->n, 1));
+	load->prompt = prompt;
+	load->n_prompt = given->n ? given->n : 1;
+	prompt[0] = 128;
+	for (int i = 0; i < given->n; i++) {
+		char *end;
+		prompt[i] = strtoll(given->v[i], &end, 10);
+		if (*end || prompt[i] < 1 || prompt[i] > 1 << 30)
+			return whit_fail(e, WHIT_EUSAGE, "bench: --prompt is \"%s\", need a positive whole number",
+			                 given->v[i]);
+	}
+	qsort(prompt, (size_t)load->n_prompt, sizeof *prompt, by_value);
+	return 0;
+}
+
+static int bench_models(bench_run *b, const whit_list *model, const bench_load *load, whit_err *e) {
+	int rc = 0;
+	for (int i = 0; i < model->n && !rc; i++) {
+		whit_dev *dev = NULL; /* one for each model: its peak is this model's */
+		if (b->dev) rc = whit_device_open(&dev, e);
+		if (!rc) rc = bench_model(b, model->v[i], load, dev, e);
+		whit_device_close(dev);
+	}
+	return rc;
+}
 
 int whit_cmd_bench(int argc, char **argv, whit_err *e) {
-	static whit_list word, model;
-	static const char *json, *compute = "packed";
+	static whit_list word, model, prompt;
+	static const char *json, *compute = "packed", *kv = "f32";
 	static double seconds = 0.5;
-	static int64_t prompt = 128, n = 32;
+	static int64_t n;
+	static int greedy;
 	static const whit_opt opt[] = {
 	        {"CASE", 'l', NULL, "words a case's name must contain one of (default: every kernel case)", &word, 0},
 	        {"--model", 'l', "MODEL", "prefill and decode of this model instead of kernels; may be repeated",
 	         &model, 0},
 	        {"--compute", 's', "HOW", "packed (from the codes) or float (decoded at load) (default packed)",
 	         &compute, 0},
-	        {"--prompt", 'i', "N", "tokens of prefill (default 128)", &prompt, 0},
-	        {"-n", 'i', "N", "tokens to decode (default 32)", &n, 0},
+	        {"--prompt", 'l', "N", "tokens of prefill; may be repeated (default 128)", &prompt, 0},
+	        {"-n", 'i', "N", "tokens to decode (default 32, on a device 64)", &n, 0},
+	        {"--kv", 's', "TYPE", "of keys and values in a device's cache: f32 or f16 (default f32)", &kv, 0},
+	        {"--greedy", 'f', NULL, "decode by the likeliest token, found where the model computes", &greedy, 0},
 	        {"--seconds", 'd', "S", "time for each case (default 0.5)", &seconds, 0},
 	        {"--json", 'w', "FILE", "write every number there", &json, 0},
 	        {0}};
 	int rc = whit_options("bench", "measure kernels and models on this machine", opt, argc, argv, e);
 	if (rc) return rc < 0 ? rc : 0;
-	int packed = !strcmp(compute, "packed");
+	int packed = !strcmp(compute, "packed"), half = !strcmp(kv, "f16");
 	if (!packed && strcmp(compute, "float"))
 		return whit_fail(e, WHIT_EUSAGE, "bench: --compute is %s, need packed or float", compute);
-	if (prompt < 1 || n < 1 || !(seconds > 0))
-		return whit_fail(e, WHIT_EUSAGE,
-		                 "bench: --prompt, -n and --seconds are %lld, %lld and %g, need positive ones",
-		                 (long long)prompt, (long long)n, seconds);
+	if (!half && strcmp(kv, "f32")) return whit_fail(e, WHIT_EUSAGE, "bench: --kv is %s, need f32 or f16", kv);
+	if (n < 0 || n > 1 << 30 || !(seconds > 0))
+		return whit_fail(e, WHIT_EUSAGE, "bench: -n and --seconds are %lld and %g, need positive ones",
+		                 (long long)n, seconds);
 	if (json && (rc = whit_out_try(json, e))) return rc;
+	bench_load load = {
+	        .open_flags = packed ? 0 : WHIT_OPEN_DECODE, .kv = half ? WHIT_F16 : WHIT_F32, .greedy = greedy};
 	bench_run b;
-	bench_begin(&b, seconds);
-	for (int i = 0; i < model.n && !rc; i++)
-		rc = bench_model(&b, model.v[i], packed ? 0 : WHIT_OPEN_DECODE, prompt, n, e);
-	if (!model.n) rc = bench_kernels(&b, &(bench_filter){word.v, word.n}, e);
+	whit_dev *dev = NULL;
+	if (!(rc = read_prompts(&prompt, &load, e))) rc = whit_device_open(&dev, e);
+	if (rc) goto out;
+	if (dev && !model.n) {
+		whit_say("bench: kernel cases run on the CPU; give --model to measure the device");
+		whit_device_close(dev);
+		dev = NULL;
+	}
+	load.n = n ? n : dev ? 64 : 32;
+	if ((rc = bench_begin(&b, seconds, dev, e))) goto out;
+	rc = model.n ? bench_models(&b, &model, &load, e) : bench_kernels(&b, &(bench_filter){word.v, word.n}, e);
 	if (!rc && !b.n)
 		rc = whit_fail(
 		        e, WHIT_EUSAGE,
 		        "bench: no case's name holds \"%s\", need words such as linear, fwht, encode, tq4g256, M=1",
 		        word.v[0]);
-	if (rc) return rc;
-	return bench_end(&b, json, e);
+	if (!rc) rc = bench_end(&b, json, e);
+out:
+	whit_device_close(dev);
+	whit_free((void *)(uintptr_t)load.prompt);
+	return rc;
 }

@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 log=$work/log
 tell() { echo "$*" | tee -a "$log"; }
 
-"$build/whit_random_model" "$work/bf16" >/dev/null
+"$build/whit_random_model" "$work/bf16" --params 506000000 --vocab 64000 >/dev/null
 tell "## Quantizer: the 506M model, bf16 in, one thread (whole program: read, rotate, encode, write, fsync)"
 for f in tq1 tq2 tq3 tq4 tq8 int4g128 int8; do
 	method=turboquant

@@ -1,19 +1,24 @@
-/* run: how things are timed here. Work is repeated until 30 samples and the time budget are reached; the
- * median, p10 and p90 are kept. What is in the clock: the named work alone, on warm threads; weights are
- * cold (a ring of copies larger than the last-level cache) wherever the case says so. A case whose result
- * is wrong has no time. */
+/* run: how things are timed here, on the CPU or on a device. Work is repeated until 30 samples and the time budget are
+ * reached; the median and percentiles are kept. What is in the clock: the named work alone, on warm threads; weights
+ * are cold (a ring of copies larger than the last-level cache) wherever the case says so. A case whose result is wrong
+ * has no time. Work on a device is timed by the wall clock around calls that end with a sync, so what the host and the
+ * way to the device take is in it. */
 #ifndef WHIT_BENCH_RUN_H
 #define WHIT_BENCH_RUN_H
 #include <jansson.h>
-#include "host/base.h"
+#include "cuda/dev.h"
+#include "host/engine.h"
 
 typedef struct bench_time { /* seconds per call */
-	double median, p10, p90;
+	double median, p10, p90, p99, mean;
 	int samples;
 } bench_time;
 
-/* Sorts the n > 0 durations in place and reads median, p10 and p90 off them. */
+/* Sorts the n > 0 durations in place and reads the percentiles off them. */
 bench_time bench_spread(double *took, int n);
+enum { BENCH_MOST = 4096 }; /* samples, at most */
+/* 1: n samples, the first of which took `first` seconds and all `spent`, are enough for a budget of `seconds`. */
+int bench_enough(int n, double first, double spent, double seconds);
 /* Times fn(ctx, k), k counting calls from 0, for about `seconds` and at least 30 calls (5 where one call
  * lasts more than a second). */
 bench_time bench_measure(void (*fn)(void *ctx, int64_t k), void *ctx, double seconds);
@@ -27,19 +32,31 @@ typedef struct bench_row {
 	int wrong;                    /* result differs from the oracle: no time is reported */
 } bench_row;
 
+/* What the machine can do at most, measured in the process that is compared with it; 0 = not measured. */
+typedef struct bench_roofs {
+	double copy;   /* bytes/s, read and written counted */
+	double read;   /* bytes/s; the CPU's */
+	double upload; /* bytes/s from the host's memory to the device's, through whit_dev_upload */
+	double sync;   /* seconds from queueing 4 bytes of work to knowing that they are done */
+} bench_roofs;
+
 typedef struct bench_run {
 	bench_row *row;
 	int n;
-	double copy, read; /* bytes/s at the start */
-	double copy_end;   /* and at the end: drift flags the run */
-	double seconds;    /* time budget per case */
-	size_t llc;        /* last-level cache, bytes */
+	whit_dev *dev; /* what is measured; NULL: the CPU. Borrowed */
+	whit_dev_info info;
+	bench_roofs roof, end; /* before and after the cases: drift flags the run */
+	double seconds;        /* time budget per case */
+	size_t llc;            /* last-level cache of the CPU, bytes */
+	json_t *models;        /* one object for each model and prompt */
 } bench_run;
 
-void bench_begin(bench_run *b, double seconds);
+/* Takes the roofs of dev (NULL: the CPU) and prints them. */
+int bench_begin(bench_run *b, double seconds, whit_dev *dev, whit_err *e);
 /* Adds a row, fills R from bytes, prints it. */
 bench_row *bench_add(bench_run *b, const bench_row *row);
-/* Prints the closing lines and, unless path is NULL, writes the JSON (device, versions, roofs, rows). */
+/* Takes the roofs again, prints the closing lines and, unless path is NULL, writes the JSON (device, versions, date,
+ * roofs, rows, models). */
 int bench_end(bench_run *b, const char *path, whit_err *e);
 
 /* The case families; each adds its rows. filter: words a row's name must contain, or none. */
@@ -49,5 +66,14 @@ typedef struct bench_filter {
 } bench_filter;
 int bench_wants(const bench_filter *f, const char *name);
 int bench_kernels(bench_run *b, const bench_filter *f, whit_err *e);
-int bench_model(bench_run *b, const char *path, unsigned open_flags, int64_t prompt, int64_t n, whit_err *e);
+typedef struct bench_load { /* what a model is given to do */
+	unsigned open_flags;
+	int kv, greedy; /* element type of a device's caches; 1: decode by whit_model_next */
+	const int64_t *prompt;
+	int n_prompt;
+	int64_t n; /* tokens to decode behind each prompt */
+} bench_load;
+/* Prefill and decode of the model at path, on dev, freshly opened so that its peak is this model's (NULL: the CPU).
+ * Adds two rows and an object of b->models for each prompt, and prints what the object holds. Random tokens. */
+int bench_model(bench_run *b, const char *path, const bench_load *load, whit_dev *dev, whit_err *e);
 #endif
