@@ -3,6 +3,7 @@
 #include "eval/eval.h"
 #include <math.h>
 #include <stdio.h>
+#include "cuda/dev.h"
 #include "eval/logits.h"
 #include "host/progress.h"
 
@@ -12,12 +13,13 @@ static const double floor_work = 4e9; /* multiply-adds of the noise floor's plai
 
 /* ---- one pass of both models over windows ---- */
 
-typedef struct side {  /* a model and its buffers */
+typedef struct side {  /* a model and its buffers, which lie where it computes */
 	whit_model *m; /* NULL: no such side */
 	int plain;     /* run its plain twins */
 	float *h;      /* (batch tokens, hidden) */
 	float *rows;   /* (tile, hidden): scored rows */
 	float *logits; /* (tile, vocab) */
+	float *host;   /* the same on the host, where a file needs them; NULL on the CPU */
 } side;
 
 typedef struct pass {
@@ -38,6 +40,11 @@ typedef struct pass {
 	int32_t *tokens, *target, *chunk;
 	double *row_sums; /* (tokens, 4) */
 	int *bad;         /* tile */
+	whit_dev *dev;    /* of both models; NULL: the CPU. There: the tile's rows, targets and sums; a layer's sums */
+	int64_t *dev_row;
+	int32_t *dev_target;
+	whit_logit_sums *dev_sums, *sums; /* sums: on the host */
+	double *dev_layer;
 } pass;
 
 static int64_t most_layers(const pass *s) { return s->q.m ? WHIT_MAX(s->p.m->layers, s->q.m->layers) : s->p.m->layers; }
@@ -88,15 +95,23 @@ static int side_layer(side *d, int64_t l, const whit_batch *b, whit_err *e) {
 	return rc;
 }
 
-static int side_head(side *d, const int64_t *row, int64_t n, whit_err *e) {
+static int side_head(pass *s, side *d, const int64_t *row, int64_t n, whit_err *e) {
 	int was, rc;
 	if (!d->m) return 0;
-	for (int64_t i = 0; i < n; i++)
-		memcpy(d->rows + i * d->m->hidden, d->h + row[i] * d->m->hidden, (size_t)d->m->hidden * sizeof(float));
+	if (s->dev)
+		whit_rows_gather_cuda(s->dev, d->rows, d->h, s->dev_row, n, d->m->hidden);
+	else
+		for (int64_t i = 0; i < n; i++)
+			memcpy(d->rows + i * d->m->hidden, d->h + row[i] * d->m->hidden,
+			       (size_t)d->m->hidden * sizeof(float));
 	was = d->m->plain;
 	d->m->plain = d->plain;
 	rc = whit_model_head(d->m, d->rows, n, d->logits, e);
 	d->m->plain = was;
+	if (!rc && d->host) {
+		whit_dev_get(s->dev, d->host, d->logits, (size_t)(n * d->m->vocab) * sizeof(float));
+		rc = whit_dev_sync(s->dev, e);
+	}
 	return rc;
 }
 
@@ -119,9 +134,24 @@ static void compare_row(void *ctx, int64_t t, int worker) {
 	sum[3] = pq;
 }
 
+static int compare_on_device(pass *s, whit_layer_sums *out, int64_t T, whit_err *e) {
+	double sum[4];
+	whit_dev_reset(s->dev);
+	whit_rows_compare_cuda(s->dev, s->dev_layer, s->p.h, s->q.h, T, s->p.m->hidden);
+	whit_dev_get(s->dev, sum, s->dev_layer, sizeof sum);
+	int rc = whit_dev_sync(s->dev, e);
+	if (rc) return rc;
+	out->diff2 += sum[0];
+	out->p2 += sum[1];
+	out->q2 += sum[2];
+	out->pq += sum[3];
+	return 0;
+}
+
 /* Rows in parallel, their sums in order: the same number at any thread count. */
-static void compare_layer(pass *s, int64_t l, int64_t T) {
+static int compare_layer(pass *s, int64_t l, int64_t T, whit_err *e) {
 	whit_layer_sums *out = &s->layer[l];
+	if (s->dev) return compare_on_device(s, out, T, e);
 	whit_parallel(T, compare_row, s);
 	for (int64_t t = 0; t < T; t++) {
 		out->diff2 += s->row_sums[4 * t];
@@ -129,6 +159,7 @@ static void compare_layer(pass *s, int64_t l, int64_t T) {
 		out->q2 += s->row_sums[4 * t + 2];
 		out->pq += s->row_sums[4 * t + 3];
 	}
+	return 0;
 }
 
 typedef struct tile {
@@ -137,6 +168,8 @@ typedef struct tile {
 	whit_point *pt;
 } tile;
 
+static const float *host_logits(const side *d) { return d->host ? d->host : d->logits; }
+
 static int measure_row(const tile *t, int64_t i, whit_err *e) {
 	const pass *s = t->s;
 	int64_t vocab = s->p.m->vocab;
@@ -144,7 +177,7 @@ static int measure_row(const tile *t, int64_t i, whit_err *e) {
 		float *logp = s->base_rows + i * vocab;
 		int rc = whit_logits_row(s->base, t->pt - s->pt + i, logp, e);
 		return rc ? rc
-		          : whit_point_measure_logp(&t->pt[i], logp, s->p.logits + i * vocab, vocab,
+		          : whit_point_measure_logp(&t->pt[i], logp, host_logits(&s->p) + i * vocab, vocab,
 		                                    s->target[t->first + i], e);
 	}
 	return whit_point_measure(&t->pt[i], s->p.logits + i * vocab, s->q.m ? s->q.logits + i * vocab : NULL, vocab,
@@ -159,23 +192,49 @@ static void measure_item(void *ctx, int64_t i, int worker) {
 	t->pt[i].chunk = t->s->chunk[t->first + i];
 }
 
+/* The tile's sums come back and become points; what is not finite is told as measure_row does. */
+static int measure_on_device(pass *s, const tile *t, int64_t n, whit_err *e) {
+	whit_dev_reset(s->dev);
+	whit_logits_measure_cuda(s->dev, s->dev_sums, s->p.logits, s->q.m ? s->q.logits : NULL, n, s->p.m->vocab,
+	                         s->dev_target);
+	whit_dev_get(s->dev, s->sums, s->dev_sums, (size_t)n * sizeof *s->sums);
+	int rc = whit_dev_sync(s->dev, e);
+	for (int64_t i = 0; i < n && !rc; i++) {
+		rc = whit_point_of_sums(&t->pt[i], &s->sums[i], s->q.m != NULL, e);
+		if (rc)
+			return whit_fail_in(e, "window %d, its token %lld", s->chunk[t->first + i],
+			                    (long long)s->pos[s->row[t->first + i]]);
+		t->pt[i].chunk = s->chunk[t->first + i];
+	}
+	return rc;
+}
+
+static int measure_tile(pass *s, tile *t, int64_t n, whit_err *e) {
+	if (s->dev && !s->base) return measure_on_device(s, t, n, e);
+	whit_parallel(n, measure_item, t);
+	for (int64_t k = 0; k < n; k++) {
+		if (!s->bad[k]) continue;
+		measure_row(t, k, e); /* again, for its text */
+		return whit_fail_in(e, "window %d, its token %lld", s->chunk[t->first + k],
+		                    (long long)s->pos[s->row[t->first + k]]);
+	}
+	return 0;
+}
+
 /* Head and metrics of the batch's scored rows, a tile at a time. */
 static int batch_score(pass *s, const whit_batch *b, whit_point *pt, whit_err *e) {
 	for (int64_t i = 0; i < s->rows; i += s->tile) {
 		int64_t n = WHIT_MIN(s->tile, s->rows - i);
 		tile t = {s, i, pt + i};
-		int rc = side_head(&s->p, s->row + i, n, e);
-		if (!rc) rc = side_head(&s->q, s->row + i, n, e);
-		if (!rc && s->save) rc = whit_logits_out_rows(s->save, s->q.m ? s->q.logits : s->p.logits, n, e);
-		if (rc) return rc;
-		whit_parallel(n, measure_item, &t);
-		for (int64_t k = 0; k < n; k++) {
-			if (!s->bad[k]) continue;
-			measure_row(&t, k, e); /* again, for its text */
-			return whit_fail_in(e, "window %d, its token %lld", s->chunk[i + k],
-			                    (long long)s->pos[s->row[i + k]]);
+		if (s->dev) {
+			whit_dev_put(s->dev, s->dev_row, s->row + i, (size_t)n * sizeof *s->row);
+			whit_dev_put(s->dev, s->dev_target, s->target + i, (size_t)n * sizeof *s->target);
 		}
-		rc = step(s, (double)b->T * (s->q.m ? 2 : 1) * (double)n / (double)s->rows, "head", e);
+		int rc = side_head(s, &s->p, s->row + i, n, e);
+		if (!rc) rc = side_head(s, &s->q, s->row + i, n, e);
+		if (!rc && s->save) rc = whit_logits_out_rows(s->save, host_logits(s->q.m ? &s->q : &s->p), n, e);
+		if (!rc) rc = measure_tile(s, &t, n, e);
+		if (!rc) rc = step(s, (double)b->T * (s->q.m ? 2 : 1) * (double)n / (double)s->rows, "head", e);
 		if (rc) return rc;
 	}
 	return 0;
@@ -189,7 +248,7 @@ static int batch_run(pass *s, int64_t w0, int64_t w1, whit_point *pt, whit_err *
 	if ((rc = side_embed(&s->p, &b, e)) || (rc = side_embed(&s->q, &b, e))) return rc;
 	for (int64_t l = 0; l < most_layers(s); l++) {
 		if ((rc = side_layer(&s->p, l, &b, e)) || (rc = side_layer(&s->q, l, &b, e))) return rc;
-		if (s->layer) compare_layer(s, l, b.T);
+		if (s->layer && (rc = compare_layer(s, l, b.T, e))) return rc;
 		snprintf(label, sizeof label, "windows %lld-%lld of %lld, layer %lld", (long long)w0 + 1, (long long)w1,
 		         (long long)s->ws->n, (long long)l);
 		double sides = (double)((l < s->p.m->layers) + (s->q.m && l < s->q.m->layers));
@@ -198,11 +257,36 @@ static int batch_run(pass *s, int64_t w0, int64_t w1, whit_point *pt, whit_err *
 	return batch_score(s, &b, pt, e);
 }
 
-static void side_take(side *d, whit_arena *a, int64_t tokens, int64_t tile) {
+/* to_host: its logits go into a file, or are measured against one. */
+static void side_take(side *d, whit_arena *a, int64_t tokens, int64_t tile, int to_host) {
 	if (!d->m) return;
-	d->h = whit_take(a, tokens * d->m->hidden);
-	d->rows = whit_take(a, tile * d->m->hidden);
-	d->logits = whit_take(a, tile * d->m->vocab);
+	d->h = whit_model_alloc(d->m, (size_t)(tokens * d->m->hidden) * sizeof(float));
+	d->rows = whit_model_alloc(d->m, (size_t)(tile * d->m->hidden) * sizeof(float));
+	d->logits = whit_model_alloc(d->m, (size_t)(tile * d->m->vocab) * sizeof(float));
+	if (d->m->dev && to_host) d->host = whit_take(a, tile * d->m->vocab);
+}
+
+static void side_free(side *d) {
+	if (!d->m) return;
+	whit_model_free(d->m, d->h);
+	whit_model_free(d->m, d->rows);
+	whit_model_free(d->m, d->logits);
+}
+
+/* What the metrics take on a device. A shortage is told by the next call there. */
+static void take_on_device(pass *s, whit_arena *a) {
+	s->dev_row = whit_dev_alloc(s->dev, (size_t)s->tile * sizeof *s->dev_row);
+	s->dev_target = whit_dev_alloc(s->dev, (size_t)s->tile * sizeof *s->dev_target);
+	s->dev_sums = whit_dev_alloc(s->dev, (size_t)s->tile * sizeof *s->dev_sums);
+	s->dev_layer = whit_dev_alloc(s->dev, 4 * sizeof *s->dev_layer);
+	s->sums = whit_take_bytes(a, (size_t)s->tile * sizeof *s->sums);
+}
+
+static void free_on_device(pass *s) {
+	whit_dev_free(s->dev, s->dev_row);
+	whit_dev_free(s->dev, s->dev_target);
+	whit_dev_free(s->dev, s->dev_sums);
+	whit_dev_free(s->dev, s->dev_layer);
 }
 
 /* Fills s->pt and s->layer from s->ws: as many whole windows at once as batch_tokens hold. */
@@ -213,8 +297,10 @@ static int pass_run(pass *s, whit_err *e) {
 	for (int64_t w = 0; w < s->ws->n; w++) longest = WHIT_MAX(longest, s->ws->w[w].end - s->ws->w[w].begin);
 	room = WHIT_MAX(longest, WHIT_MIN(s->batch_tokens, s->ws->fed));
 	s->tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / s->p.m->vocab, TILE_MOST), room));
-	side_take(&s->p, &a, room, s->tile);
-	side_take(&s->q, &a, room, s->tile);
+	s->dev = s->p.m->dev;
+	side_take(&s->p, &a, room, s->tile, s->base || s->save);
+	side_take(&s->q, &a, room, s->tile, s->save != NULL);
+	if (s->dev) take_on_device(s, &a);
 	if (s->base) s->base_rows = whit_take(&a, s->tile * s->p.m->vocab);
 	s->start = whit_take_bytes(&a, (size_t)(room + 1) * sizeof(*s->start)); /* a window is a token at least */
 	s->past = whit_take_bytes(&a, (size_t)room * sizeof(*s->past));
@@ -233,6 +319,9 @@ static int pass_run(pass *s, whit_err *e) {
 		rc = batch_run(s, w, end, s->pt + done, e);
 		done += s->rows;
 	}
+	side_free(&s->p);
+	side_free(&s->q);
+	if (s->dev) free_on_device(s);
 	whit_arena_free(&a);
 	return rc;
 }

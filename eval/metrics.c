@@ -11,7 +11,7 @@
 const double whit_bucket_edges[WHIT_BUCKETS + 1] = {0, .25, .5, .75, .9, .99, 1};
 const double whit_dp_quantiles[WHIT_DP_QUANTILES] = {99.9, 99, 95, 90, 75, 50, 25, 10, 5, 1, .1};
 
-enum { TOP = 5 };
+enum { TOP = WHIT_LOGIT_TOP };
 static const double llama_cut = -16;
 
 /* ---- one position ---- */
@@ -199,20 +199,9 @@ AVX2 static void pair_sums_avx2(sums *s, const float *p, const float *q, int64_t
 #define pair_sums_avx2 pair_sums_base
 #endif
 
-/* is_logp: p is ln P already. */
-static int measure(whit_point *pt, const float *p, int is_logp, const float *q, int64_t vocab, int32_t target,
-                   exp_sum_fn exp_sum, pair_sums_fn pair_sums, whit_err *e) {
-	int64_t top_p[TOP], top_q[TOP];
-	norm np, nq;
-	sums s;
-	int rc;
-	if (target < 0 || target >= vocab)
-		return whit_fail(e, WHIT_EINTERNAL, "target token is %d, need one below %lld", target,
-		                 (long long)vocab);
-	if ((rc = row_check(p, vocab, q ? "reference" : "model", e))) return rc;
-	top_find(p, vocab, top_p);
-	np = is_logp ? (norm){0, 0} : (norm){p[top_p[0]], log(exp_sum(p, vocab, p[top_p[0]]))};
-	*pt = (whit_point){.nll_p = np.ln - (p[target] - np.max),
+/* p_top: P's largest entry, ln P already where is_logp. */
+static void point_fill(whit_point *pt, const whit_logit_sums *r, double p_top, int have_q, int is_logp) {
+	*pt = (whit_point){.nll_p = r->ln_p - (r->p_target - r->max_p),
 	                   .nll_q = NAN,
 	                   .kld = NAN,
 	                   .kld_rev = NAN,
@@ -223,28 +212,60 @@ static int measure(whit_point *pt, const float *p, int is_logp, const float *q, 
 	                   .top5 = -1,
 	                   .top1_in5 = -1};
 	pt->p_x = exp(-pt->nll_p);
-	pt->p_max = exp(p[top_p[0]] - np.max - np.ln);
-	if (!q) return 0;
-
-	if ((rc = row_check(q, vocab, "model", e))) return rc;
-	top_find(q, vocab, top_q);
-	nq = (norm){q[top_q[0]], log(exp_sum(q, vocab, q[top_q[0]]))};
-	pt->nll_q = nq.ln - (q[target] - nq.max);
+	pt->p_max = exp(p_top - r->max_p - r->ln_p);
+	if (!have_q) return;
+	pt->nll_q = r->ln_q - (r->q_target - r->max_q);
 	pt->q_x = exp(-pt->nll_q);
-	pair_sums(&s, p, q, vocab, np, nq);
-	pt->kld_llama = s.llama;
+	pt->kld_llama = r->llama;
 	if (!is_logp) {
-		pt->kld = s.kld;
-		pt->kld_rev = s.rev;
-		if (s.pp > 0 && s.qq > 0) pt->cosine = s.pq / (sqrt(s.pp) * sqrt(s.qq));
+		pt->kld = r->kld;
+		pt->kld_rev = r->rev;
+		if (r->pp > 0 && r->qq > 0) pt->cosine = r->pq / (sqrt(r->pp) * sqrt(r->qq));
 	}
-	pt->top1 = top_p[0] == top_q[0];
+	pt->top1 = r->top_p[0] == r->top_q[0];
 	pt->top5 = pt->top1_in5 = 0;
 	for (int i = 0; i < TOP; i++)
 		for (int j = 0; j < TOP; j++) {
-			pt->top5 += top_p[i] == top_q[j];
-			pt->top1_in5 |= top_p[0] == top_q[j] && i == 0;
+			pt->top5 += r->top_p[i] == r->top_q[j];
+			pt->top1_in5 |= r->top_p[0] == r->top_q[j] && i == 0;
 		}
+}
+
+/* is_logp: p is ln P already. */
+static int measure(whit_point *pt, const float *p, int is_logp, const float *q, int64_t vocab, int32_t target,
+                   exp_sum_fn exp_sum, pair_sums_fn pair_sums, whit_err *e) {
+	int64_t top_p[TOP], top_q[TOP];
+	whit_logit_sums r = {0};
+	norm np, nq;
+	sums s;
+	int rc;
+	if (target < 0 || target >= vocab)
+		return whit_fail(e, WHIT_EINTERNAL, "target token is %d, need one below %lld", target,
+		                 (long long)vocab);
+	if ((rc = row_check(p, vocab, q ? "reference" : "model", e))) return rc;
+	top_find(p, vocab, top_p);
+	np = is_logp ? (norm){0, 0} : (norm){p[top_p[0]], log(exp_sum(p, vocab, p[top_p[0]]))};
+	r.max_p = np.max, r.ln_p = np.ln, r.p_target = p[target];
+	for (int i = 0; i < TOP; i++) r.top_p[i] = (int32_t)top_p[i];
+	if (q) {
+		if ((rc = row_check(q, vocab, "model", e))) return rc;
+		top_find(q, vocab, top_q);
+		nq = (norm){q[top_q[0]], log(exp_sum(q, vocab, q[top_q[0]]))};
+		pair_sums(&s, p, q, vocab, np, nq);
+		r.max_q = nq.max, r.ln_q = nq.ln, r.q_target = q[target];
+		r.kld = s.kld, r.rev = s.rev, r.llama = s.llama, r.pq = s.pq, r.pp = s.pp, r.qq = s.qq;
+		for (int i = 0; i < TOP; i++) r.top_q[i] = (int32_t)top_q[i];
+	}
+	point_fill(pt, &r, p[top_p[0]], q != NULL, is_logp);
+	return 0;
+}
+
+int whit_point_of_sums(whit_point *pt, const whit_logit_sums *r, int have_q, whit_err *e) {
+	if (r->bad_p >= 0 || r->bad_q >= 0)
+		return whit_fail(e, WHIT_ENONFINITE, "%s: logit of token %lld is not finite, need a finite number",
+		                 r->bad_p >= 0 && have_q ? "reference" : "model",
+		                 (long long)(r->bad_p >= 0 ? r->bad_p : r->bad_q));
+	point_fill(pt, r, r->max_p, have_q, 0);
 	return 0;
 }
 

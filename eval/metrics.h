@@ -2,7 +2,7 @@
  * Natural logarithms, nats; sums in double; never fast-math; no clamping of tails. */
 #ifndef WHIT_METRICS_H
 #define WHIT_METRICS_H
-#include "host/base.h"
+#include "host/ops.h"
 
 /* All of one scored position. Without a second model everything of Q is NaN, its counts -1. */
 typedef struct whit_point {
@@ -25,6 +25,8 @@ int whit_point_measure(whit_point *pt, const float *p, const float *q, int64_t v
  * llama-perplexity computes, and kld, kld_rev and cosine are NaN. */
 int whit_point_measure_logp(whit_point *pt, const float *logp, const float *q, int64_t vocab, int32_t target,
                             whit_err *e);
+/* The same from what a device made of the row (whit_logits_measure_cuda). */
+int whit_point_of_sums(whit_point *pt, const whit_logit_sums *r, int have_q, whit_err *e);
 /* The plain twin, with libm's exp, one sum after the other. Sums of n terms differ from the fast twin's by at
  * most (n + 8) 2^-52 of the sum of their magnitudes. */
 int whit_point_measure_plain(whit_point *pt, const float *p, const float *q, int64_t vocab, int32_t target,
