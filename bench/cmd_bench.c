@@ -69,7 +69,7 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	if (json && (rc = whit_out_try(json, e))) return rc;
 	bench_load load = {
 	        .open_flags = packed ? 0 : WHIT_OPEN_DECODE, .kv = half ? WHIT_F16 : WHIT_F32, .greedy = greedy};
-	bench_run b;
+	bench_run b = {0};
 	whit_dev *dev = NULL;
 	if (!(rc = read_prompts(&prompt, &load, e))) rc = whit_device_open(&dev, e);
 	if (rc) goto out;
@@ -88,6 +88,7 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 		        word.v[0]);
 	if (!rc) rc = bench_end(&b, json, e);
 out:
+	bench_free(&b);
 	whit_device_close(dev);
 	whit_free((void *)(uintptr_t)load.prompt);
 	return rc;

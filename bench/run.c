@@ -285,18 +285,20 @@ int bench_end(bench_run *b, const char *path, whit_err *e) {
 	int rc = take_roofs(b, &b->end, e), wrong = 0;
 	double copy = off(b->roof.copy, b->end.copy), read = off(b->roof.read, b->end.read);
 	double drift = fabs(copy) >= fabs(read) ? copy : read;
-	if (rc) goto out;
+	if (rc) return rc;
 	printf("copy roof at the end: %.1f GB/s (%+.1f %%)", b->end.copy / 1e9, 100 * copy);
 	if (b->end.read > 0) printf(", read %.1f GB/s (%+.1f %%)", b->end.read / 1e9, 100 * read);
 	printf("%s\n", fabs(drift) <= 0.03 ? "" : "  DRIFT above 3 %: compare ratios inside this run only");
 	for (int i = 0; i < b->n; i++) wrong += b->row[i].wrong;
 	if (path) rc = write_json(b, path, drift, e);
 	if (!rc && wrong) rc = whit_fail(e, WHIT_ECHECK, "bench: %d cases gave a wrong result", wrong);
-out:
+	return rc;
+}
+
+void bench_free(bench_run *b) {
 	json_decref(b->models);
 	whit_free(b->row);
-	b->row = NULL;
-	return rc;
+	memset(b, 0, sizeof *b);
 }
 
 int bench_wants(const bench_filter *f, const char *name) {

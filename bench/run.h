@@ -51,13 +51,14 @@ typedef struct bench_run {
 	json_t *models;        /* one object for each model and prompt */
 } bench_run;
 
-/* Takes the roofs of dev (NULL: the CPU) and prints them. */
+/* Takes the roofs of dev (NULL: the CPU) and prints them. Free with bench_free, after an error too. */
 int bench_begin(bench_run *b, double seconds, whit_dev *dev, whit_err *e);
 /* Adds a row, fills R from bytes, prints it. */
 bench_row *bench_add(bench_run *b, const bench_row *row);
 /* Takes the roofs again, prints the closing lines and, unless path is NULL, writes the JSON (device, versions, date,
  * roofs, rows, models). */
 int bench_end(bench_run *b, const char *path, whit_err *e);
+void bench_free(bench_run *b);
 
 /* The case families; each adds its rows. filter: words a row's name must contain, or none. */
 typedef struct bench_filter {

@@ -132,6 +132,18 @@ static void memory(case_run *r) {
 	case_bits(r, out, want, 64);
 }
 
+/* Blocks that wait for each other: 1, some, and as many as an emulated device or the smallest card holds. */
+static const struct { int blocks, rounds; } grids[] = {{1, 1}, {3, 2}, {5, 7}, {60, 2}};
+
+static void grid(case_run *r, int i) {
+	int n = 64 * grids[i].blocks;
+	uint32_t *x = case_random(r, (size_t)n * 4), *want = case_host(r, (size_t)n * 4);
+	for (int k = 0; k < n; k++) want[k] = x[(k + 64 * grids[i].rounds) % n];
+	float *out = case_out(r, n);
+	probe_grid_cuda(r->dev, (uint32_t *)out, case_in(r, x, (size_t)n * 4), grids[i].blocks, grids[i].rounds);
+	case_bits(r, out, want, n);
+}
+
 static const struct {
 	int64_t M, N, K;
 	int bf16;
@@ -158,7 +170,12 @@ static void tile(case_run *r, int i) {
 	case_same(r, y, want, M * N);
 }
 
-enum { MMA = 1 + PROBE_LDMATRIX, TILE = MMA + PROBE_MMAS + 1, ROWS = TILE + WHIT_COUNT(tiles) };
+enum {
+	MMA = 1 + PROBE_LDMATRIX,
+	GRID = MMA + PROBE_MMAS + 1,
+	TILE = GRID + WHIT_COUNT(grids),
+	ROWS = TILE + WHIT_COUNT(tiles)
+};
 
 static void row(case_run *r, int i) {
 	if (case_skip(r, !r->dev) || case_skip_big(r, i >= TILE && tiles[i - TILE].M > 1000)) return;
@@ -168,8 +185,10 @@ static void row(case_run *r, int i) {
 		case_label(r, "ldmatrix %d", i - 1), ldmatrix(r, i - 1);
 	else if (i < MMA + PROBE_MMAS)
 		case_label(r, "mma %d", i - MMA), mma(r, i - MMA);
-	else if (i < TILE)
+	else if (i < GRID)
 		case_label(r, "memory"), memory(r);
+	else if (i < TILE)
+		case_label(r, "grid of %d blocks", grids[i - GRID].blocks), grid(r, i - GRID);
 	else
 		case_label(r, "tile %d", i - TILE), tile(r, i - TILE);
 }

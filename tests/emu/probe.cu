@@ -1,4 +1,5 @@
 /* probe: the kernels of probe.h. Built for both the emulator and nvcc, so that every wrapper of ptx.cuh is compiled. */
+#include "cuda/grid.cuh"
 #include "tests/emu/tile.cuh"
 extern "C" {
 #include "tests/emu/probe.h"
@@ -90,6 +91,19 @@ __global__ void memory_kernel(uint32_t *y, const uint32_t *x, uint32_t *flag) {
 	}
 }
 
+/* A ring of blocks: in each round every block takes what the next one holds, all at once. */
+__global__ void grid_kernel(uint32_t *y, const uint32_t *x, int rounds) {
+	unsigned n = gridDim.x * blockDim.x, i = blockIdx.x * blockDim.x + threadIdx.x;
+	y[i] = x[i];
+	whit_grid_sync();
+	for (int r = 0; r < rounds; r++) {
+		uint32_t v = y[(i + blockDim.x) % n];
+		whit_grid_sync();
+		y[i] = v;
+		whit_grid_sync();
+	}
+}
+
 extern "C" {
 
 void probe_bits_cuda(whit_dev *d, uint32_t *out, const uint32_t *in, int64_t n) {
@@ -104,6 +118,10 @@ void probe_mma_cuda(whit_dev *d, int kind, uint32_t *c, const uint32_t *a, const
 
 void probe_memory_cuda(whit_dev *d, uint32_t *y, const uint32_t *x, uint32_t *flag) {
 	WHIT_LAUNCH(memory_kernel, 1, 64, 0, d, y, x, flag);
+}
+
+void probe_grid_cuda(whit_dev *d, uint32_t *y, const uint32_t *x, int blocks, int rounds) {
+	WHIT_LAUNCH_COOPERATIVE(grid_kernel, (unsigned)blocks, 64, 0, d, y, x, rounds);
 }
 
 void probe_tile_cuda(whit_dev *d, float *y, const uint16_t *a, const uint16_t *b, int64_t M, int64_t N, int64_t K,

@@ -13,6 +13,8 @@ void probe_ldmatrix_cuda(whit_dev *d, uint32_t *out, int form);
 void probe_mma_cuda(whit_dev *d, int kind, uint32_t *c, const uint32_t *a, const uint32_t *b);
 /* y[64] from x[64], aligned to 16 bytes: see probe.cu. */
 void probe_memory_cuda(whit_dev *d, uint32_t *y, const uint32_t *x, uint32_t *flag);
+/* y[64 blocks]: x, turned by 64 values `rounds` times, by a kernel whose blocks wait for each other. */
+void probe_grid_cuda(whit_dev *d, uint32_t *y, const uint32_t *x, int blocks, int rounds);
 /* y (M, N) = a (M, K) b (N, K)^T, f16 or bf16, K a multiple of 8 (tile.cuh). */
 void probe_tile_cuda(whit_dev *d, float *y, const uint16_t *a, const uint16_t *b, int64_t M, int64_t N, int64_t K,
                      int bf16);
