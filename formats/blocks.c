@@ -4,7 +4,7 @@
 #include <strings.h>
 #include "formats/tensor.h"
 
-const int8_t whit_iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+const int8_t whit_iq4_levels[16] = {WHIT_IQ4_LEVELS};
 
 int whit_block_parse(const whit_format *f, const char *name, whit_spec *spec) {
 	if (strcasecmp(name, f->name)) return -1;

@@ -14,6 +14,9 @@ typedef struct whit_block {
 	 * scales that are beyond F16; adds blocks without any nonzero weight to *zero_blocks. The K
 	 * formats spend a little of that error on length (kquant.h). */
 	int (*encode)(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks);
+	/* What encode searches, for the device's twin: of one of these kinds, the other NULL (grid.h, kquant.h). */
+	const struct whit_grid *grid;
+	const struct whit_kshape *shape;
 	const whit_ints *ints; /* how products with 8-bit activations read it, and decode with them */
 } whit_block;
 
@@ -60,7 +63,7 @@ static inline void whit_k_scales(const uint8_t *b, float scale[8], float shift[8
 		shift[g] = -(m * (float)min);
 	}
 }
-static inline void whit_k_scale_set(uint8_t *p, int g, int scale, int min) { /* p was zero */
+WHIT_BOTH void whit_k_scale_set(uint8_t *p, int g, int scale, int min) { /* p was zero */
 	if (g < 4) {
 		p[g] |= (uint8_t)scale;
 		p[g + 4] |= (uint8_t)min;
@@ -71,5 +74,6 @@ static inline void whit_k_scale_set(uint8_t *p, int g, int scale, int min) { /* 
 	}
 }
 /* IQ4_NL's and IQ4_XS's levels. */
+#define WHIT_IQ4_LEVELS -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113
 extern const int8_t whit_iq4_levels[16];
 #endif

@@ -3,6 +3,7 @@
  *   [d F16][u16: bits 4, 5 of scale g at 2g][4 bytes: low nibbles of scales][8 x 16 bytes of nibbles as in q4_0] */
 #include "formats/blocks.h"
 #include "formats/grid.h"
+#include "formats/packs.h"
 
 static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 0);
@@ -18,19 +19,8 @@ static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .zero = 128, .
 
 static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
 
-static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
-	memcpy(b, &d, 2);
-	memset(b + 2, 0, 6);
-	for (int g = 0; g < 8; g++) {
-		b[2 + g / 4] |= (uint8_t)(more[g] >> 4 << 2 * (g % 4));
-		b[4 + g / 2] |= (uint8_t)((more[g] & 15) << 4 * (g % 2));
-		for (int i = 0; i < 16; i++)
-			b[8 + 16 * g + i] = (uint8_t)(code[32 * g + i] | code[32 * g + 16 + i] << 4);
-	}
-}
-
-WHIT_GRID(.kind = WHIT_GRID_SUPER, .weights = 32, .bytes = 136, .hi = 15, .from = 85, .to = 140, .by = 6,
-          .level = whit_iq4_levels)
+WHIT_GRID(iq4_xs, .kind = WHIT_GRID_SUPER, .weights = 32, .bytes = 136, .hi = 15, .from = 85, .to = 140, .by = 6,
+          .level = {WHIT_IQ4_LEVELS})
 
 WHIT_BLOCK_FORMAT(iq4_xs, "4.25 bits: groups of 32 with 6-bit scales, 16 uneven levels", .weights = 256, .bytes = 136,
-                  .fallback = "iq4_nl", .decode = decode, .encode = encode);
+                  .fallback = "iq4_nl", .decode = decode, .encode = encode, .grid = &grid);

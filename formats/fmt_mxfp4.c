@@ -3,6 +3,7 @@
  *   [e][16 bytes of nibbles as in q4_0]          e = 255 is no number */
 #include "formats/blocks.h"
 #include "formats/grid.h"
+#include "formats/packs.h"
 
 static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	static const uint8_t level[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0}; /* doubled */
@@ -16,15 +17,8 @@ static const whit_ints ints = {.act = WHIT_ACT_Q8_0, .group = 32, .zero = 12, .u
 
 static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 32, b, out); }
 
-static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
-	(void)more;
-	static const uint8_t stored[16] = {15, 14, 13, 12, 11, 10, 9, 0, 1, 2, 3, 4, 5, 6, 7, 7};
-	b[0] = (uint8_t)d;
-	for (int i = 0; i < 16; i++) b[1 + i] = (uint8_t)(stored[code[i]] | stored[code[i + 16]] << 4);
-}
-
-static const int8_t ascending[16] = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12, 12};
-WHIT_GRID(.kind = WHIT_GRID_POWER, .weights = 32, .bytes = 17, .hi = 15, .level = ascending)
+WHIT_GRID(mxfp4, .kind = WHIT_GRID_POWER, .weights = 32, .bytes = 17, .hi = 15,
+          .level = {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12, 12})
 
 WHIT_BLOCK_FORMAT(mxfp4, "4.25 bits: 32 E2M1 floats, one power of two", .weights = 32, .bytes = 17, .fallback = NULL,
-                  .decode = decode, .encode = encode);
+                  .decode = decode, .encode = encode, .grid = &grid);

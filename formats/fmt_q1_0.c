@@ -2,8 +2,8 @@
  *
  *   [d F16][bit i % 8 of byte i / 8] */
 #include "formats/blocks.h"
-#include "formats/codes.h"
 #include "formats/grid.h"
+#include "formats/packs.h"
 
 static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 0);
@@ -16,13 +16,7 @@ static const whit_ints ints = {.act = WHIT_ACT_Q8_0, .group = 32, .zero = 1, .un
 
 static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 128, b, out); }
 
-static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
-	(void)more;
-	memcpy(b, &d, 2);
-	whit_codes_pack(b + 2, code, 128, 1);
-}
-
-WHIT_GRID(.kind = WHIT_GRID_SIGN, .weights = 128, .bytes = 18)
+WHIT_GRID(q1_0, .kind = WHIT_GRID_SIGN, .weights = 128, .bytes = 18)
 
 WHIT_BLOCK_FORMAT(q1_0, "1.125 bits: 128 signs, one F16 scale", .weights = 128, .bytes = 18, .fallback = NULL,
-                  .decode = decode, .encode = encode);
+                  .decode = decode, .encode = encode, .grid = &grid);

@@ -2,6 +2,7 @@
  *
  *   [d F16][m F16][12 bytes: 6-bit scales and mins][4 x 32 bytes: codes 64 h + r low, 64 h + 32 + r high nibble] */
 #include "formats/kquant.h"
+#include "formats/packs.h"
 
 static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	whit_k_scales(b, scale, shift);
@@ -13,17 +14,8 @@ static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .shifts = 1, .
 
 static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
 
-static void pack(uint8_t *o, const whit_kblock *b) {
-	memcpy(o, &b->d, 2);
-	memcpy(o + 2, &b->m, 2);
-	for (int g = 0; g < 8; g++) {
-		whit_k_scale_set(o + 4, g, b->scale[g], b->min[g]);
-		for (int r = 0; r < 32; r++) o[16 + g / 2 * 32 + r] |= (uint8_t)(b->code[32 * g + r] << 4 * (g % 2));
-	}
-}
-
-WHIT_KQUANT(.groups = 8, .code_hi = 15, .scale_hi = 63, .min_hi = 63, .tries = 12, .refits = 2, .from = 13, .to = 16,
-            .reach = 4, .min_reach = 2, .bytes = 144)
+WHIT_KQUANT(q4_k, .groups = 8, .code_hi = 15, .scale_hi = 63, .min_hi = 63, .tries = 12, .refits = 2, .from = 13,
+            .to = 16, .reach = 4, .min_reach = 2, .bytes = 144)
 
 WHIT_BLOCK_FORMAT(q4_k, "4.5 bits: groups of 32 with 6-bit scales and minima", .weights = 256, .bytes = 144,
-                  .fallback = "q5_0", .decode = decode, .encode = encode);
+                  .fallback = "q5_0", .decode = decode, .encode = encode, .shape = &shape);

@@ -2,8 +2,8 @@
  *
  *   [d F16][m F16][u32: bit i is bit 4 of code i][16 bytes of nibbles as in q4_0] */
 #include "formats/blocks.h"
-#include "formats/codes.h"
 #include "formats/grid.h"
+#include "formats/packs.h"
 
 static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	uint32_t high = whit_load_u32(b + 4);
@@ -16,16 +16,7 @@ static const whit_ints ints = {.act = WHIT_ACT_Q8_1, .group = 32, .shifts = 1, .
 
 static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 32, b, out); }
 
-static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
-	uint8_t high[32];
-	memcpy(b, &d, 2);
-	memcpy(b + 2, more, 2);
-	for (int i = 0; i < 32; i++) high[i] = code[i] >> 4;
-	whit_codes_pack(b + 4, high, 32, 1);
-	for (int i = 0; i < 16; i++) b[8 + i] = (uint8_t)((code[i] & 15) | code[i + 16] << 4);
-}
-
-WHIT_GRID(.kind = WHIT_GRID_MIN, .weights = 32, .bytes = 24, .hi = 31, .from = .5f, .to = -1.9f, .by = -.4f)
+WHIT_GRID(q5_1, .kind = WHIT_GRID_MIN, .weights = 32, .bytes = 24, .hi = 31, .from = .5f, .to = -1.9f, .by = -.4f)
 
 WHIT_BLOCK_FORMAT(q5_1, "6 bits: 32 codes of 5 bits, F16 scale and minimum", .weights = 32, .bytes = 24,
-                  .fallback = NULL, .decode = decode, .encode = encode);
+                  .fallback = NULL, .decode = decode, .encode = encode, .grid = &grid);

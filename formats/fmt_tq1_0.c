@@ -4,6 +4,7 @@
  *   [32 bytes: weights r + 32 t][16 bytes: 160 + r + 16 t][4 bytes: 240 + r + 4 t][d F16] */
 #include "formats/blocks.h"
 #include "formats/grid.h"
+#include "formats/packs.h"
 
 /* n bytes of `trits` codes each, a byte's codes n apart; v 3^t, less what is beyond 8 bits, leaves trit t on top. */
 static void read_trits(const uint8_t *b, int n, int trits, uint8_t *u) {
@@ -24,24 +25,7 @@ static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .zero = 1, .un
 
 static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
 
-/* The inverse of read_trits. */
-static void spell(uint8_t *b, const uint8_t *code, int n, int trits) {
-	for (int i = 0; i < n; i++) {
-		int v = 0;
-		for (int t = 0; t < 5; t++) v = 3 * v + (t < trits ? code[i + n * t] : 0);
-		b[i] = (uint8_t)((256 * v + 242) / 243);
-	}
-}
-
-static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
-	(void)more;
-	spell(b, code, 32, 5);
-	spell(b + 32, code + 160, 16, 5);
-	spell(b + 48, code + 240, 4, 4);
-	memcpy(b + 52, &d, 2);
-}
-
-WHIT_GRID(.kind = WHIT_GRID_STEP, .weights = 256, .bytes = 54, .lo = -1, .hi = 1, .from = 1, .to = 8, .by = .35f)
+WHIT_GRID(tq1_0, .kind = WHIT_GRID_STEP, .weights = 256, .bytes = 54, .lo = -1, .hi = 1, .from = 1, .to = 8, .by = .35f)
 
 WHIT_BLOCK_FORMAT(tq1_0, "1.6875 bits: 256 ternary codes, five in a byte, one F16 scale", .weights = 256, .bytes = 54,
-                  .fallback = "q4_0", .decode = decode, .encode = encode);
+                  .fallback = "q4_0", .decode = decode, .encode = encode, .grid = &grid);

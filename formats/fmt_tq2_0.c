@@ -3,6 +3,7 @@
  *   [64 bytes: byte 32 h + r holds weights 128 h + r + 32 t, t = 0 .. 3, lowest bits first][d F16] */
 #include "formats/blocks.h"
 #include "formats/grid.h"
+#include "formats/packs.h"
 
 static void unpack(const uint8_t *b, uint8_t *u, float *scale, float *shift) {
 	float d = whit_block_f16(b, 64);
@@ -17,16 +18,7 @@ static const whit_ints ints = {.act = WHIT_ACT_Q8_K, .group = 32, .zero = 1, .un
 
 static void decode(const uint8_t *b, float out[]) { whit_ints_decode(&ints, 256, b, out); }
 
-static void pack(uint8_t *b, uint16_t d, const uint16_t *more, const uint8_t *code) {
-	(void)more;
-	for (int i = 0; i < 64; i++) {
-		const uint8_t *c = code + i / 32 * 128 + i % 32;
-		b[i] = (uint8_t)(c[0] | c[32] << 2 | c[64] << 4 | c[96] << 6);
-	}
-	memcpy(b + 64, &d, 2);
-}
-
-WHIT_GRID(.kind = WHIT_GRID_STEP, .weights = 256, .bytes = 66, .lo = -1, .hi = 1, .from = 1, .to = 8, .by = .35f)
+WHIT_GRID(tq2_0, .kind = WHIT_GRID_STEP, .weights = 256, .bytes = 66, .lo = -1, .hi = 1, .from = 1, .to = 8, .by = .35f)
 
 WHIT_BLOCK_FORMAT(tq2_0, "2.0625 bits: 256 ternary codes of 2 bits, one F16 scale", .weights = 256, .bytes = 66,
-                  .fallback = "q4_0", .decode = decode, .encode = encode);
+                  .fallback = "q4_0", .decode = decode, .encode = encode, .grid = &grid);

@@ -24,16 +24,21 @@ typedef struct whit_grid {
 	int bytes;          /* of one block: eight groups for SUPER, else one */
 	int lo, hi;         /* stored codes are q - lo */
 	float from, to, by; /* trials; with importance, which may lie off the largest weights, others too */
-	const int8_t *level;
+	int8_t level[16];
 	/* Lays out one block. d: F16, or POWER's exponent e. more: MIN's m as F16; SUPER's eight scales, 0 .. 63.
 	 * code: one byte for each weight. */
 	void (*pack)(uint8_t *block, uint16_t d, const uint16_t *more, const uint8_t *code);
 } whit_grid;
 
-enum { WHIT_GRID_BATCH = 16, WHIT_GRID_LONGEST = 256 };
+enum { WHIT_GRID_LONGEST = 256 };
+/* Groups that are searched at once, and codes of theirs; the device has other numbers. */
+#ifndef WHIT_GRID_BATCH
+#define WHIT_GRID_BATCH 16
+#define WHIT_GRID_CODES (WHIT_GRID_BATCH * WHIT_GRID_LONGEST)
+#endif
 typedef struct whit_grid_found { /* of up to WHIT_GRID_BATCH groups */
 	uint16_t d[WHIT_GRID_BATCH], more[WHIT_GRID_BATCH];
-	uint8_t code[WHIT_GRID_BATCH * WHIT_GRID_LONGEST];
+	uint8_t code[WHIT_GRID_CODES];
 	int bad, zero; /* scales beyond F16, blocks of zeros */
 } whit_grid_found;
 
@@ -43,9 +48,9 @@ typedef struct whit_grid_found { /* of up to WHIT_GRID_BATCH groups */
 int whit_grid_encode(const whit_grid *g, uint8_t *out, const float *w, const float *imp, int64_t n,
                      int64_t *zero_blocks);
 
-/* A block format's grid, whose pack is the file's, and its encode. */
-#define WHIT_GRID(...)                                                                                                 \
-	static const whit_grid grid = {.pack = pack, __VA_ARGS__};                                                     \
+/* A block format's grid, whose pack is packs.h's, and its encode. */
+#define WHIT_GRID(id, ...)                                                                                             \
+	static const whit_grid grid = {.pack = whit_pack_##id, __VA_ARGS__};                                           \
 	static int encode(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks) {           \
 		return whit_grid_encode(&grid, out, w, imp, n, zero_blocks);                                           \
 	}

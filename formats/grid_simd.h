@@ -8,10 +8,10 @@
 enum { VECTORS = WHIT_GRID_BATCH / W };
 
 typedef struct lanes_of { /* one group in each lane */
-	vf x[WHIT_GRID_LONGEST], imp[WHIT_GRID_LONGEST];
-	vf big;         /* max |x|, or 1 where all are 0 */
-	vf scale, back; /* x = w scale, w = x back */
-	vf none;        /* 1 where all are 0, else 0 */
+	vf *x, *imp;      /* n each; the caller's memory */
+	vf big;           /* max |x|, or 1 where all are 0 */
+	vf scale, back;   /* x = w scale, w = x back */
+	vf none;          /* 1 where all are 0, else 0 */
 	int n, weighted;
 } lanes_of;
 
@@ -109,7 +109,8 @@ INLINE table table_of(const int8_t *level, float scratch[32]) {
 	for (int k = 0; k < 16; k++) scratch[k] = level[k];
 	for (int k = 0; k < 15; k++) middle[k] = (scratch[k] + scratch[k + 1]) / 2;
 	middle[15] = INFINITY;
-	return (table){lut_of(scratch), lut_of(middle)};
+	table t = {lut_of(scratch), lut_of(middle)};
+	return t;
 }
 
 /* Codes of each group for its stored scale d and minimum m, in the order of weights. */
@@ -196,7 +197,10 @@ INLINE void keep(best *b, vf err, vf d) {
 	b->d = less_pick(err, b->err, d, b->d);
 	b->err = less_pick(err, b->err, err, b->err);
 }
-INLINE best best_none(void) { return (best){set1(INFINITY), zero()}; }
+INLINE best best_none(void) {
+	best b = {set1(INFINITY), zero()};
+	return b;
+}
 
 /* ---- trials ---- */
 
@@ -208,11 +212,14 @@ INLINE int trials_of(const whit_grid *g, int weighted, float s[TRIALS]) {
 	static const struct {
 		int n;
 		float times_to[12];
-	} beyond[] = {[WHIT_GRID_STEP] = {7, {1.12f, 1.28f, 1.5f, 1.8f, 2.3f, 3, 4}},
-	              [WHIT_GRID_FINE] = {12, {.99f, .98f, .97f, .96f, .95f, .94f, .93f, .92f, .91f, .9f, .89f, .88f}},
-	              [WHIT_GRID_MIN] = {2, {-1.5f, -3}},
-	              [WHIT_GRID_LEVELS] = {5, {1.1f, 1.25f, 1.5f, 2, 2.6f}},
-	              [WHIT_GRID_SUPER] = {5, {1.1f, 1.25f, 1.5f, 2, 2.6f}}};
+	} beyond[] = {/* by kind */
+	              {7, {1.12f, 1.28f, 1.5f, 1.8f, 2.3f, 3, 4}},
+	              {12, {.99f, .98f, .97f, .96f, .95f, .94f, .93f, .92f, .91f, .9f, .89f, .88f}},
+	              {2, {-1.5f, -3}},
+	              {5, {1.1f, 1.25f, 1.5f, 2, 2.6f}},
+	              {0, {0}}, /* POWER, SIGN: none */
+	              {0, {0}},
+	              {5, {1.1f, 1.25f, 1.5f, 2, 2.6f}}};
 	int n = (int)((g->to - g->from) / g->by + 1.5f);
 	for (int i = 0; i < n; i++) s[i] = g->from + (float)i * g->by;
 	for (int i = 0; weighted && i < beyond[g->kind].n; i++) s[n++] = g->to * beyond[g->kind].times_to[i];
@@ -385,7 +392,7 @@ INLINE vf find_min(const whit_grid *g, const lanes_of *in, int weighted, vf *min
 /* ---- one batch ---- */
 
 INLINE void search(const whit_grid *g, const float *w, const float *imp, int groups, whit_grid_found *found,
-                   const int kind, const int weighted) {
+                   const int kind, const int weighted, vf *x, vf *y) {
 	float scratch[32];
 	table t;
 	lanes_of in;
@@ -395,6 +402,7 @@ INLINE void search(const whit_grid *g, const float *w, const float *imp, int gro
 		int some = WHIT_MIN(W, groups - l);
 		float d[W], m[W], none[W];
 		vf v, min = zero();
+		in.x = x, in.imp = y;
 		load_weights(&in, w, weighted ? imp + l * n : NULL, some, n);
 		in.scale = unit_scale(in.big, &in.back);
 		normalize(&in);
@@ -442,9 +450,11 @@ INLINE void search(const whit_grid *g, const float *w, const float *imp, int gro
 
 /* ---- eight groups under one scale ---- */
 
-/* A way to scale two blocks: group l has D[l / 8] s[l]. Sums are of each group. */
+enum { SUPER_WEIGHTS = 32, BLOCKS = WHIT_GRID_BATCH / 8 }; /* of a group; that share a D */
+
+/* A way to scale BLOCKS blocks: group l has D[l / 8] s[l]. Sums are of each group. */
 typedef struct super {
-	float D[2], err[WHIT_GRID_BATCH], eq[WHIT_GRID_BATCH], qq[WHIT_GRID_BATCH];
+	float D[BLOCKS], err[WHIT_GRID_BATCH], eq[WHIT_GRID_BATCH], qq[WHIT_GRID_BATCH];
 	int s[WHIT_GRID_BATCH];
 } super;
 
@@ -488,16 +498,18 @@ INLINE void search_super(const whit_grid *g, const float *w, const float *imp, i
 	enum { ALL = WHIT_GRID_BATCH };
 	static const float trial[] = {-32, -31, -30, -29, -28, -27, 31, 30, 29, 28, 27, 26};
 	const int n = g->weights;
-	float scratch[32], big[ALL], own[ALL], scale[2], back[2], top[2] = {0};
+	float scratch[32], big[ALL], own[ALL], scale[BLOCKS], back[BLOCKS], top[BLOCKS] = {0};
+	vf store[VECTORS][2][SUPER_WEIGHTS];
 	lanes_of in[VECTORS];
 	super p, best;
 	table t = table_of(g->level, scratch);
 	for (int v = 0; v < VECTORS; v++) {
 		int at = v * W, some = WHIT_MAX(0, WHIT_MIN(W, groups - at));
+		in[v].x = store[v][0], in[v].imp = store[v][1];
 		load_weights(in + v, w + at * n, weighted ? imp + at * n : NULL, some, n);
 		st(big + at, in[v].big);
 	}
-	for (int b = 0; b < 2; b++) { /* one power of two for all that share a scale */
+	for (int b = 0; b < BLOCKS; b++) { /* one power of two for all that share a scale */
 		float most = 0, one[W], inverse[W];
 		vf i, s;
 		for (int l = 8 * b; l < 8 * b + 8; l++) most = big[l] > most ? big[l] : most;
@@ -519,7 +531,7 @@ INLINE void search_super(const whit_grid *g, const float *w, const float *imp, i
 		if (fabsf(own[l]) > fabsf(top[l / 8])) top[l / 8] = own[l];
 	for (int l = 0; l < ALL; l++) best.err[l] = INFINITY;
 	for (int k = 0; k < WHIT_COUNT(trial); k++) {
-		for (int b = 0; b < 2; b++) p.D[b] = super_f16(top[b] / trial[k], back[b], scale[b]);
+		for (int b = 0; b < BLOCKS; b++) p.D[b] = super_f16(top[b] / trial[k], back[b], scale[b]);
 		for (int l = 0; l < ALL; l++) p.s[l] = super_clamp(own[l] / p.D[l / 8]);
 		super_sums(&p, in, weighted, &t);
 		super_keep(&best, &p, 0);
@@ -533,7 +545,7 @@ INLINE void search_super(const whit_grid *g, const float *w, const float *imp, i
 		p = from;
 	}
 	p = best;
-	for (int b = 0; b < 2; b++) {
+	for (int b = 0; b < BLOCKS; b++) {
 		float sx = 0, ss = 0;
 		for (int l = 8 * b; l < 8 * b + 8; l++) {
 			float s = (float)p.s[l];
@@ -556,18 +568,20 @@ INLINE void search_super(const whit_grid *g, const float *w, const float *imp, i
 	put_codes(g, found->code, w, d, NULL, groups, &t);
 }
 
-/* ---- what a level exports ---- */
+/* ---- what a level exports; a kernel has a kind and calls its search ---- */
+#ifndef __cplusplus
 
 #define KIND(k)                                                                                                        \
 	case k:                                                                                                        \
 		if (imp)                                                                                               \
-			search(g, w, imp, groups, found, k, 1);                                                        \
+			search(g, w, imp, groups, found, k, 1, x, y);                                                  \
 		else                                                                                                   \
-			search(g, w, imp, groups, found, k, 0);                                                        \
+			search(g, w, imp, groups, found, k, 0, x, y);                                                  \
 		break;
 
 TARGET void LEVEL(whit_grid_search)(const whit_grid *g, const float *w, const float *imp, int groups,
                                     whit_grid_found *found) {
+	vf x[WHIT_GRID_LONGEST], y[WHIT_GRID_LONGEST];
 	found->bad = found->zero = 0;
 	switch (g->kind) {
 		KIND(WHIT_GRID_STEP)
@@ -584,3 +598,4 @@ TARGET void LEVEL(whit_grid_search)(const whit_grid *g, const float *w, const fl
 	}
 }
 #undef KIND
+#endif

@@ -2,6 +2,7 @@
 #include <math.h>
 #include "formats/simd_plain.h"
 #include "formats/kquant_simd.h"
+#include "formats/kquant_scale.h"
 
 #if WHIT_SIMD
 #define PICK(name, ...)                                                                                                \
@@ -12,50 +13,32 @@
 #define PICK(name, ...) whit_kquant_##name##_plain(__VA_ARGS__)
 #endif
 
-enum { RESTARTS = 2 };
-/* Of the shortening, how much is undone. Mean KL divergence of q2_k on wiki5M and wiki12M, of ggml's, which is .1157
- * and .0835: none .1068 .0673, 1/2 .0923 .0656, 3/4 .0907 .0651, all .0920 .0655. q4_k and longer: no difference. */
-static const double lengthening = 0.75;
-
 typedef struct chosen {
 	float d[LANES], m[LANES], scale[LANES], min[LANES]; /* d, m: the same over a block's lanes */
 	int over[LANES];                                    /* of a block's first lane: scales beyond F16 */
 	whit_kfit fit;
 } chosen;
 
-/* A panel's weights are scaled to a largest of 1/2 .. 1, so that squares stay in range: weight = x * 2^exponent. What
- * F16 makes of x * 2^exponent, over 2^exponent: not 0, or all were lost; clamped and counted beyond F16. */
-static float f16_scale(double x, int exponent, int *over) {
-	double v = ldexp(x, exponent);
-	float r = whit_f16_to_f32(whit_f32_to_f16((float)fmin(fmax(v, -65504), 65504)));
-	*over += fabs(v) >= 65520;
-	if (r == 0 && v != 0) r = v < 0 ? -0x1p-24f : 0x1p-24f;
-	return (float)ldexp(r, -exponent);
-}
-
-/* Loads a block's 256 weights into lanes from `first` on; returns its exponent. Blocks below F16 by far may be all
- * small: the exponent's inverse stays a float. */
+/* Loads a block's 256 weights into lanes from `first` on; returns its exponent. */
 static int load(whit_kpanel *p, int first, const float *w, const float *imp) {
 	uint32_t peak = 0;
 	float top, unit;
 	double mean = 0, per_mean = 0;
-	int exponent = 0;
+	int exponent;
 	for (int i = 0; i < 256; i++) { /* magnitudes as integers: a maximum that compilers vectorise */
 		uint32_t bits = whit_load_u32(w + i) & 0x7fffffff;
 		peak = bits > peak ? bits : peak;
 	}
 	memcpy(&top, &peak, 4);
-	frexp(top, &exponent);
-	exponent = WHIT_MAX(exponent, -100);
-	unit = (float)ldexp(1, -exponent);
+	exponent = exponent_of(top);
+	unit = (float)ldexp(1.0, -exponent);
 	for (int i = 0; imp && i < 256; i++) mean += imp[i] / 256.0;
 	if (mean > 0) per_mean = 1 / mean;
 	for (int g = 0; g < 256 / p->n; g++)
 		for (int i = 0; i < p->n; i++) {
 			int to = i * LANES + first + g, from = g * p->n + i;
 			p->x[to] = w[from] * unit;
-			/* the floor: groups without importance get plain least squares, of no weight among others */
-			p->w[to] = mean > 0 ? (float)(imp[from] * per_mean) + 0x1p-16f : 1;
+			p->w[to] = mean > 0 ? weight_of(imp[from], per_mean) : 1;
 		}
 	return exponent;
 }
@@ -90,15 +73,8 @@ static void restart(chosen *c, const whit_kpanel *p, const whit_kshape *k, int f
 		ax += s * c->fit.qx[l];
 		bx += t * p->swx[l];
 	}
-	double det = aa * bb - ab * ab, d = c->d[first], m = c->m[first];
-	if (det > 1e-5 * aa * bb) {
-		d = (ax * bb - bx * ab) / det;
-		m = (ab * ax - aa * bx) / det;
-	} else if (aa > 0 && !(bb > 0))
-		d = ax / aa;
-	else
-		return;
-	if (!k->min_hi || (d > 0 && m >= 0)) set_scales(c, k, first, d, m, exponent);
+	double d = c->d[first], m = c->m[first];
+	if (solve(k, aa, ab, bb, ax, bx, &d, &m)) set_scales(c, k, first, d, m, exponent);
 }
 
 static double block_error(const whit_kfit *f, int first, int groups) {
@@ -117,7 +93,7 @@ static void lengthen(chosen *c, const whit_kpanel *p, const whit_kshape *k, int 
 	chosen old = *c;
 	double xx = 0;
 	for (int l = first; l < first + k->groups; l++) xx += p->swxx[l];
-	double by = xx > 0 ? 1 + lengthening * fmin(1, block_error(&c->fit, first, k->groups) / xx) : 1;
+	double by = longer(block_error(&c->fit, first, k->groups), xx);
 	set_scales(c, k, first, c->d[first] * by, c->m[first] * by, exponent);
 	if (c->over[first] > old.over[first]) *c = old;
 }

@@ -39,9 +39,9 @@ typedef struct whit_kshape {
 int whit_kquant_encode(const whit_kshape *k, uint8_t *out, const float *w, const float *imp, int64_t n,
                        int64_t *zero_blocks);
 
-/* A block format's shape, whose pack is the file's, and its encode. */
-#define WHIT_KQUANT(...)                                                                                               \
-	static const whit_kshape shape = {.pack = pack, __VA_ARGS__};                                                  \
+/* A block format's shape, whose pack is packs.h's, and its encode. */
+#define WHIT_KQUANT(id, ...)                                                                                           \
+	static const whit_kshape shape = {.pack = whit_pack_##id, __VA_ARGS__};                                        \
 	static int encode(uint8_t *out, const float *w, const float *imp, int64_t n, int64_t *zero_blocks) {           \
 		return whit_kquant_encode(&shape, out, w, imp, n, zero_blocks);                                        \
 	}

@@ -5,7 +5,9 @@
 #include "formats/kquant.h"
 #include "formats/simd.h"
 
-enum { WHIT_KLANES = 16 };
+#ifndef WHIT_KLANES /* the device has one a thread */
+#define WHIT_KLANES 16
+#endif
 /* Lane g is group g of one block of 16 groups, or group g % 8 of block g / 8 of two. */
 typedef struct whit_kpanel {
 	int n;                                          /* weights of a group, 16 or 32 */

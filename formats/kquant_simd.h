@@ -151,7 +151,8 @@ TARGET void LEVEL(whit_kquant_near)(const whit_kpanel *p, const whit_kshape *k, 
 		st(scale + l, bs);
 		st(min + l, bm);
 		vf step = mul(unit, bs), floor = mul(min_unit, bm);
-		st_best(out, l, (best){step, floor, pass(p, l, step, floor, lo, hi)});
+		best b = {step, floor, pass(p, l, step, floor, lo, hi)};
+		st_best(out, l, b);
 	}
 }
 

@@ -8,7 +8,8 @@
 #else
 #define WHIT_SIMD 0
 #endif
-#ifdef __clang__
+#ifdef WHIT_UNROLL /* dev.cuh's */
+#elif defined(__clang__)
 #define WHIT_UNROLL _Pragma("unroll")
 #else
 #define WHIT_UNROLL _Pragma("GCC unroll 16")
