@@ -1,5 +1,8 @@
 /* encode: nearest encoding on the device. */
 #include "cuda/encode.cuh"
+extern "C" {
+#include "formats/format.h"
+}
 
 extern "C" void whit_rows_encode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t n, const float *w,
                                       const float *imp, int rule, int64_t *count) {
