@@ -53,7 +53,10 @@ static __device__ __forceinline__ entry block_first(entry e) {
 static __device__ __forceinline__ int64_t block_least(int64_t i) {
 	WHIT_SHARED(int64_t, places, [THREADS / 32]);
 	uint64_t u = (uint64_t)i; /* -1 is the largest */
-	for (int m = 16; m > 0; m /= 2) u = WHIT_MIN(u, __shfl_xor_sync(0xffffffffu, u, m));
+	for (int m = 16; m > 0; m /= 2) {
+		uint64_t o = __shfl_xor_sync(0xffffffffu, u, m); /* once: WHIT_MIN would say it twice, in some lanes */
+		u = WHIT_MIN(u, o);
+	}
 	__syncthreads();
 	if (threadIdx.x % 32 == 0) places[threadIdx.x / 32] = (int64_t)u;
 	__syncthreads();
