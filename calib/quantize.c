@@ -238,9 +238,11 @@ static int64_t plan_rotations(const whit_plan *p) {
 	return bytes;
 }
 
-/* Whether a row is encoded on the target's device: not into other floats, which cost a CPU less than the way there. */
+/* Whether a row is encoded on the target's device: not into other floats, which cost a CPU less than the way there, nor
+ * into blocks, whose search has no device twin yet. */
 static int on_device(const whit_plan *p, const whit_plan_row *row) {
-	return p->target.dev && !row->absent && !row->why_kept && !row->as_is && is_coded(&row->spec);
+	return p->target.dev && !row->absent && !row->why_kept && !row->as_is && is_coded(&row->spec) &&
+	       !row->spec.fmt->block;
 }
 
 /* Predicts device_bytes. Error: the device has too little left. */
@@ -251,7 +253,10 @@ static int plan_device(whit_plan *p, whit_err *e) {
 		const whit_plan_row *row = &p->row[i];
 		whit_mat dst = {
 		        .spec = row->spec, .cols = row->w->mat.cols, .width = row->width, .paired = row->paired};
-		if (!on_device(p, row)) continue;
+		if (!on_device(p, row)) {
+			p->searched += d && !row->absent && !row->why_kept && !row->as_is && row->spec.fmt->block;
+			continue;
+		}
 		int64_t need = rotations + whit_method_device_bytes(d, &row->w->mat, &dst, &row->rot);
 		if (need > left)
 			return whit_fail(e, WHIT_ERESOURCE,

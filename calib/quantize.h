@@ -43,6 +43,7 @@ typedef struct whit_plan {
 	double bpw_linear, bpw_file;
 	int64_t peak_bytes;   /* predicted peak memory: process so far, largest tensor, rotations, scratch */
 	int64_t device_bytes; /* predicted memory on the target's device: rotations, the largest tensor's strips */
+	int64_t searched;     /* with a device: rows of block formats, which the CPU encodes all the same */
 	int64_t requantized;  /* rows whose source is coded already, and that get other codes: losses add up */
 	int64_t fallbacks;    /* rows whose width is no multiple of the asked format's block */
 	int64_t weighted, unweighted, rotated; /* quantized rows with importance; that the imatrix lacks; that are

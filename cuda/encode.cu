@@ -1,10 +1,14 @@
 /* encode: the nearest codes and scales of rows, the CPU's bytes: formats/fmt_tq.c, fmt_int.c and fmt_float.c, whose
  * rules stand there. Their sums are sixteen of doubles, term i in sum i % 16, added one after the other: so sixteen
  * threads have a group, a sum each, and nothing is shared but by shuffles. A group's weights are read two or three
- * times (ten times and more by int's trials), but from L1 or L2 after the first. Blocks: encode_blocks.cu. */
-#include "cuda/encode.cuh"
+ * times (ten times and more by int's trials), but from L1 or L2 after the first. The searches for ggml's blocks
+ * (grid.c, kquant.c) are the CPU's alone as yet. */
+#include "cuda/dev.cuh"
 #include <float.h>
 #include <math.h>
+extern "C" {
+#include "formats/format.h"
+}
 
 enum { THREADS = 128, LANES = 16 };
 
@@ -204,7 +208,8 @@ __global__ void __launch_bounds__(THREADS) int_encode_kernel(const whit_mat m, c
 
 /* ---- floats ---- */
 
-/* A warp a row; bytes: of a number. */
+/* A warp a row; bytes: of a number. Rows of what encoders write to lie as numbers of their size do. A memcpy of two
+ * bytes in place of the store lost the lower one on an H200 (nvcc 13.0). */
 __global__ void __launch_bounds__(THREADS)
         float_encode_kernel(const whit_mat m, const encode_args a, int bytes, bool f16) {
 	int64_t row = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
@@ -220,8 +225,7 @@ __global__ void __launch_bounds__(THREADS)
 			memcpy(to + 4 * i, &v, 4);
 			continue;
 		}
-		uint16_t h = f16 ? whit_dev_to_f16(v) : whit_dev_to_bf16(v);
-		memcpy(to + 2 * i, &h, 2);
+		reinterpret_cast<uint16_t *>(to)[i] = f16 ? whit_dev_to_f16(v) : whit_dev_to_bf16(v);
 	}
 	over = __reduce_add_sync(0xffffffffu, over);
 	any = __any_sync(0xffffffffu, any);
@@ -256,7 +260,7 @@ extern "C" void whit_rows_encode_cuda(whit_dev *d, const whit_mat *m, int64_t r0
 	} else if (!strcmp(name, "f32") || !strcmp(name, "f16") || !strcmp(name, "bf16")) {
 		WHIT_LAUNCH(float_encode_kernel, whit_blocks(n * 32, THREADS), THREADS, 0, d, *m, a,
 		            strcmp(name, "f32") ? 2 : 4, !strcmp(name, "f16"));
-	} else if (!whit_blocks_encode(d, m, r0, n, w, imp, count)) {
+	} else {
 		whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no encoder on the device", name);
 	}
 }

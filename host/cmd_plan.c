@@ -187,6 +187,9 @@ static void print_plan(const whit_plan *p, const whit_dest *o) {
 	printf("peak memory   about %.0f MB", (double)p->peak_bytes / 1e6);
 	if (p->target.dev) printf(", and %.0f MB on the device", (double)p->device_bytes / 1e6);
 	printf("\n");
+	if (p->searched)
+		printf("on the CPU    %lld tensors of block formats, whose search has no device twin yet\n",
+		       (long long)p->searched);
 	printf("disk          %.1f GB available for %s\n\n", disk_avail(o) / 1e9, o->out);
 	fflush(stdout);
 }
