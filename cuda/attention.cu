@@ -94,7 +94,8 @@ enum { KEYS = 64, DECODE_THREADS = 128, DECODE_GROUP = 8, DECODE_DIM = 256 };
 template <class E, int G> __global__ void __launch_bounds__(DECODE_THREADS) attn_decode_kernel(const attn_args a) {
 	WHIT_SHARED_DYNAMIC(float, shared);
 	WHIT_AFTER();
-	int group = (int)(a.heads / a.kv_heads), dim = (int)a.dim, tid = (int)threadIdx.x, lane = tid % 32, warp = tid / 32;
+	int group = (int)(a.heads / a.kv_heads), dim = (int)a.dim, tid = (int)threadIdx.x, lane = tid % 32,
+	    warp = tid / 32;
 	int split = (int)(blockIdx.x % a.splits);
 	int64_t g = blockIdx.x / a.splits % a.kv_heads, t = blockIdx.x / a.splits / a.kv_heads, ld = a.kv_heads * a.dim;
 	float *q = shared, *s = q + G * dim, *top = s + G * KEYS, *total = top + G, *keep = total + G, *sums = keep + G;
@@ -118,7 +119,8 @@ template <class E, int G> __global__ void __launch_bounds__(DECODE_THREADS) attn
 					WHIT_UNROLL
 					for (int i = 0; i < G; i++) {
 						float4 x = *reinterpret_cast<const float4 *>(q + i * dim + d);
-						dot[i] = fmaf(x.w, k.w, fmaf(x.z, k.z, fmaf(x.y, k.y, fmaf(x.x, k.x, dot[i]))));
+						dot[i] = fmaf(x.w, k.w,
+						              fmaf(x.z, k.z, fmaf(x.y, k.y, fmaf(x.x, k.x, dot[i]))));
 					}
 				}
 			WHIT_UNROLL
@@ -132,7 +134,8 @@ template <class E, int G> __global__ void __launch_bounds__(DECODE_THREADS) attn
 		for (int i = warp; i < G; i += DECODE_THREADS / 32) {
 			float x0 = s[i * KEYS + lane], x1 = s[i * KEYS + 32 + lane], most = fmaxf(x0, x1);
 			for (int m = 16; m > 0; m /= 2) most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, m));
-			float before = top[i], higher = fmaxf(before, most), p0 = expf(x0 - higher), p1 = expf(x1 - higher);
+			float before = top[i], higher = fmaxf(before, most), p0 = expf(x0 - higher),
+			      p1 = expf(x1 - higher);
 			float p = whit_warp_sum(p0 + p1);
 			s[i * KEYS + lane] = p0, s[i * KEYS + 32 + lane] = p1;
 			__syncwarp();
@@ -225,7 +228,8 @@ __global__ void __launch_bounds__(TILE_THREADS) attn_tile_kernel(const attn_args
 	int rows = (int)WHIT_MIN((int64_t)ROWS, a.start[s + 1] - t0);
 	attn_seen<E> first = attn_see<E>(a, s, t0), last = attn_see<E>(a, s, t0 + rows - 1);
 	for (int i = tid; i < ROWS * DIM; i += TILE_THREADS)
-		q[i / DIM * LD + i % DIM] = i / DIM < rows ? a.q[((t0 + i / DIM) * a.heads + h) * DIM + i % DIM] * a.scale : 0;
+		q[i / DIM * LD + i % DIM] =
+		        i / DIM < rows ? a.q[((t0 + i / DIM) * a.heads + h) * DIM + i % DIM] * a.scale : 0;
 	float sum[R][V] = {}, top[R], total[R] = {};
 	for (int i = 0; i < R; i++) top[i] = -INFINITY;
 	for (int64_t j0 = first.begin; j0 < last.end; j0 += COLS) {
@@ -322,7 +326,8 @@ template <class E> __global__ void qkv_kernel(const qkv_args a) {
 	E *row = NULL;
 	if (!is_q && a.cache) {
 		int s = attn_sequence(a.start, a.n_seq, t);
-		row = static_cast<E *>(a.cache[s]) + ((a.past[s] + t - a.start[s]) + (is_v ? a.cap : 0)) * n * dim + h * dim;
+		row = static_cast<E *>(a.cache[s]) + ((a.past[s] + t - a.start[s]) + (is_v ? a.cap : 0)) * n * dim +
+		      h * dim;
 	}
 	if (is_v) {
 		for (int64_t d = lane; d < dim; d += 32) attn_store(row + d, in[d]);
@@ -391,8 +396,8 @@ template <class E, int G> static void attn_decode(whit_dev *d, attn_args a) {
 	size_t smem = ((size_t)G * (size_t)(a.dim + KEYS + 3) + sums + 4) * sizeof(float);
 	WHIT_LAUNCH_EARLY((attn_decode_kernel<E, G>), (unsigned)(units * a.splits), DECODE_THREADS, smem, d, a);
 	if (a.splits > 1)
-		WHIT_LAUNCH_EARLY(attn_join_kernel, (unsigned)(a.T * a.heads), (unsigned)WHIT_MIN(a.dim, (int64_t)128), 0, d, a.y, a.part,
-		                  a.splits, (int)a.dim);
+		WHIT_LAUNCH_EARLY(attn_join_kernel, (unsigned)(a.T * a.heads), (unsigned)WHIT_MIN(a.dim, (int64_t)128),
+		                  0, d, a.y, a.part, a.splits, (int)a.dim);
 }
 
 template <class E> static void attn_choose(whit_dev *d, const attn_args &a) {
@@ -425,7 +430,8 @@ extern "C" {
 void whit_attention_cuda(whit_dev *d, float *y, const float *q, const float *k, const float *v, void *const *cache,
                          int kv, int64_t cap, const whit_spans *b, int64_t heads, int64_t kv_heads, int64_t dim,
                          float scale, int64_t window) {
-	attn_args a = {y, q, k, v, cache, cap, b->T, heads, kv_heads, dim, window, b->start, b->past, b->n_seq, 1, scale, NULL};
+	attn_args a = {y,   q,      k,        v,       cache,    cap, b->T,  heads, kv_heads,
+	               dim, window, b->start, b->past, b->n_seq, 1,   scale, NULL};
 	if (b->T == 0) return;
 	attn_element(d, kv, cache != NULL, [&](auto e) { attn_choose<decltype(e)>(d, a); });
 }
@@ -434,8 +440,8 @@ void whit_attention_put_cuda(whit_dev *d, void *const *cache, int kv, int64_t ca
                              const whit_spans *b, int64_t width) {
 	if (b->T == 0) return;
 	attn_element(d, kv, true, [&](auto e) {
-		WHIT_LAUNCH((attn_put_kernel<decltype(e)>), (unsigned)b->T, 128, 0, d, cache, cap, k, v, b->start, b->past,
-		            b->n_seq, width);
+		WHIT_LAUNCH((attn_put_kernel<decltype(e)>), (unsigned)b->T, 128, 0, d, cache, cap, k, v, b->start,
+		            b->past, b->n_seq, width);
 	});
 }
 

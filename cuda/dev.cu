@@ -6,7 +6,7 @@ extern "C" {
 #include "formats/tensor.h"
 }
 
-enum { OLDEST = 80 };                        /* compute capability, times ten */
+enum { OLDEST = 80 };                         /* compute capability, times ten */
 static constexpr size_t STAGE = 16 << 20;     /* bytes of a pinned buffer: enough to hide the hand-over */
 static constexpr size_t WORKSPACE = 32 << 20; /* cuBLAS's: what it recommends for sm_90; fixed, so results are */
 
@@ -126,8 +126,7 @@ void whit_dev_get(whit_dev *d, void *dst, const void *src, size_t bytes) {
 }
 
 void whit_dev_copy(whit_dev *d, void *dst, const void *src, size_t bytes) {
-	if (!d->err.code && bytes)
-		WHIT_CHECK(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, d->stream));
+	if (!d->err.code && bytes) WHIT_CHECK(d, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, d->stream));
 }
 
 void whit_dev_zero(whit_dev *d, void *dst, size_t bytes) {
@@ -145,7 +144,8 @@ static int blas_failed(whit_dev *d, cublasStatus_t rc, const char *call) {
 static cublasHandle_t blas(whit_dev *d) {
 	cublasHandle_t h = NULL;
 	if (d->blas || d->err.code) return (cublasHandle_t)d->blas;
-	if (!(d->workspace = whit_dev_alloc(d, WORKSPACE)) || blas_failed(d, cublasCreate(&h), "cublasCreate")) return NULL;
+	if (!(d->workspace = whit_dev_alloc(d, WORKSPACE)) || blas_failed(d, cublasCreate(&h), "cublasCreate"))
+		return NULL;
 	d->blas = h;
 	if (blas_failed(d, cublasSetStream(h, d->stream), "cublasSetStream") ||
 	    blas_failed(d, cublasSetWorkspace(h, d->workspace, WORKSPACE), "cublasSetWorkspace") ||

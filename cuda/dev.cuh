@@ -64,19 +64,19 @@ int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *fi
  * multiprocessors while the work in front of it ends, so what precedes WHIT_AFTER is hidden there. */
 #define WHIT_LAUNCH_EARLY(kernel, grid, block, smem, d, ...)                                                           \
 	WHIT_LAUNCH_AS((d)->early, kernel, grid, block, smem, d, __VA_ARGS__)
-/* The same for a kernel that uses whit_grid_sync (grid.cuh): all its blocks run at once. More of them than the device holds, or than
- * 64 under emulation, are an error of the launch. */
+/* The same for a kernel that uses whit_grid_sync (grid.cuh): all its blocks run at once. More of them than the device
+ * holds, or than 64 under emulation, are an error of the launch. */
 #define WHIT_LAUNCH_COOPERATIVE(kernel, grid, block, smem, d, ...)                                                     \
 	WHIT_LAUNCH_AS(WHIT_TOGETHER, kernel, grid, block, smem, d, __VA_ARGS__)
 enum { WHIT_TOGETHER = 2 }; /* beside 0 and 1, an early launch */
-#define WHIT_LAUNCH_AS(how, kernel, grid, block, smem, d, ...)                                                    \
+#define WHIT_LAUNCH_AS(how, kernel, grid, block, smem, d, ...)                                                         \
 	do {                                                                                                           \
 		if ((d)->err.code) break;                                                                              \
-		if ((smem) > 48 << 10 &&                                                                               \
+		if ((smem) > 40 << 10 &&                                                                               \
 		    WHIT_CHECK(d, cudaFuncSetAttribute((const void *)(kernel),                                         \
 		                                       cudaFuncAttributeMaxDynamicSharedMemorySize, (int)(smem))))     \
 			break;                                                                                         \
-		whit_dev_launch((d)->stream, how, kernel, grid, block, smem, __VA_ARGS__);                        \
+		whit_dev_launch((d)->stream, how, kernel, grid, block, smem, __VA_ARGS__);                             \
 		whit_dev_check(d, cudaGetLastError(), #kernel, __FILE__, __LINE__);                                    \
 	} while (0)
 template <class... P, class... A>
@@ -108,15 +108,14 @@ static inline void whit_dev_launch(cudaStream_t stream, int how, void (*kernel)(
 	extern __shared__ __align__(16) unsigned char whit_dynamic[];                                                  \
 	type *name = reinterpret_cast<type *>(whit_dynamic)
 #else
-#define WHIT_LAUNCH(kernel, grid, block, smem, d, ...)                                                                 \
-	WHIT_LAUNCH_AS(false, kernel, grid, block, smem, d, __VA_ARGS__)
+#define WHIT_LAUNCH(kernel, grid, block, smem, d, ...) WHIT_LAUNCH_AS(false, kernel, grid, block, smem, d, __VA_ARGS__)
 #define WHIT_LAUNCH_COOPERATIVE(kernel, grid, block, smem, d, ...)                                                     \
 	WHIT_LAUNCH_AS(true, kernel, grid, block, smem, d, __VA_ARGS__)
 #define WHIT_LAUNCH_AS(together, kernel, grid, block, smem, d, ...)                                                    \
 	do {                                                                                                           \
 		if ((d)->err.code) break;                                                                              \
 		char whit_text[900];                                                                                   \
-		if (emu::run_kernel(#kernel, kernel, grid, block, smem, together, whit_text, sizeof whit_text,            \
+		if (emu::run_kernel(#kernel, kernel, grid, block, smem, together, whit_text, sizeof whit_text,         \
 		                    __VA_ARGS__))                                                                      \
 			whit_dev_fail(d, WHIT_EINTERNAL, "%s", whit_text);                                             \
 	} while (0)

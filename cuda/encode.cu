@@ -1,13 +1,266 @@
-/* encode: nearest encoding on the device. */
+/* encode: the nearest codes and scales of rows, the CPU's bytes: formats/fmt_tq.c, fmt_int.c and fmt_float.c, whose
+ * rules stand there. Their sums are sixteen of doubles, term i in sum i % 16, added one after the other: so sixteen
+ * threads have a group, a sum each, and nothing is shared but by shuffles. A group's weights are read two or three
+ * times (ten times and more by int's trials), but from L1 or L2 after the first. Blocks:
+ * encode_blocks.cu. */
 #include "cuda/encode.cuh"
+#include <float.h>
+#include <math.h>
 extern "C" {
 #include "formats/format.h"
 }
 
+enum { THREADS = 128, LANES = 16 };
+
+struct encode_args {
+	const float *w, *imp; /* (rows, width); (width) or NULL */
+	int64_t r0, rows, group, groups;
+	int64_t *count; /* bad scales, zero groups */
+	int rule;
+	double z[11], fine[7]; /* int: trial steps, as multiples of the largest weight, and the finer ones' factors */
+	int trials;
+};
+
+/* What sixteen threads have: their group's weights and importance, and the lanes that shuffle. */
+struct lanes {
+	const float *y, *imp;
+	int64_t n;
+	int lane;
+	unsigned mask;
+};
+
+static __device__ __forceinline__ double lanes_sum(const lanes &l, double v) {
+	double s = 0;
+	for (int k = 0; k < LANES; k++) s += __shfl_sync(l.mask, v, k, LANES);
+	return s;
+}
+
+/* Group number blockIdx * THREADS / LANES + ..., false: there are fewer. *row counts from 0, *g within the row. */
+static __device__ __forceinline__ bool lanes_take(lanes &l, const encode_args &a, int64_t width, int64_t *row,
+                                                  int64_t *g) {
+	int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / LANES;
+	if (i >= a.rows * a.groups) return false;
+	*row = i / a.groups, *g = i % a.groups;
+	l.y = a.w + *row * width + *g * a.group;
+	l.imp = a.imp ? a.imp + *g * a.group : NULL;
+	l.n = WHIT_MIN(a.group, width - *g * a.group);
+	l.lane = (int)threadIdx.x % LANES;
+	l.mask = 0xffffu << (threadIdx.x & LANES);
+	return true;
+}
+
+/* whit_scale_round and whit_scale_put, by one thread for all. */
+static __device__ __forceinline__ float scale_put(const whit_mat &m, int64_t stored, int64_t g, double s, int lane,
+                                                  int64_t *count) {
+	uint8_t *p = const_cast<uint8_t *>(m.plane[1]) + (size_t)stored * m.row_bytes[1];
+	float f;
+	if (m.scale_f32) {
+		f = (float)fmax(fmin(s, (double)FLT_MAX), -(double)FLT_MAX);
+		if (lane == 0) memcpy(p + 4 * g, &f, 4);
+		return f;
+	}
+	uint16_t h = whit_dev_to_f16((float)s);
+	if (lane == 0) {
+		memcpy(p + 2 * g, &h, 2);
+		if (!(fabs(s) <= 65504) || (s != 0 && fabs(s) < 0x1p-14))
+			atomicAdd(reinterpret_cast<unsigned long long *>(count), 1ull);
+	}
+	return whit_dev_f16(h);
+}
+
+/* Sixteen codes, one a thread, from bit at * bits of the row on: eight are a whole number of bytes, which as many of
+ * their threads write, as far as the group goes. */
+static __device__ __forceinline__ void codes_put(const whit_mat &m, int64_t stored, int64_t at, int64_t left, int code,
+                                                 const lanes &l) {
+	int bits = m.spec.bits, k = l.lane % 8;
+	unsigned long long word = (unsigned long long)code << bits * k;
+	for (int s = 4; s > 0; s /= 2) word |= __shfl_xor_sync(l.mask, word, s, 8);
+	int64_t mine = WHIT_MIN(left - l.lane / 8 * 8, (int64_t)8); /* codes of these eight */
+	uint8_t *p =
+	        const_cast<uint8_t *>(m.plane[0]) + (size_t)stored * m.row_bytes[0] + (at + l.lane / 8 * 8) * bits / 8;
+	if (mine > 0 && k < (mine * bits + 7) / 8) p[k] = (uint8_t)(word >> 8 * k);
+}
+
+/* ---- tq ---- */
+
+/* Boundaries strictly below y. */
+static __device__ __forceinline__ int tq_code(const whit_mat &m, float y, double norm) {
+	int k = 0;
+	for (int step = 1 << (m.spec.bits - 1); step; step >>= 1) {
+		double boundary = 0.5 * ((double)m.codebook[k + step - 1] + m.codebook[k + step]) * norm;
+		if (y > boundary) k += step;
+	}
+	return k;
+}
+
+static __device__ __forceinline__ void tq_dots(const lanes &l, const whit_mat &m, double norm, const float *imp,
+                                               double *yc, double *cc) {
+	double a = 0, b = 0;
+	for (int64_t i = l.lane; i < l.n; i += LANES) {
+		double c = m.codebook[tq_code(m, l.y[i], norm)], p = imp ? imp[i] * c : c;
+		a = fma(p, (double)l.y[i], a);
+		b = fma(p, c, b);
+	}
+	*yc = lanes_sum(l, a), *cc = lanes_sum(l, b);
+}
+
+__global__ void __launch_bounds__(THREADS) tq_encode_kernel(const whit_mat m, const encode_args a) {
+	lanes l;
+	int64_t row, g;
+	if (!lanes_take(l, a, m.width, &row, &g)) return;
+	int64_t stored = whit_mat_row(&m, a.r0 + row);
+	double sum = 0, s = 0, yc, cc;
+	for (int64_t i = l.lane; i < l.n; i += LANES) sum += (double)l.y[i] * l.y[i];
+	double n2 = lanes_sum(l, sum), norm = sqrt(n2);
+	for (int64_t i0 = 0; i0 < l.n; i0 += LANES) {
+		int64_t i = i0 + l.lane;
+		int code = n2 > 0 && i < l.n ? tq_code(m, l.y[i], norm) : 0;
+		codes_put(m, stored, g * a.group + i0, l.n - i0, code, l);
+	}
+	if (n2 > 0 && a.rule == WHIT_SCALE_RAW) {
+		s = norm;
+	} else if (n2 > 0) {
+		tq_dots(l, m, norm, a.rule == WHIT_SCALE_LS ? l.imp : NULL, &yc, &cc);
+		if (a.rule == WHIT_SCALE_LS && !(cc > 0)) tq_dots(l, m, norm, NULL, &yc, &cc);
+		s = a.rule == WHIT_SCALE_NORM ? sqrt(n2 / cc) : a.rule == WHIT_SCALE_IP ? n2 / yc : yc / cc;
+	} else if (l.lane == 0) {
+		atomicAdd(reinterpret_cast<unsigned long long *>(a.count + 1), 1ull);
+	}
+	scale_put(m, stored, g, s, l.lane, a.count);
+}
+
+/* ---- int ---- */
+
+static __device__ __forceinline__ float step_round(float v, int top) {
+	return fminf(fmaxf(rintf(v), (float)-top), (float)(top - 1));
+}
+
+struct trial {
+	double gain, step;
+};
+
+static __device__ __forceinline__ void try_step(trial *best, const lanes &l, const float *imp, int top,
+                                                double inverse) {
+	float inv = (float)inverse;
+	double a = 0, b = 0;
+	for (int64_t i = l.lane; i < l.n; i += LANES) {
+		double q = step_round(l.y[i] * inv, top), p = imp ? imp[i] * q : q;
+		a = fma(p, (double)l.y[i], a);
+		b = fma(p, q, b);
+	}
+	double wq = lanes_sum(l, a), qq = lanes_sum(l, b);
+	if (qq > 0 && wq * wq / qq > best->gain) *best = {wq * wq / qq, wq / qq};
+}
+
+static __device__ __forceinline__ trial try_steps(const lanes &l, const encode_args &a, const float *imp, int bits,
+                                                  float e) {
+	int top = 1 << (bits - 1);
+	trial best = {0, 0};
+	double at = 0;
+	for (int sign = -1; sign <= 1; sign += 2)
+		for (int i = 0; i < a.trials; i++) {
+			double before = best.gain;
+			try_step(&best, l, imp, top, sign * a.z[i] / e);
+			if (best.gain > before) at = sign * a.z[i];
+		}
+	for (int i = 0; i < 7 && bits < 8; i++)
+		if (i != 3) try_step(&best, l, imp, top, at * a.fine[i] / e);
+	return best;
+}
+
+static __device__ __forceinline__ double choose_step(const lanes &l, const encode_args &a, int bits, float e) {
+	double unclipped = -(double)e / (1 << (bits - 1));
+	if (!(1024 / fabsf(e) <= FLT_MAX)) return unclipped; /* 1 / step would overflow */
+	trial best = try_steps(l, a, l.imp, bits, e);
+	if (!(best.gain > 0) && l.imp) best = try_steps(l, a, NULL, bits, e);
+	return best.gain > 0 ? best.step : unclipped;
+}
+
+/* The first of the values of largest magnitude. */
+static __device__ __forceinline__ float lanes_peak(const lanes &l) {
+	float e = 0;
+	int64_t at = l.lane;
+	for (int64_t i = l.lane; i < l.n; i += LANES)
+		if (fabsf(l.y[i]) > fabsf(e)) e = l.y[i], at = i;
+	for (int k = LANES / 2; k > 0; k /= 2) {
+		float o = __shfl_xor_sync(l.mask, e, k, LANES);
+		int64_t i = __shfl_xor_sync(l.mask, at, k, LANES);
+		if (fabsf(o) > fabsf(e) || (fabsf(o) == fabsf(e) && i < at)) e = o, at = i;
+	}
+	return e;
+}
+
+__global__ void __launch_bounds__(THREADS) int_encode_kernel(const whit_mat m, const encode_args a) {
+	lanes l;
+	int64_t row, g;
+	if (!lanes_take(l, a, m.width, &row, &g)) return;
+	int64_t stored = whit_mat_row(&m, a.r0 + row);
+	int bits = m.spec.bits, top = 1 << (bits - 1);
+	float e = lanes_peak(l);
+	if (e == 0 && l.lane == 0) atomicAdd(reinterpret_cast<unsigned long long *>(a.count + 1), 1ull);
+	float s = scale_put(m, stored, g, e != 0 ? choose_step(l, a, bits, e) : 0, l.lane, a.count);
+	for (int64_t i0 = 0; i0 < l.n; i0 += LANES) {
+		int64_t i = i0 + l.lane;
+		int code = s != 0 && i < l.n ? (int)step_round(l.y[i] / s, top) & (2 * top - 1) : 0;
+		codes_put(m, stored, g * a.group + i0, l.n - i0, code, l);
+	}
+}
+
+/* ---- floats ---- */
+
+/* A warp a row; bytes: of a number. Rows of what encoders write to lie as numbers of their size do. A memcpy of two
+ * bytes in place of the store lost the lower one on an H200 (nvcc 13.0). */
+__global__ void __launch_bounds__(THREADS)
+        float_encode_kernel(const whit_mat m, const encode_args a, int bytes, bool f16) {
+	int64_t row = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / 32;
+	int lane = (int)threadIdx.x % 32, over = 0, any = 0;
+	if (row >= a.rows) return;
+	const float *w = a.w + row * m.width;
+	uint8_t *to = const_cast<uint8_t *>(m.plane[0]) + (size_t)whit_mat_row(&m, a.r0 + row) * m.row_bytes[0];
+	for (int64_t i = lane; i < m.width; i += 32) {
+		float v = w[i];
+		any |= v != 0;
+		over += f16 && !(fabsf(v) <= 65504);
+		if (bytes == 4) {
+			memcpy(to + 4 * i, &v, 4);
+			continue;
+		}
+		reinterpret_cast<uint16_t *>(to)[i] = f16 ? whit_dev_to_f16(v) : whit_dev_to_bf16(v);
+	}
+	over = __reduce_add_sync(0xffffffffu, over);
+	any = __any_sync(0xffffffffu, any);
+	if (lane) return;
+	if (over) atomicAdd(reinterpret_cast<unsigned long long *>(a.count), (unsigned long long)over);
+	if (!any) atomicAdd(reinterpret_cast<unsigned long long *>(a.count + 1), 1ull);
+}
+
+/* ---- choice ---- */
+
+/* The trial steps of fmt_int.c, by the host's exp2: a device's may differ in the last bit. */
+static void int_trials(encode_args *a, int bits) {
+	const double near8[] = {128, 127, 127.5, 129, 130, 132};
+	a->trials = bits == 8 ? 6 : 11;
+	for (int i = 0; i < a->trials; i++) a->z[i] = bits == 8 ? near8[i] : (1 << (bits - 1)) * exp2((i - 2) / 4.0);
+	for (int i = 0; i < 7; i++) a->fine[i] = exp2((i - 3) / 16.0);
+}
+
 extern "C" void whit_rows_encode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t n, const float *w,
                                       const float *imp, int rule, int64_t *count) {
-	(void)rule;
+	const char *name = m->spec.fmt->name;
+	encode_args a = {};
 	if (n == 0) return;
-	if (!whit_blocks_encode(d, m, r0, n, w, imp, count))
-		whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no encoder on the device", m->spec.fmt->name);
+	a.w = w, a.imp = imp, a.r0 = r0, a.rows = n, a.rule = rule, a.count = count;
+	a.group = m->spec.group ? m->spec.group : m->width;
+	a.groups = (m->width + a.group - 1) / a.group;
+	if (!strcmp(name, "tq")) {
+		WHIT_LAUNCH(tq_encode_kernel, whit_blocks(n * a.groups * LANES, THREADS), THREADS, 0, d, *m, a);
+	} else if (!strcmp(name, "int")) {
+		int_trials(&a, m->spec.bits);
+		WHIT_LAUNCH(int_encode_kernel, whit_blocks(n * a.groups * LANES, THREADS), THREADS, 0, d, *m, a);
+	} else if (!strcmp(name, "f32") || !strcmp(name, "f16") || !strcmp(name, "bf16")) {
+		WHIT_LAUNCH(float_encode_kernel, whit_blocks(n * 32, THREADS), THREADS, 0, d, *m, a,
+		            strcmp(name, "f32") ? 2 : 4, !strcmp(name, "f16"));
+	} else if (!whit_blocks_encode(d, m, r0, n, w, imp, count)) {
+		whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no encoder on the device", name);
+	}
 }

@@ -53,7 +53,10 @@ static __device__ __forceinline__ entry block_first(entry e) {
 static __device__ __forceinline__ int64_t block_least(int64_t i) {
 	WHIT_SHARED(int64_t, places, [THREADS / 32]);
 	uint64_t u = (uint64_t)i; /* -1 is the largest */
-	for (int m = 16; m > 0; m /= 2) u = WHIT_MIN(u, __shfl_xor_sync(0xffffffffu, u, m));
+	for (int m = 16; m > 0; m /= 2) {
+		uint64_t o = __shfl_xor_sync(0xffffffffu, u, m); /* once: WHIT_MIN would say it twice, in some lanes */
+		u = WHIT_MIN(u, o);
+	}
 	__syncthreads();
 	if (threadIdx.x % 32 == 0) places[threadIdx.x / 32] = (int64_t)u;
 	__syncthreads();
@@ -102,8 +105,8 @@ static __device__ __forceinline__ double row_ln(const float *x, int64_t n, doubl
 /* Kernel 2: a block a row. Three passes: the largest, the sums of exponentials, the sums of both: a row of one model
  * stays in L2 between them. exp is in double, as the CPU's: divergences of 1e-12 are measured; where doubles are slow
  * (1/64 of float on cards for games), 2 * 2048 rows of 248320 take about 0.1 s. */
-__global__ void __launch_bounds__(THREADS) logits_kernel(whit_logit_sums *out, const float *p, const float *q,
-                                                         int64_t vocab, const int32_t *target) {
+__global__ void __launch_bounds__(THREADS)
+        logits_kernel(whit_logit_sums *out, const float *p, const float *q, int64_t vocab, const int32_t *target) {
 	whit_logit_sums r = {};
 	float most = 0;
 	p += blockIdx.x * vocab;
@@ -180,8 +183,8 @@ __global__ void logits_plain_kernel(whit_logit_sums *out, const float *p, const 
 	}
 }
 
-extern "C" void whit_logits_measure_cuda(whit_dev *d, whit_logit_sums *out, const float *p, const float *q, int64_t rows,
-                                         int64_t vocab, const int32_t *target) {
+extern "C" void whit_logits_measure_cuda(whit_dev *d, whit_logit_sums *out, const float *p, const float *q,
+                                         int64_t rows, int64_t vocab, const int32_t *target) {
 	if (rows == 0) return;
 	if (d->plain)
 		WHIT_LAUNCH(logits_plain_kernel, whit_blocks(rows, 32), 32, 0, d, out, p, q, rows, vocab, target);
@@ -250,13 +253,14 @@ extern "C" void whit_argmax_cuda(whit_dev *d, int32_t *out, int64_t *bad, const 
 		WHIT_LAUNCH(argmax_plain_kernel, (unsigned)rows, 32, 0, d, out, bad, x, vocab);
 		return;
 	}
-	int64_t slices = WHIT_MAX(1, WHIT_MIN((int64_t)SLICES, (vocab + SLICE - 1) / SLICE)), slice = (vocab + slices - 1) / slices;
+	int64_t slices = WHIT_MAX(1, WHIT_MIN((int64_t)SLICES, (vocab + SLICE - 1) / SLICE)),
+	        slice = (vocab + slices - 1) / slices;
 	size_t n = (size_t)(rows * slices);
 	float *value = (float *)whit_dev_take(d, n * sizeof *value);
 	int32_t *place = (int32_t *)whit_dev_take(d, n * sizeof *place);
 	int64_t *wrong = (int64_t *)whit_dev_take(d, n * sizeof *wrong);
-	WHIT_LAUNCH_EARLY(argmax_kernel, dim3((unsigned)rows, (unsigned)slices), THREADS, 0, d, value, place, wrong, x, vocab,
-	                  slice);
+	WHIT_LAUNCH_EARLY(argmax_kernel, dim3((unsigned)rows, (unsigned)slices), THREADS, 0, d, value, place, wrong, x,
+	                  vocab, slice);
 	WHIT_LAUNCH_EARLY(argmax_join_kernel, (unsigned)rows, 32, 0, d, out, bad, value, place, wrong, (int)slices);
 }
 
@@ -274,8 +278,7 @@ extern "C" void whit_rows_gather_cuda(whit_dev *d, float *y, const float *x, con
 	WHIT_LAUNCH(gather_kernel, grid, THREADS, 0, d, y, x, row, width);
 }
 
-__global__ void __launch_bounds__(THREADS)
-        compare_kernel(double *part, const float *p, const float *q, int64_t width) {
+__global__ void __launch_bounds__(THREADS) compare_kernel(double *part, const float *p, const float *q, int64_t width) {
 	double diff2 = 0, p2 = 0, q2 = 0, pq = 0;
 	p += blockIdx.x * width, q += blockIdx.x * width;
 	for (int64_t i = threadIdx.x; i < width; i += THREADS) {

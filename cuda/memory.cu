@@ -63,8 +63,9 @@ size_t whit_dev_left(whit_dev *d) {
 
 void *whit_dev_alloc(whit_dev *d, size_t bytes) {
 	if (d->err.code) return NULL;
+	size_t asked = WHIT_MAX(bytes, (size_t)1); /* the emulator guards the byte behind it */
 	bytes = rounded(bytes);
-	void *p = d->limit && d->used + bytes > d->limit ? NULL : whit_dev_raw_alloc(d, bytes);
+	void *p = d->limit && d->used + bytes > d->limit ? NULL : whit_dev_raw_alloc(d, asked);
 	if (!p) {
 		if (d->limit && d->used + bytes > d->limit)
 			whit_dev_fail(d, WHIT_ERESOURCE,
@@ -96,7 +97,7 @@ void whit_dev_free(whit_dev *d, void *p) {
 		d->pieces[i] = d->pieces[--d->n_pieces];
 		return;
 	}
-	if (p) whit_dev_fail(d, WHIT_EINTERNAL, "device memory: %p was not allocated here", p);
+	if (p) whit_dev_fail(d, WHIT_EINTERNAL, "device memory: %p is no device buffer", p);
 }
 
 void *whit_dev_take(whit_dev *d, size_t bytes) {

@@ -100,7 +100,7 @@ void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out);
 WHIT_DEVICE void whit_rows_decode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t r1, float *out);
 /* Twin of a row's encode for n rows: row i of w (n, m->width; device memory, already rotated, finite) is encoded as
  * stored row whit_mat_row(m, r0 + i) of m, whose planes lie on the device; imp (width) device memory or NULL; count: 2
- * int64 in device memory, adds scales an F16 cannot hold to count[0], all-zero groups to count[1]. */
+ * int64 in device memory, adds scales an F16 cannot hold to count[0], all-zero groups to count[1]. Same bytes. */
 WHIT_DEVICE void whit_rows_encode_cuda(whit_dev *d, const whit_mat *m, int64_t r0, int64_t n, const float *w,
                                        const float *imp, int rule, int64_t *count);
 /* Allocates planes for spec/rows/cols/rot into m (spec, rows, cols, width, scale_f32, rot must be set);

@@ -16,10 +16,10 @@ enum { NODE, GEMV, ATTEND };
 enum { FEW_TOKENS = 8 };
 
 typedef struct step {
-	int kind, node;         /* node: NODE's, ATTEND's attention, GEMV's first linear */
-	int n, y[3], add[3];    /* GEMV: linears node .. node + n - 1; where each result goes; -1 or what is added */
-	int pre;                /* GEMV: the norm or swiglu before, or -1 */
-	int rope[2], norm[2];   /* ATTEND: nodes of q and k; norm -1: none */
+	int kind, node;       /* node: NODE's, ATTEND's attention, GEMV's first linear */
+	int n, y[3], add[3];  /* GEMV: linears node .. node + n - 1; where each result goes; -1 or what is added */
+	int pre;              /* GEMV: the norm or swiglu before, or -1 */
+	int rope[2], norm[2]; /* ATTEND: nodes of q and k; norm -1: none */
 	whit_step_io io;
 } step;
 
@@ -144,7 +144,8 @@ static void gemv(builder *b, int i) {
 	const whit_node *node = b->p->node;
 	int x = node[i].in[0], in = 0;
 	step *s = push(b, GEMV, i);
-	while (s->n < 3 && i + s->n < b->p->n_node && whit_node_linear(&node[i + s->n]) && node[i + s->n].in[0] == x) s->n++;
+	while (s->n < 3 && i + s->n < b->p->n_node && whit_node_linear(&node[i + s->n]) && node[i + s->n].in[0] == x)
+		s->n++;
 	s->pre = made_by(b, x, "swiglu", s->n);
 	if (s->pre < 0) s->pre = made_by(b, x, "rmsnorm", s->n);
 	if (s->pre >= 0 && is_op(&node[s->pre], "rmsnorm") && node[s->pre].a.heads != 1) s->pre = -1;
@@ -302,7 +303,8 @@ static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 			if (!m->plane[p]) continue;
 			ds->mat.plane[p] = other ? other->mat.plane[p] : memory + ds->at[p];
 			if (!other)
-				whit_dev_upload(on->d, memory + ds->at[p], m->plane[p], (size_t)m->rows * m->row_bytes[p]);
+				whit_dev_upload(on->d, memory + ds->at[p], m->plane[p],
+				                (size_t)m->rows * m->row_bytes[p]);
 		}
 		if (!s->dense.rows && !on->streams) whit_weight_drop(s->weight);
 	}
@@ -371,8 +373,8 @@ size_t whit_model_need(const whit_model *m, int64_t T, int64_t rows, int n_seq, 
 		}
 	}
 	/* activations; of the widest, three terms of 16 bits; hidden states; logits */
-	return (size_t)T * (size_t)(4 * all + 6 * most + 8 * m->hidden) + (size_t)rows * (size_t)(4 * m->vocab) + state +
-	       NEED_FIXED;
+	return (size_t)T * (size_t)(4 * all + 6 * most + 8 * m->hidden) + (size_t)rows * (size_t)(4 * m->vocab) +
+	       state + NEED_FIXED;
 }
 
 /* At least `bytes` at *p, its contents lost where it grows. */
@@ -405,7 +407,8 @@ void whit_device_state_new(const whit_model *m, whit_state *s) {
 				uint8_t *base = s->memory;
 				s->on[l][n->state] = (void **)(void *)(base + at);
 				at += arrays;
-				for (int k = 0; k < s->n_seq; k++, at += rounded(each)) s->block[l][n->state][k] = base + at;
+				for (int k = 0; k < s->n_seq; k++, at += rounded(each))
+					s->block[l][n->state][k] = base + at;
 				whit_dev_put(m->dev, s->on[l][n->state], s->block[l][n->state],
 				             (size_t)s->n_seq * sizeof(void *));
 			}
@@ -474,11 +477,11 @@ static void model_bytes(const whit_model *m, size_t *ends, size_t *layers, size_
 static int too_little(const whit_model *m, size_t left, size_t need, size_t reserve, whit_err *e) {
 	whit_dev_info info;
 	whit_dev_describe(m->dev, &info);
-	return whit_fail(e, WHIT_ERESOURCE,
-	                 "%s: device memory: is %.3f GB free of %.3f GB, need %.3f GB with layers streamed, of it %.3f GB "
-	                 "for activations: a smaller --batch-tokens, --ctx or -n needs less, --device cpu none",
-	                 m->ckpt.path, (double)left / 1e9, (double)info.memory / 1e9, (double)need / 1e9,
-	                 (double)reserve / 1e9);
+	return whit_fail(
+	        e, WHIT_ERESOURCE,
+	        "%s: device memory: is %.3f GB free of %.3f GB, need %.3f GB with layers streamed, of it %.3f GB "
+	        "for activations: a smaller --batch-tokens, --ctx or -n needs less, --device cpu none",
+	        m->ckpt.path, (double)left / 1e9, (double)info.memory / 1e9, (double)need / 1e9, (double)reserve / 1e9);
 }
 
 /* Which models stream, so that all fit into `left` bytes: the largest first. */
@@ -492,8 +495,7 @@ static int choose(whit_model *const m[], int n, size_t left, size_t reserve, whi
 			if (!m[i]->on->streams && layers > largest && layers > 2 * most) largest = layers, at = i;
 		}
 		if (need <= left) return 0;
-		if (at < 0)
-			return too_little(m[0], left, need, reserve, e);
+		if (at < 0) return too_little(m[0], left, need, reserve, e);
 		m[at]->on->streams = 1;
 	}
 }
@@ -668,8 +670,8 @@ static void run_attend(const running *r, const step *s) {
 		p.shift = norm->a.shift;
 	}
 	whit_qkv_cuda(r->m->dev, &p, cache, r->m->kv, r->cap, &at);
-	whit_attention_cuda(r->m->dev, value(r, n->out[0]), p.q_out, p.k_out, p.v, cache, r->m->kv, r->cap, &at, a->heads,
-	                    a->kv_heads, a->dim, a->scale, a->window);
+	whit_attention_cuda(r->m->dev, value(r, n->out[0]), p.q_out, p.k_out, p.v, cache, r->m->kv, r->cap, &at,
+	                    a->heads, a->kv_heads, a->dim, a->scale, a->window);
 }
 
 static int run(whit_model *m, dev_program *p, const whit_batch *b, void ***state, int64_t cap, const float *in,
@@ -776,15 +778,16 @@ static int step_queue(whit_model *m, const whit_batch *at, const int64_t *last, 
 	if (!rc) rc = run(m, &on->head, &rows, NULL, 0, h, on->logits, e);
 	whit_dev_reset(m->dev);
 	if (!rc)
-		whit_argmax_cuda(m->dev, (int32_t *)(void *)(on->bad + at->n_seq), on->bad, on->logits, at->n_seq, m->vocab);
+		whit_argmax_cuda(m->dev, (int32_t *)(void *)(on->bad + at->n_seq), on->bad, on->logits, at->n_seq,
+		                 m->vocab);
 	return rc;
 }
 
 /* The same out of the state's graph, which a second step like the one before records: the first has then allocated
  * and chosen all that a step needs. */
 static int step_graph(whit_model *m, const whit_batch *at, const int64_t *last, whit_state *s, whit_err *e) {
-	int can = s && at->T == at->n_seq && at->T <= FEW_TOKENS && at->n_seq == s->n_seq && !m->plain && !m->observer &&
-	          !m->on->streams;
+	int can = s && at->T == at->n_seq && at->T <= FEW_TOKENS && at->n_seq == s->n_seq && !m->plain &&
+	          !m->observer && !m->on->streams;
 	int rc;
 	if (s && (!can || s->graph_of != m->on->epoch)) {
 		if (s->graph) whit_graph_free(s->graph);

@@ -25,8 +25,8 @@ void whit_rmsnorm_cpu(float *y, const float *x, const float *w, int64_t T, int64
                       float shift);
 void whit_rmsnorm_fast_cpu(float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim, float eps,
                            float shift);
-WHIT_DEVICE void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n, int64_t dim,
-                       float eps, float shift);
+WHIT_DEVICE void whit_rmsnorm_cuda(whit_dev *d, float *y, const float *x, const float *w, int64_t T, int64_t n,
+                                   int64_t dim, float eps, float shift);
 
 /* Rotary embedding of the first rot (even) of each head's dim values, pairing i with i + rot/2
  * (rotate_half), the rest copied: angle = pos[t] * inv_freq[i], both cos and sin scaled by mscale. Su et al.
@@ -36,8 +36,8 @@ void whit_rope_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int6
                    const double *inv_freq, double mscale);
 void whit_rope_fast_cpu(float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
                         int64_t rot, const double *inv_freq, double mscale);
-WHIT_DEVICE void whit_rope_cuda(whit_dev *d, float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
-                    int64_t rot, const double *inv_freq, double mscale);
+WHIT_DEVICE void whit_rope_cuda(whit_dev *d, float *y, const float *x, const int64_t *pos, int64_t T, int64_t heads,
+                                int64_t dim, int64_t rot, const double *inv_freq, double mscale);
 
 /* y = silu(gate) * up, n values; silu(g) = g / (1 + exp(-g)). y == gate or up allowed. */
 void whit_swiglu_cpu(float *y, const float *gate, const float *up, int64_t n);
@@ -58,18 +58,18 @@ void whit_attention_fast_cpu(float *y, const float *q, const float *k, const flo
                              int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window,
                              whit_arena *scratch);
 
-/* The tokens of a batch on the device: n_seq sequences, sequence s in rows [start[s], start[s+1]), its first new token at
- * position past[s]. The numbers are the host's, and part of a recorded step; the arrays are device memory. */
+/* The tokens of a batch on the device: n_seq sequences, sequence s in rows [start[s], start[s+1]), its first new token
+ * at position past[s]. The numbers are the host's, and part of a recorded step; the arrays are device memory. */
 typedef struct whit_spans {
 	int64_t T;
 	int n_seq;
 	const int64_t *start, *past, *pos; /* n_seq + 1, n_seq, T */
 } whit_spans;
 
-/* The same for a whole batch. cache NULL: no sequence has a past, keys and values are the rows of k and v. Else a device
- * array of n_seq state blocks, each keys (cap, kv_heads*dim), then values, of type kv (WHIT_F32, WHIT_F16: tensor.h):
- * they alone are read, and hold the new tokens already. Up to 8 tokens a sequence: keys are split over blocks; scratch:
- * (T, heads, splits, dim + 2). Dao et al. 2022 above. */
+/* The same for a whole batch. cache NULL: no sequence has a past, keys and values are the rows of k and v. Else a
+ * device array of n_seq state blocks, each keys (cap, kv_heads*dim), then values, of type kv (WHIT_F32, WHIT_F16:
+ * tensor.h): they alone are read, and hold the new tokens already. Up to 8 tokens a sequence: keys are split over
+ * blocks; scratch: (T, heads, splits, dim + 2). Dao et al. 2022 above. */
 WHIT_DEVICE void whit_attention_cuda(whit_dev *d, float *y, const float *q, const float *k, const float *v,
                                      void *const *cache, int kv, int64_t cap, const whit_spans *b, int64_t heads,
                                      int64_t kv_heads, int64_t dim, float scale, int64_t window);
@@ -100,7 +100,8 @@ void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w
  * to WHIT_GEMV_MAX tokens: whit_gemv_cuda. Above, whit_dev_gemm: for F16 and BF16 weights x becomes a sum of
  * whit_dev_terms terms of their type; others are decoded to floats, a tile of rows at a time. Scratch: twice 64 MB at
  * most (one row and one token at least), and the rotated x. */
-WHIT_DEVICE void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
+WHIT_DEVICE void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
+                                  const float *bias);
 
 /* y_k (T, rows_k) = pre(x) W_k^T + bias_k + add_k for up to three matrices that multiply one input, T <= WHIT_GEMV_MAX:
  * decoding, where launches cost as much as the small kernels they are for. No pointer may overlap y_k. The device's
@@ -117,10 +118,10 @@ typedef struct whit_gemv {
 	const float *norm; /* (K) */
 	float eps, shift;
 	int n;
-	const whit_mat *w[WHIT_GEMV_WAYS];     /* (rows_k, K) on the host, planes and codebooks on the device */
-	float *y[WHIT_GEMV_WAYS];              /* (T, rows_k) */
-	const float *bias[WHIT_GEMV_WAYS];     /* (rows_k), or NULL */
-	const float *add[WHIT_GEMV_WAYS];      /* (T, rows_k), or NULL */
+	const whit_mat *w[WHIT_GEMV_WAYS]; /* (rows_k, K) on the host, planes and codebooks on the device */
+	float *y[WHIT_GEMV_WAYS];          /* (T, rows_k) */
+	const float *bias[WHIT_GEMV_WAYS]; /* (rows_k), or NULL */
+	const float *add[WHIT_GEMV_WAYS];  /* (T, rows_k), or NULL */
 } whit_gemv;
 WHIT_DEVICE void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T);
 
@@ -129,17 +130,20 @@ WHIT_DEVICE void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T);
 /* Of one row, over the whole vocabulary; what a whit_point (eval/metrics.h) is made of. ln P = x - max_p - ln_p. */
 enum { WHIT_LOGIT_TOP = 5 };
 typedef struct whit_logit_sums {
-	double max_p, ln_p, max_q, ln_q;    /* the largest logit, and ln sum exp(x - max) */
-	double kld, rev, llama, pq, pp, qq; /* sum P ln(P/Q), sum Q ln(Q/P), the first where ln P > -16; of raw logits */
-	int64_t bad_p, bad_q;               /* index of the first NaN or Inf, -1 = none; then the rest says nothing */
-	float p_target, q_target;           /* logits of the target */
-	int32_t top_p[WHIT_LOGIT_TOP], top_q[WHIT_LOGIT_TOP]; /* largest first, lowest index on ties; below five: -1 - k */
+	double max_p, ln_p, max_q, ln_q; /* the largest logit, and ln sum exp(x - max) */
+	double kld, rev, llama, pq, pp,
+	        qq;               /* sum P ln(P/Q), sum Q ln(Q/P), the first where ln P > -16; of raw logits */
+	int64_t bad_p, bad_q;     /* index of the first NaN or Inf, -1 = none; then the rest says nothing */
+	float p_target, q_target; /* logits of the target */
+	int32_t top_p[WHIT_LOGIT_TOP],
+	        top_q[WHIT_LOGIT_TOP]; /* largest first, lowest index on ties; below five: -1 - k */
 } whit_logit_sums;
-/* out (rows) of logits p and q (rows, vocab) and targets (rows, each in [0, vocab)); q NULL: what is Q's stays 0. Sums in
- * double: of n terms within (n + 8) 2^-52 of the sum of magnitudes. Equal rows give kld exactly 0. */
+/* out (rows) of logits p and q (rows, vocab) and targets (rows, each in [0, vocab)); q NULL: what is Q's stays 0. Sums
+ * in double: of n terms within (n + 8) 2^-52 of the sum of magnitudes. Equal rows give kld exactly 0. */
 WHIT_DEVICE void whit_logits_measure_cuda(whit_dev *d, whit_logit_sums *out, const float *p, const float *q,
                                           int64_t rows, int64_t vocab, const int32_t *target);
-/* Index of each row's largest logit, lowest on ties, and of its first NaN or Inf, or -1. Scratch: a few bytes a slice. */
+/* Index of each row's largest logit, lowest on ties, and of its first NaN or Inf, or -1. Scratch: a few bytes a slice.
+ */
 WHIT_DEVICE void whit_argmax_cuda(whit_dev *d, int32_t *out, int64_t *bad, const float *x, int64_t rows, int64_t vocab);
 /* y[i] = row row[i] of x, n of them. */
 WHIT_DEVICE void whit_rows_gather_cuda(whit_dev *d, float *y, const float *x, const int64_t *row, int64_t n,

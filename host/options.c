@@ -156,9 +156,7 @@ static int apply_common(const char *cmd, whit_err *e) {
 		whit_cpu_cap(level);
 	}
 	int rc = whit_device_ask(device, vram, precision, e);
-	return rc          ? whit_fail_in(e, "%s", cmd)
-	       : events ? whit_events_open(events, e)
-	                : 0;
+	return rc ? whit_fail_in(e, "%s", cmd) : events ? whit_events_open(events, e) : 0;
 }
 
 /* Whether what w writes is what another option names. */

@@ -5,7 +5,9 @@
 
 static constexpr size_t MEMORY = (size_t)4 << 30; /* of the device that is played */
 
-void *whit_dev_raw_alloc(whit_dev *d, size_t bytes) { return d->used + bytes > MEMORY ? NULL : emu::device_alloc(bytes); }
+void *whit_dev_raw_alloc(whit_dev *d, size_t bytes) {
+	return d->used + bytes > MEMORY ? NULL : emu::device_alloc(bytes);
+}
 
 void whit_dev_raw_free(whit_dev *d, void *p) {
 	char text[300];
