@@ -11,7 +11,8 @@ enum { WHIT_NODE_IN = 6, WHIT_NODE_OUT = 3, WHIT_NODE_W = 4 };
 /* Numbers an op may want; an op documents which it reads. */
 typedef struct whit_attr {
 	float eps, shift, scale;
-	int64_t heads, kv_heads, dim, rot, window;
+	int64_t heads, kv_heads, dim, rot, window, taps;
+	int tiled, rate_done; /* whit_delta's */
 	const double *inv_freq;
 	double mscale;
 } whit_attr;
@@ -59,11 +60,15 @@ typedef struct whit_call {
 struct whit_op {
 	const char *name;
 	int (*forward)(whit_call *c, whit_err *e);
+	/* From dout[], gradients by out[], adds those by in[] and w[] to din[] and dw[]: each NULL where it is not
+	 * wanted, dout[] also where nothing reads the output. c is the forward call's, in[] and out[] filled, without
+	 * state. NULL: no gradient passes. */
 	int (*backward)(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e);
 	/* Bytes of state per sequence for up to cap tokens; NULL = stateless. Zeroed at start. */
 	size_t (*state_bytes)(const whit_node *n, int64_t cap);
 	/* Queues forward's twin. State is a device array of pointers; errors stay with the device. */
 	void (*cuda)(whit_call *c);
+	void (*backward_cuda)(whit_call *c, const float *const dout[], float *const din[], float *const dw[]);
 };
 extern const whit_op *const whit_ops[]; /* NULL-terminated */
 const whit_op *whit_op_find(const char *name);

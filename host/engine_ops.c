@@ -74,6 +74,98 @@ static void add_cuda(whit_call *c) {
 	whit_add_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
 }
 
+/* y = in 0 * sigmoid(in 1). */
+static int gate_forward(whit_call *c, whit_err *e) {
+	(void)e;
+	(c->plain ? whit_gate_cpu : whit_gate_fast_cpu)(c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
+	return 0;
+}
+
+static void gate_cuda(whit_call *c) {
+	whit_gate_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
+}
+
+/* heads, dim of either output. */
+static int split_forward(whit_call *c, whit_err *e) {
+	const whit_attr *a = &c->node->a;
+	(void)e;
+	whit_split_cpu(c->out[0], c->out[1], c->in[0], c->batch->T, a->heads, a->dim);
+	return 0;
+}
+
+static void split_cuda(whit_call *c) {
+	const whit_attr *a = &c->node->a;
+	whit_split_cuda(c->dev, c->out[0], c->out[1], c->in[0], c->batch->T, a->heads, a->dim);
+}
+
+/* w0: (channels, taps); taps. State: the last taps - 1 inputs. */
+static int conv_forward(whit_call *c, whit_err *e) {
+	const whit_batch *b = c->batch;
+	int64_t taps = c->node->a.taps, n = c->in_width[0];
+	(void)e;
+	for (int s = 0; s < b->n_seq; s++) {
+		int64_t at = b->start[s] * n, T = b->start[s + 1] - b->start[s];
+		(c->plain ? whit_conv_cpu : whit_conv_fast_cpu)(c->out[0] + at, c->in[0] + at, c->vec[0],
+		                                                c->state ? c->state[s] : NULL, T, n, taps);
+	}
+	return 0;
+}
+
+static void conv_cuda(whit_call *c) {
+	const whit_batch *b = c->batch;
+	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos};
+	whit_conv_cuda(c->dev, c->out[0], c->in[0], c->vec[0], c->state, &at, c->in_width[0], c->node->a.taps);
+}
+
+/* Channels are those of heads: of q and k, and kv_heads: of v, of dim. */
+static size_t conv_state(const whit_node *n, int64_t cap) {
+	(void)cap;
+	return (size_t)((n->a.taps - 1) * (2 * n->a.heads + n->a.kv_heads) * n->a.dim) * sizeof(float);
+}
+
+/* in: qkv, beta, alpha; w0: rate, w1: dt_bias; heads: of q and k, kv_heads: of v; dim, tiled, rate_done. */
+static whit_delta delta_of(const whit_call *c, int64_t t) {
+	const whit_attr *a = &c->node->a;
+	return (whit_delta){c->in[0] + t * c->in_width[0],
+	                    c->in[1] + t * c->in_width[1],
+	                    c->in[2] + t * c->in_width[2],
+	                    c->vec[0],
+	                    c->vec[1],
+	                    a->heads,
+	                    a->kv_heads,
+	                    a->dim,
+	                    a->tiled,
+	                    a->rate_done};
+}
+
+static int delta_forward(whit_call *c, whit_err *e) {
+	const whit_batch *b = c->batch;
+	(void)e;
+	for (int s = 0; s < b->n_seq; s++) {
+		int64_t t = b->start[s], T = b->start[s + 1] - t;
+		const whit_delta d = delta_of(c, t);
+		float *y = c->out[0] + t * c->out_width[0], *state = c->state ? c->state[s] : NULL;
+		if (c->plain)
+			whit_delta_cpu(y, &d, state, T);
+		else
+			whit_delta_fast_cpu(y, &d, state, T, c->scratch);
+		whit_arena_reset(c->scratch);
+	}
+	return 0;
+}
+
+static void delta_cuda(whit_call *c) {
+	const whit_batch *b = c->batch;
+	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos};
+	const whit_delta d = delta_of(c, 0);
+	whit_delta_cuda(c->dev, c->out[0], &d, c->state, &at);
+}
+
+static size_t delta_state(const whit_node *n, int64_t cap) {
+	(void)cap;
+	return (size_t)(n->a.kv_heads * n->a.dim * n->a.dim) * sizeof(float);
+}
+
 /* in: q, k, v; heads, kv_heads, dim, scale, window. State: keys (cap, kv_heads*dim), then values. */
 static int attention_forward(whit_call *c, whit_err *e) {
 	const whit_attr *a = &c->node->a;
@@ -115,14 +207,20 @@ static size_t attention_state(const whit_node *n, int64_t cap) {
 	return (size_t)(2 * cap * n->a.kv_heads * n->a.dim) * sizeof(float);
 }
 
-static const whit_op embed = {"embed", embed_forward, NULL, NULL, embed_cuda};
-static const whit_op linear = {"linear", linear_forward, NULL, NULL, linear_cuda};
-static const whit_op rmsnorm = {"rmsnorm", rmsnorm_forward, NULL, NULL, rmsnorm_cuda};
-static const whit_op rope = {"rope", rope_forward, NULL, NULL, rope_cuda};
-static const whit_op swiglu = {"swiglu", swiglu_forward, NULL, NULL, swiglu_cuda};
-static const whit_op add = {"add", add_forward, NULL, NULL, add_cuda};
-static const whit_op attention = {"attention", attention_forward, NULL, attention_state, attention_cuda};
-const whit_op *const whit_ops[] = {&embed, &linear, &rmsnorm, &rope, &swiglu, &add, &attention, NULL};
+#define ROW(name, ...) static const whit_op name = {#name, .forward = name##_forward, .cuda = name##_cuda, __VA_ARGS__}
+ROW(embed);
+ROW(linear);
+ROW(rmsnorm);
+ROW(rope);
+ROW(swiglu);
+ROW(gate);
+ROW(split);
+ROW(add);
+ROW(attention, .state_bytes = attention_state);
+ROW(conv, .state_bytes = conv_state);
+ROW(delta, .state_bytes = delta_state);
+const whit_op *const whit_ops[] = {&embed, &linear, &rmsnorm,   &rope, &swiglu, &gate,
+                                   &split, &add,    &attention, &conv, &delta,  NULL};
 
 const whit_op *whit_op_find(const char *name) {
 	for (int i = 0; whit_ops[i]; i++)

@@ -44,6 +44,16 @@ void whit_swiglu_cpu(float *y, const float *gate, const float *up, int64_t n);
 void whit_swiglu_fast_cpu(float *y, const float *gate, const float *up, int64_t n);
 WHIT_DEVICE void whit_swiglu_cuda(whit_dev *d, float *y, const float *gate, const float *up, int64_t n);
 
+/* y = x * sigmoid(gate), n values; y == x allowed. */
+void whit_gate_cpu(float *y, const float *x, const float *gate, int64_t n);
+void whit_gate_fast_cpu(float *y, const float *x, const float *gate, int64_t n);
+WHIT_DEVICE void whit_gate_cuda(whit_dev *d, float *y, const float *x, const float *gate, int64_t n);
+
+/* a, b (T, heads*dim) = x (T, heads*2*dim): of each head's values the first dim, and the last. */
+void whit_split_cpu(float *a, float *b, const float *x, int64_t T, int64_t heads, int64_t dim);
+WHIT_DEVICE void whit_split_cuda(whit_dev *d, float *a, float *b, const float *x, int64_t T, int64_t heads,
+                                 int64_t dim);
+
 /* y = a + b, n values; y == a or b allowed. One twin: a single rounding has one result. */
 void whit_add_cpu(float *y, const float *a, const float *b, int64_t n);
 WHIT_DEVICE void whit_add_cuda(whit_dev *d, float *y, const float *a, const float *b, int64_t n);
@@ -57,6 +67,32 @@ void whit_attention_cpu(float *y, const float *q, const float *k, const float *v
 void whit_attention_fast_cpu(float *y, const float *q, const float *k, const float *v, int64_t T, int64_t past,
                              int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window,
                              whit_arena *scratch);
+
+/* Causal depthwise convolution over the T new tokens of ONE sequence, then silu: x, y (T, channels), w (channels,
+ * taps), y[t][c] = silu(sum_k w[c][k] x[t - taps + 1 + k][c]). past (taps - 1, channels), oldest first, holds what came
+ * before the first token and afterwards the last inputs; NULL: zeros, not kept. Gu & Dao 2023 (Mamba), as Qwen3-Next
+ * has it. */
+void whit_conv_cpu(float *y, const float *x, const float *w, float *past, int64_t T, int64_t channels, int64_t taps);
+void whit_conv_fast_cpu(float *y, const float *x, const float *w, float *past, int64_t T, int64_t channels,
+                        int64_t taps);
+
+/* The gated delta rule (Yang et al. 2024, Gated Delta Networks, eq. 10) over the T new tokens of ONE sequence.
+ * qkv (T, (2*k_heads + v_heads)*dim): queries, keys, values; beta, alpha (T, v_heads), before their activations; rate,
+ * dt_bias (v_heads); y (T, v_heads*dim). Of each head q and k are divided by sqrt(sum x^2 + 1e-6), q by sqrt(dim) too.
+ * Per token, S (dim of k, dim of v) of each v head:
+ *	S *= exp(g), g = -exp(rate) * softplus(alpha + dt_bias)
+ *	S += k (sigmoid(beta) (v - S^T k))^T, y = S^T q
+ * state (v_heads, dim, dim) is S before, and afterwards behind, the tokens; NULL: zeros, not kept. */
+typedef struct whit_delta {
+	const float *qkv, *beta, *alpha, *rate, *dt_bias;
+	int64_t k_heads, v_heads, dim; /* v_heads is a multiple of k_heads */
+	int tiled;     /* v head h reads k head h % k_heads (GGUF's order); else h / (v_heads / k_heads) */
+	int rate_done; /* rate holds -exp(rate) already (GGUF's ssm_a) */
+} whit_delta;
+/* Token by token, in double. */
+void whit_delta_cpu(float *y, const whit_delta *d, float *state, int64_t T);
+/* Chunks of 64 tokens (the same paper, eq. 11 and on) where there are many, else token by token; threads over heads. */
+void whit_delta_fast_cpu(float *y, const whit_delta *d, float *state, int64_t T, whit_arena *scratch);
 
 /* The tokens of a batch on the device: n_seq sequences, sequence s in rows [start[s], start[s+1]), its first new token
  * at position past[s]. The numbers are the host's, and part of a recorded step; the arrays are device memory. */
@@ -73,6 +109,11 @@ typedef struct whit_spans {
 WHIT_DEVICE void whit_attention_cuda(whit_dev *d, float *y, const float *q, const float *k, const float *v,
                                      void *const *cache, int kv, int64_t cap, const whit_spans *b, int64_t heads,
                                      int64_t kv_heads, int64_t dim, float scale, int64_t window);
+/* conv and delta of a whole batch. state NULL: no sequence has a past; else a device array of n_seq blocks, as past and
+ * state above are. Pointers of d are device memory. */
+WHIT_DEVICE void whit_conv_cuda(whit_dev *dev, float *y, const float *x, const float *w, void *const *state,
+                                const whit_spans *b, int64_t channels, int64_t taps);
+WHIT_DEVICE void whit_delta_cuda(whit_dev *dev, float *y, const whit_delta *d, void *const *state, const whit_spans *b);
 /* Rows of new keys and values (T, width) into their sequences' caches. */
 WHIT_DEVICE void whit_attention_put_cuda(whit_dev *d, void *const *cache, int kv, int64_t cap, const float *k,
                                          const float *v, const whit_spans *b, int64_t width);
@@ -124,6 +165,102 @@ typedef struct whit_gemv {
 	const float *add[WHIT_GEMV_WAYS];  /* (T, rows_k), or NULL */
 } whit_gemv;
 WHIT_DEVICE void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T);
+
+/* ---- gradients ----
+ *
+ * whit_X_back_*: from dy, the gradient of a scalar by the op's output, those by its inputs and weights. Results are
+ * ADDED to dx, dw and so on, so that values that several nodes read need nothing more; each may be NULL: not wanted.
+ * Arguments that the forward call has too are its own, in the same shapes. No gradient overlaps an input. _cpu: plain,
+ * sums in double; _fast_cpu and _cuda as above; the same bytes at any thread count and in every run. Tested against
+ * central differences of the plain twins in double (tests/test_back.c). There is no state: every sequence starts at its
+ * position 0. */
+
+/* dw (vocab, dim) of a matrix of any format: rows of dy added, token by token. */
+void whit_embed_back_cpu(float *dw, const float *dy, const int32_t *tokens, int64_t T, int64_t dim);
+WHIT_DEVICE void whit_embed_back_cuda(whit_dev *d, float *dw, const float *dy, const int32_t *tokens, int64_t T,
+                                      int64_t dim, int64_t vocab);
+
+void whit_rmsnorm_back_cpu(float *dx, float *dw, const float *dy, const float *x, const float *w, int64_t T, int64_t n,
+                           int64_t dim, float eps, float shift);
+void whit_rmsnorm_back_fast_cpu(float *dx, float *dw, const float *dy, const float *x, const float *w, int64_t T,
+                                int64_t n, int64_t dim, float eps, float shift, whit_arena *scratch);
+WHIT_DEVICE void whit_rmsnorm_back_cuda(whit_dev *d, float *dx, float *dw, const float *dy, const float *x,
+                                        const float *w, int64_t T, int64_t n, int64_t dim, float eps, float shift);
+
+void whit_rope_back_cpu(float *dx, const float *dy, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
+                        int64_t rot, const double *inv_freq, double mscale);
+void whit_rope_back_fast_cpu(float *dx, const float *dy, const int64_t *pos, int64_t T, int64_t heads, int64_t dim,
+                             int64_t rot, const double *inv_freq, double mscale);
+WHIT_DEVICE void whit_rope_back_cuda(whit_dev *d, float *dx, const float *dy, const int64_t *pos, int64_t T,
+                                     int64_t heads, int64_t dim, int64_t rot, const double *inv_freq, double mscale);
+
+void whit_swiglu_back_cpu(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int64_t n);
+void whit_swiglu_back_fast_cpu(float *dgate, float *dup, const float *dy, const float *gate, const float *up,
+                               int64_t n);
+WHIT_DEVICE void whit_swiglu_back_cuda(whit_dev *d, float *dgate, float *dup, const float *dy, const float *gate,
+                                       const float *up, int64_t n);
+
+void whit_gate_back_cpu(float *dx, float *dgate, const float *dy, const float *x, const float *gate, int64_t n);
+void whit_gate_back_fast_cpu(float *dx, float *dgate, const float *dy, const float *x, const float *gate, int64_t n);
+WHIT_DEVICE void whit_gate_back_cuda(whit_dev *d, float *dx, float *dgate, const float *dy, const float *x,
+                                     const float *gate, int64_t n);
+
+/* da, db: either may be NULL (then it adds nothing). */
+void whit_split_back_cpu(float *dx, const float *da, const float *db, int64_t T, int64_t heads, int64_t dim);
+WHIT_DEVICE void whit_split_back_cuda(whit_dev *d, float *dx, const float *da, const float *db, int64_t T,
+                                      int64_t heads, int64_t dim);
+
+/* ONE sequence without a past; y is the forward's output. Dao et al. 2022, algorithm 4. */
+void whit_attention_back_cpu(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q,
+                             const float *k, const float *v, int64_t T, int64_t heads, int64_t kv_heads, int64_t dim,
+                             float scale, int64_t window);
+void whit_attention_back_fast_cpu(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q,
+                                  const float *k, const float *v, int64_t T, int64_t heads, int64_t kv_heads,
+                                  int64_t dim, float scale, int64_t window, whit_arena *scratch);
+/* The whole batch, every past[] 0. */
+WHIT_DEVICE void whit_attention_back_cuda(whit_dev *d, float *dq, float *dk, float *dv, const float *dy, const float *y,
+                                          const float *q, const float *k, const float *v, const whit_spans *b,
+                                          int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window);
+
+/* dx (T, cols) += dy (T, rows) W, W in its original frame. What blocks round away of x counts as kept. */
+void whit_linear_back_cpu(float *dx, const float *dy, int64_t T, const whit_mat *w);
+void whit_linear_back_fast_cpu(float *dx, const float *dy, int64_t T, const whit_mat *w, whit_arena *scratch);
+WHIT_DEVICE void whit_linear_back_cuda(whit_dev *d, float *dx, const float *dy, int64_t T, const whit_mat *w);
+/* dw (rows, cols) += dy^T x, dbias (rows) += column sums of dy; dw or dbias NULL: not wanted. */
+void whit_linear_grad_cpu(float *dw, float *dbias, const float *dy, const float *x, int64_t T, int64_t rows,
+                          int64_t cols);
+void whit_linear_grad_fast_cpu(float *dw, float *dbias, const float *dy, const float *x, int64_t T, int64_t rows,
+                               int64_t cols, whit_arena *scratch);
+WHIT_DEVICE void whit_linear_grad_cuda(whit_dev *d, float *dw, float *dbias, const float *dy, const float *x, int64_t T,
+                                       int64_t rows, int64_t cols);
+
+void whit_conv_back_cpu(float *dx, float *dw, const float *dy, const float *x, const float *w, int64_t T,
+                        int64_t channels, int64_t taps);
+void whit_conv_back_fast_cpu(float *dx, float *dw, const float *dy, const float *x, const float *w, int64_t T,
+                             int64_t channels, int64_t taps, whit_arena *scratch);
+WHIT_DEVICE void whit_conv_back_cuda(whit_dev *dev, float *dx, float *dw, const float *dy, const float *x,
+                                     const float *w, const whit_spans *b, int64_t channels, int64_t taps);
+
+/* By the members of whit_delta with the same names; drate is that of what the weight holds (rate_done or not). */
+typedef struct whit_delta_grad {
+	float *qkv, *beta, *alpha, *rate, *dt_bias;
+} whit_delta_grad;
+void whit_delta_back_cpu(const whit_delta_grad *g, const float *dy, const whit_delta *d, int64_t T);
+/* States are kept every 64 tokens and computed again between. */
+void whit_delta_back_fast_cpu(const whit_delta_grad *g, const float *dy, const whit_delta *d, int64_t T,
+                              whit_arena *scratch);
+WHIT_DEVICE void whit_delta_back_cuda(whit_dev *dev, const whit_delta_grad *g, const float *dy, const whit_delta *d,
+                                      const whit_spans *b);
+
+/* Cross entropy in nats: loss[t] = ln sum exp(z_t) - z_t[target[t]]; dz (T, vocab) = softmax(z) - [target], written,
+ * not added; dz == z allowed. target[t] -1: loss 0, dz 0. Sums in double. */
+void whit_xent_cpu(double *loss, float *dz, const float *z, const int32_t *target, int64_t T, int64_t vocab);
+void whit_xent_fast_cpu(double *loss, float *dz, const float *z, const int32_t *target, int64_t T, int64_t vocab);
+WHIT_DEVICE void whit_xent_cuda(whit_dev *d, double *loss, float *dz, const float *z, const int32_t *target, int64_t T,
+                                int64_t vocab);
+/* out[t] = the first token whose cumulated softmax of z_t exceeds u[t], in [0, 1): a draw from the model. */
+void whit_draw_cpu(int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab);
+WHIT_DEVICE void whit_draw_cuda(whit_dev *d, int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab);
 
 /* ---- on a device alone: what becomes of logits and hidden states (the CPU's: eval/metrics.c, engine.c) ---- */
 
