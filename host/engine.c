@@ -102,6 +102,7 @@ static void program_free(whit_program *p) {
 		if (p->slot[i].dense.rows) whit_mat_free(&p->slot[i].dense);
 	}
 	whit_free(p->slot);
+	whit_free(p->bound);
 	whit_free(p->node);
 	whit_free(p->width);
 	whit_free(p->buffer);
@@ -164,6 +165,10 @@ static int bind_slot(const whit_model *m, whit_slot *s, unsigned flags, whit_err
 	return 0;
 }
 
+static whit_bound bound_of(const whit_slot *s) {
+	return (whit_bound){s->vec ? NULL : s->dense.rows ? &s->dense : &s->weight->mat, s->vec};
+}
+
 static int glob(const char *pattern, const char *s) {
 	for (; *pattern; pattern++, s++) {
 		if (*pattern == '*') {
@@ -183,8 +188,10 @@ static int bind(whit_model *m, unsigned flags, whit_err *e) {
 	for (int64_t i = 0; i < m->layers + 2 && !rc; i++) {
 		whit_program *p = whit_program_at(m, i);
 		plan_buffers(p);
+		p->bound = whit_alloc((size_t)p->n_slot * sizeof *p->bound);
 		for (int k = 0; k < p->n_slot && !rc; k++) {
 			rc = bind_slot(m, &p->slot[k], flags, e);
+			if (!rc) p->bound[k] = bound_of(&p->slot[k]);
 			const whit_weight *w = p->slot[k].weight;
 			if (!rc && !used[w - m->ckpt.w]++ && !(flags & WHIT_OPEN_LIST)) rc = whit_weight_scales(w, e);
 		}
@@ -232,6 +239,7 @@ int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e
 }
 
 void whit_model_close(whit_model *m) {
+	whit_model_free(m, m->back);
 	if (m->dev) whit_device_model_close(m);
 	program_free(&m->embed);
 	program_free(&m->head);
@@ -265,7 +273,36 @@ int whit_model_role(const whit_model *m, const char *name, const char **role, in
 	return 0;
 }
 
-/* ---- state ---- */
+/* ---- memory and state ---- */
+
+void *whit_model_alloc(const whit_model *m, size_t bytes) {
+	return m->dev ? whit_dev_alloc(m->dev, bytes) : whit_alloc(bytes);
+}
+
+static void memory_free(whit_dev *d, void *p) {
+	if (d)
+		whit_dev_free(d, p);
+	else
+		whit_free(p);
+}
+
+void whit_model_free(const whit_model *m, void *p) { memory_free(m->dev, p); }
+
+size_t whit_node_state(const whit_model *m, const whit_node *n, int64_t cap) {
+	size_t bytes = n->state < 0 ? 0 : n->op->state_bytes(n, cap);
+	return m->dev && m->kv == WHIT_F16 && whit_node_is(n, "attention") ? bytes / 2 : bytes;
+}
+
+/* A device's blocks, and their addresses there; where memory is short, the next step tells. */
+static void state_add(const whit_model *m, whit_state *s, int64_t l, const whit_node *n) {
+	size_t bytes = s->each[l][n->state] = whit_node_state(m, n, s->cap), list = (size_t)s->n_seq * sizeof(void *);
+	void **seq = s->block[l][n->state] = whit_alloc(list);
+	for (int k = 0; k < s->n_seq; k++) seq[k] = whit_model_alloc(m, bytes);
+	s->bytes += bytes * (size_t)s->n_seq;
+	if (!m->dev) return;
+	void *on = s->on[l][n->state] = whit_dev_alloc(m->dev, list);
+	if (on) whit_dev_put(m->dev, on, seq, list);
+}
 
 whit_state *whit_state_new(const whit_model *m, int n_seq, int64_t cap) {
 	whit_state *s = whit_alloc(sizeof *s);
@@ -274,55 +311,57 @@ whit_state *whit_state_new(const whit_model *m, int n_seq, int64_t cap) {
 	s->n_seq = n_seq;
 	s->block = whit_alloc((size_t)m->layers * sizeof *s->block);
 	s->each = whit_alloc((size_t)m->layers * sizeof *s->each);
+	s->on = whit_alloc((size_t)m->layers * sizeof *s->on);
 	s->dev = m->dev;
 	for (int64_t l = 0; l < m->layers; l++) {
 		const whit_program *p = &m->layer[l];
 		s->block[l] = whit_alloc((size_t)(p->n_state + 1) * sizeof **s->block); /* NULL ends it */
 		s->each[l] = whit_alloc((size_t)(p->n_state + 1) * sizeof **s->each);
-		for (int i = 0; i < p->n_node; i++) {
-			const whit_node *n = &p->node[i];
-			if (n->state < 0) continue;
-			size_t bytes = s->each[l][n->state] = n->op->state_bytes(n, cap);
-			void **seq = s->block[l][n->state] = whit_alloc((size_t)n_seq * sizeof *seq);
-			for (int k = 0; k < n_seq && !m->dev; k++) seq[k] = whit_alloc(bytes);
-			s->bytes += bytes * (size_t)n_seq;
-		}
+		s->on[l] = whit_alloc((size_t)(p->n_state + 1) * sizeof **s->on);
+		for (int i = 0; i < p->n_node; i++)
+			if (p->node[i].state >= 0) state_add(m, s, l, &p->node[i]);
 	}
-	if (m->dev) whit_device_state_new(m, s);
+	if (s->dev) whit_state_clear(s);
 	return s;
 }
 
 void whit_state_free(whit_state *s) {
-	for (int64_t l = 0; s && l < s->layers; l++) {
-		for (void ***b = s->block[l]; *b; b++) {
-			for (int k = 0; k < s->n_seq && !s->dev; k++) whit_free((*b)[k]);
-			whit_free(*b);
+	if (!s) return;
+	if (s->graph) whit_graph_free(s->graph);
+	for (int64_t l = 0; l < s->layers; l++) {
+		for (int i = 0; s->block[l][i]; i++) {
+			for (int k = 0; k < s->n_seq; k++) memory_free(s->dev, s->block[l][i][k]);
+			whit_free(s->block[l][i]);
+			if (s->dev) whit_dev_free(s->dev, s->on[l][i]);
 		}
 		whit_free(s->block[l]);
 		whit_free(s->each[l]);
+		whit_free(s->on[l]);
 	}
-	if (!s) return;
-	if (s->dev) whit_device_state_free(s);
 	whit_free(s->block);
 	whit_free(s->each);
+	whit_free(s->on);
 	whit_free(s);
 }
 
 void whit_state_clear(whit_state *s) {
-	if (s->dev) {
-		whit_device_state_clear(s);
-		return;
-	}
 	for (int64_t l = 0; l < s->layers; l++)
 		for (int i = 0; s->block[l][i]; i++)
-			for (int k = 0; k < s->n_seq; k++) memset(s->block[l][i][k], 0, s->each[l][i]);
+			for (int k = 0; k < s->n_seq; k++) {
+				void *block = s->block[l][i][k];
+				if (!s->dev)
+					memset(block, 0, s->each[l][i]);
+				else if (block)
+					whit_dev_zero(s->dev, block, s->each[l][i]);
+			}
 }
 
 size_t whit_state_bytes(const whit_state *s) { return s->bytes; }
 
 /* ---- running ---- */
 
-int whit_node_linear(const whit_node *n) { return n->op && !strcmp(n->op->name, "linear"); }
+int whit_node_is(const whit_node *n, const char *op) { return n->op && !strcmp(n->op->name, op); }
+int whit_node_linear(const whit_node *n) { return whit_node_is(n, "linear"); }
 
 int whit_program_observed(const whit_program *p, int i) {
 	if (!whit_node_linear(&p->node[i])) return 0;
@@ -331,10 +370,31 @@ int whit_program_observed(const whit_program *p, int i) {
 	return 1;
 }
 
-static int observe(const whit_model *m, const whit_program *p, int i, const whit_call *c, whit_err *e) {
-	if (!whit_program_observed(p, i)) return 0;
+int whit_observe(const whit_model *m, const whit_program *p, int i, const float *x, int64_t T, whit_err *e) {
+	if (!m->observer || !whit_program_observed(p, i)) return 0;
 	int64_t layer = p == &m->head ? m->layers : p - m->layer;
-	return m->observer->input(m->observer->ctx, layer, p->node[i].in[0], c->in[0], c->batch->T, c->in_width[0], e);
+	int v = p->node[i].in[0];
+	return m->observer->input(m->observer->ctx, layer, v, x, T, p->width[v], e);
+}
+
+void whit_call_fill(whit_call *c, const whit_program *p, const whit_node *n, float *const value[],
+                    const whit_bound *bound) {
+	c->node = n;
+	for (int k = 0; k < WHIT_NODE_IN; k++) {
+		if (n->in[k] < 0) continue;
+		c->in[k] = value[n->in[k]];
+		c->in_width[k] = p->width[n->in[k]];
+	}
+	for (int k = 0; k < WHIT_NODE_OUT; k++) {
+		if (n->out[k] < 0) continue;
+		c->out[k] = value[n->out[k]];
+		c->out_width[k] = p->width[n->out[k]];
+	}
+	for (int k = 0; k < WHIT_NODE_W; k++) {
+		if (n->w[k] < 0) continue;
+		c->w[k] = bound[n->w[k]].mat;
+		c->vec[k] = bound[n->w[k]].vec;
+	}
 }
 
 /* Runs p on value 0 = in, writing the last value to out (which may not be in). state: of p's nodes, or NULL. */
@@ -345,29 +405,15 @@ static int run(whit_model *m, const whit_program *p, const whit_batch *b, void *
 	float **buffer = whit_take_bytes(&m->values, (size_t)p->n_val * sizeof *buffer);
 	for (int i = 0; i < p->n_buffer; i++) buffer[i] = whit_take(&m->values, b->T * p->buffer_width[i]);
 	for (int i = 1; i < p->n_val - 1; i++) value[i] = buffer[p->buffer[i]];
+	value[0] = (float *)(uintptr_t)in; /* nodes only read it */
 	value[p->n_val - 1] = out;
 	for (int i = 0; i < p->n_node; i++) {
 		const whit_node *n = &p->node[i];
-		whit_call c = {.node = n, .batch = b, .cap = cap, .scratch = &m->scratch, .plain = m->plain};
-		for (int k = 0; k < WHIT_NODE_IN; k++) {
-			if (n->in[k] < 0) continue;
-			c.in[k] = n->in[k] ? value[n->in[k]] : in;
-			c.in_width[k] = p->width[n->in[k]];
-		}
-		for (int k = 0; k < WHIT_NODE_OUT; k++) {
-			if (n->out[k] < 0) continue;
-			c.out[k] = value[n->out[k]];
-			c.out_width[k] = p->width[n->out[k]];
-		}
-		for (int k = 0; k < WHIT_NODE_W; k++) {
-			if (n->w[k] < 0) continue;
-			const whit_slot *s = &p->slot[n->w[k]];
-			c.w[k] = s->dense.rows ? &s->dense : &s->weight->mat;
-			c.vec[k] = s->vec;
-		}
+		whit_call c = {.batch = b, .cap = cap, .scratch = &m->scratch, .plain = m->plain};
+		whit_call_fill(&c, p, n, value, p->bound);
 		if (state && n->state >= 0) c.state = state[n->state];
 		whit_arena_reset(&m->scratch);
-		int rc = m->observer ? observe(m, p, i, &c, e) : 0;
+		int rc = whit_observe(m, p, i, c.in[0], b->T, e);
 		if (!rc) rc = n->op->forward(&c, e);
 		if (rc) return whit_fail_in(e, "%s", n->role);
 	}
@@ -455,15 +501,4 @@ int whit_model_next(whit_model *m, const whit_batch *b, whit_state *s, int32_t *
 	}
 	whit_free(logits);
 	return rc;
-}
-
-void *whit_model_alloc(const whit_model *m, size_t bytes) {
-	return m->dev ? whit_dev_alloc(m->dev, bytes) : whit_alloc(bytes);
-}
-
-void whit_model_free(const whit_model *m, void *p) {
-	if (m->dev)
-		whit_dev_free(m->dev, p);
-	else
-		whit_free(p);
 }

@@ -82,6 +82,12 @@ typedef struct whit_slot { /* one weight of a program */
 	whit_mat dense; /* decoded, when the model was opened so; owned */
 } whit_slot;
 
+/* What nodes compute with of a slot, where they compute. */
+typedef struct whit_bound {
+	const whit_mat *mat; /* NULL: a vector's */
+	const float *vec;    /* decoded, when it is one row */
+} whit_bound;
+
 typedef struct whit_program {
 	whit_node *node;
 	int n_node;
@@ -90,17 +96,28 @@ typedef struct whit_program {
 	int64_t *buffer_width;
 	int n_val, n_buffer;
 	whit_slot *slot;
+	whit_bound *bound; /* n_slot, on the host */
 	int n_slot;
 	int n_state;
 } whit_program;
 
 /* Watches what linear nodes multiply, for calibration. Told once for each distinct input of a program, before its
  * first linear node runs: of layer `layer` (the number of layers = the head), value number `value` of that program,
- * x (T, cols). Nodes that share the value (q, k and v) share the call. An error stops the pass. */
+ * x (T, cols), where the model computes. Nodes that share the value (q, k and v) share the call. An error stops the
+ * pass. */
 typedef struct whit_observer {
 	int (*input)(void *ctx, int64_t layer, int value, const float *x, int64_t T, int64_t cols, whit_err *e);
 	void *ctx;
 } whit_observer;
+
+/* Watches gradients. Told of each linear node of a layer, in reverse: of layer `layer`, weight `slot` of its program,
+ * x (T, cols), its input, and dy (T, rows), the loss's gradient by its output, both where the model computes; b is the
+ * call's. An error stops the pass. */
+typedef struct whit_grad_observer {
+	int (*linear)(void *ctx, int64_t layer, int slot, const whit_batch *b, const float *x, const float *dy,
+	              whit_err *e);
+	void *ctx;
+} whit_grad_observer;
 
 typedef struct whit_model {
 	whit_ckpt ckpt;
@@ -114,8 +131,11 @@ typedef struct whit_model {
 	struct whit_device_model *on;     /* what it holds there */
 	int kv;                           /* element type of a device's caches: WHIT_F32 (at first) or WHIT_F16 */
 	const whit_observer *observer;    /* or NULL; borrowed */
-	whit_arena arena;                 /* everything that lives as long as the model */
-	whit_arena out, values, scratch;  /* of the layer, the program and the node that is running */
+	const whit_grad_observer *grad_observer;
+	whit_arena arena;                /* everything that lives as long as the model */
+	whit_arena out, values, scratch; /* of the layer, the program and the node that is running */
+	void *back;                      /* values and gradients of a layer, where m computes */
+	size_t back_bytes;
 } whit_model;
 
 enum {
@@ -165,6 +185,32 @@ int whit_model_head(whit_model *m, const float *h, int64_t n, float *logits, whi
 int whit_model_step(whit_model *m, const whit_batch *b, whit_state *s, float *logits, whit_err *e);
 /* The same, of which only the likeliest token of each sequence comes back: id (n_seq), the lowest on ties. */
 int whit_model_next(whit_model *m, const whit_batch *b, whit_state *s, int32_t *id, whit_err *e);
+
+/* ---- gradients: of the sum of a loss over the rows of a batch ----
+ *
+ * Backwards through a model: the input of each layer is kept on the way up (embed, then layer by layer without state);
+ * then head_back, layer_back from the last to the first, embed_back. h, dh and dw lie where m computes. dw: a pointer
+ * for each slot of the program (layer l's, the head's, the embedding's), the gradient by that weight is ADDED there in
+ * the weight's own shape, NULL where it is not wanted; dw NULL: none is. A tied head adds to its own slot. Same bytes
+ * at any thread count and for any other sequences in the batch. Formats of blocks: what they round away of activations
+ * counts as kept (straight through). */
+typedef struct whit_loss {
+	int32_t *target;    /* n: the token each row is to predict, -1 = no loss there; in, or with draw out */
+	const double *draw; /* n numbers in [0, 1) by which targets are drawn from the model itself, or NULL */
+	double *loss;       /* n, out: cross entropy, nats */
+} whit_loss;
+/* dh (n, hidden) = gradient by h (n, hidden), the output of the last layer; NULL: not wanted. l is host memory. Logits
+ * are there for whit_model_head_tile(m) rows at a time. A loss that is not finite is WHIT_ENONFINITE. */
+int whit_model_head_back(whit_model *m, const float *h, int64_t n, const whit_loss *l, float *dh, float *const dw[],
+                         whit_err *e);
+int64_t whit_model_head_tile(const whit_model *m);
+/* dh (T, hidden): in, the gradient by the output of layer l for input h (T, hidden); out, by h. m's grad_observer is
+ * told of linear nodes. Every past[] is 0. */
+int whit_model_layer_back(whit_model *m, int64_t l, const whit_batch *b, const float *h, float *dh, float *const dw[],
+                          whit_err *e);
+int whit_model_embed_back(whit_model *m, const whit_batch *b, const float *dh, float *const dw[], whit_err *e);
+/* Bytes that layer_back takes for T tokens, where m computes, beside h and dh. */
+size_t whit_model_back_need(const whit_model *m, int64_t T);
 
 /* ---- architectures ---- */
 typedef struct whit_arch {

@@ -1,9 +1,5 @@
 /* engine_device: runs programs on a device. Weights lie there as they are stored, or two layers of them at a time;
- * what the host does is to queue steps.
- *
- * A program becomes a list of steps in three ways: node by node with the plain kernels (the oracle); for many tokens,
- * with what precedes attention in one kernel; and for few, where a kernel costs more than its work, with linear nodes
- * of one input together, the norm or the activation before them and the addition after them included. */
+ * what the host does is to queue steps (engine_steps.c). */
 #include <stdio.h>
 #include "cuda/dev.h"
 #include "formats/measure.h"
@@ -11,24 +7,7 @@
 #include "host/engine_own.h"
 #include "host/progress.h"
 
-enum { PLAIN, MANY, FEW, WAYS };
-enum { NODE, GEMV, ATTEND };
-enum { FEW_TOKENS = 8 };
-
-typedef struct step {
-	int kind, node;       /* node: NODE's, ATTEND's attention, GEMV's first linear */
-	int n, y[3], add[3];  /* GEMV: linears node .. node + n - 1; where each result goes; -1 or what is added */
-	int pre;              /* GEMV: the norm or swiglu before, or -1 */
-	int rope[2], norm[2]; /* ATTEND: nodes of q and k; norm -1: none */
-	whit_step_io io;
-} step;
-
-typedef struct way {
-	step *step;
-	int n;
-	whit_buffers buf;
-	int in_place; /* the output may lie where the input does */
-} way;
+enum { FEW_TOKENS = WHIT_GEMV_MAX };
 
 typedef struct dev_slot {
 	whit_mat mat; /* planes and codebook on the device */
@@ -40,9 +19,10 @@ typedef struct dev_program {
 	const whit_program *p;
 	whit_node *node; /* as p's, with numbers that kernels read on the device */
 	dev_slot *slot;
-	size_t bytes;    /* of its matrices, less those another program holds */
-	uint8_t *memory; /* of them; NULL while they are not there */
-	way way[WAYS];
+	whit_bound *bound; /* slots as nodes see them */
+	size_t bytes;      /* of its matrices, less those another program holds */
+	uint8_t *memory;   /* of them; NULL while they are not there */
+	whit_way way[WHIT_WAYS];
 } dev_program;
 
 /* Host memory that has a copy on the device. */
@@ -72,161 +52,7 @@ typedef struct whit_device_model {
 
 static size_t rounded(size_t bytes) { return (bytes + 255) / 256 * 256; }
 
-/* ---- steps ---- */
-
-static int is_op(const whit_node *n, const char *name) { return n->op && !strcmp(n->op->name, name); }
-
-typedef struct builder {
-	const whit_program *p;
-	int *producer, *uses; /* of each value: node or -1; how often it is read */
-	uint8_t *done;        /* nodes that are part of a step */
-	step *step;
-	int n;
-} builder;
-
-static step *push(builder *b, int kind, int node) {
-	step *s = &b->step[b->n++];
-	*s = (step){.kind = kind, .node = node, .pre = -1};
-	for (int i = 0; i < 3; i++) s->y[i] = s->add[i] = -1;
-	memset(&s->io, 0xff, sizeof s->io);
-	return s;
-}
-
-/* The node that makes value v if it is of that op and only n nodes read v, else -1. */
-static int made_by(const builder *b, int v, const char *op, int n) {
-	int i = v < 0 ? -1 : b->producer[v];
-	return i >= 0 && is_op(&b->p->node[i], op) && b->uses[v] == n ? i : -1;
-}
-
-static int same_rope(const whit_attr *a, const whit_attr *b) {
-	return a->inv_freq == b->inv_freq && a->rot == b->rot && a->mscale == b->mscale && a->dim == b->dim;
-}
-
-/* An attention whose queries and keys come, by norms or not, out of ropes of one kind. */
-static int attend(builder *b, int i) {
-	const whit_node *node = b->p->node, *n = &node[i];
-	step s = {.kind = ATTEND, .node = i};
-	for (int k = 0; k < 2; k++) {
-		s.rope[k] = made_by(b, n->in[k], "rope", 1);
-		if (s.rope[k] < 0 || node[s.rope[k]].a.dim != n->a.dim) return 0;
-		s.norm[k] = made_by(b, node[s.rope[k]].in[0], "rmsnorm", 1);
-		if (s.norm[k] >= 0 && node[s.norm[k]].a.dim != n->a.dim) s.norm[k] = -1;
-	}
-	if (!same_rope(&node[s.rope[0]].a, &node[s.rope[1]].a)) return 0;
-	if (s.norm[0] >= 0 && s.norm[1] >= 0 &&
-	    (node[s.norm[0]].a.eps != node[s.norm[1]].a.eps || node[s.norm[0]].a.shift != node[s.norm[1]].a.shift))
-		return 0;
-	step *to = push(b, ATTEND, i);
-	for (int k = 0; k < 2; k++) {
-		to->rope[k] = s.rope[k], to->norm[k] = s.norm[k];
-		b->done[s.rope[k]] = 1;
-		if (s.norm[k] >= 0) b->done[s.norm[k]] = 1;
-		to->io.in[k] = node[s.norm[k] >= 0 ? s.norm[k] : s.rope[k]].in[0];
-		to->io.out[k] = n->in[k];
-	}
-	to->io.in[2] = n->in[2];
-	to->io.out[2] = n->out[0];
-	return 1;
-}
-
-/* The addition that alone reads value v and whose other summand is there before node `first`, or -1. */
-static int added(const builder *b, int v, int first) {
-	for (int i = first; i < b->p->n_node && b->uses[v] == 1; i++) {
-		const whit_node *n = &b->p->node[i];
-		if (!is_op(n, "add") || (n->in[0] != v && n->in[1] != v)) continue;
-		int o = n->in[n->in[0] == v];
-		return o == 0 || b->producer[o] < first ? i : -1;
-	}
-	return -1;
-}
-
-static void gemv(builder *b, int i) {
-	const whit_node *node = b->p->node;
-	int x = node[i].in[0], in = 0;
-	step *s = push(b, GEMV, i);
-	while (s->n < 3 && i + s->n < b->p->n_node && whit_node_linear(&node[i + s->n]) && node[i + s->n].in[0] == x)
-		s->n++;
-	s->pre = made_by(b, x, "swiglu", s->n);
-	if (s->pre < 0) s->pre = made_by(b, x, "rmsnorm", s->n);
-	if (s->pre >= 0 && is_op(&node[s->pre], "rmsnorm") && node[s->pre].a.heads != 1) s->pre = -1;
-	if (s->pre >= 0) {
-		b->done[s->pre] = 1;
-		s->io.in[in++] = node[s->pre].in[0];
-		if (node[s->pre].in[1] >= 0) s->io.in[in++] = node[s->pre].in[1];
-	} else {
-		s->io.in[in++] = x;
-	}
-	for (int k = 0; k < s->n; k++) {
-		int y = node[i + k].out[0], add = added(b, y, i);
-		b->done[i + k] = 1;
-		if (add >= 0) {
-			b->done[add] = 1;
-			s->add[k] = s->io.in[in++] = node[add].in[node[add].in[0] == y];
-			y = node[add].out[0];
-		}
-		s->y[k] = s->io.out[k] = y;
-	}
-}
-
-/* What ATTEND and GEMV take in is marked done before its own turn: a norm stands before its linear, but an addition
- * after it. So fused steps are looked for first, and what is left are nodes. */
-static void way_build(way *w, const whit_program *p, int kind) {
-	builder b = {.p = p};
-	b.producer = whit_alloc((size_t)p->n_val * sizeof *b.producer);
-	b.uses = whit_alloc((size_t)p->n_val * sizeof *b.uses);
-	b.done = whit_alloc((size_t)p->n_node);
-	b.step = whit_alloc((size_t)p->n_node * sizeof *b.step);
-	for (int v = 0; v < p->n_val; v++) b.producer[v] = -1;
-	for (int i = 0; i < p->n_node; i++) {
-		for (int k = 0; k < WHIT_NODE_IN; k++)
-			if (p->node[i].in[k] >= 0) b.uses[p->node[i].in[k]]++;
-		for (int k = 0; k < WHIT_NODE_OUT; k++)
-			if (p->node[i].out[k] >= 0) b.producer[p->node[i].out[k]] = i;
-	}
-	step **of = whit_alloc((size_t)p->n_node * sizeof *of); /* the step that stands at a node */
-	for (int i = 0; i < p->n_node; i++) {
-		int n = b.n;
-		if (b.done[i]) continue;
-		if (kind != PLAIN && is_op(&p->node[i], "attention")) attend(&b, i);
-		if (kind == FEW && whit_node_linear(&p->node[i])) gemv(&b, i);
-		if (b.n > n) of[i] = &b.step[n], b.done[i] = 1;
-	}
-	step *all = whit_alloc((size_t)p->n_node * sizeof *all);
-	w->n = 0;
-	for (int i = 0; i < p->n_node; i++) {
-		if (of[i]) {
-			all[w->n++] = *of[i];
-		} else if (!b.done[i]) {
-			step *s = &all[w->n++];
-			*s = (step){.kind = NODE, .node = i};
-			memset(&s->io, 0xff, sizeof s->io);
-			memcpy(s->io.in, p->node[i].in, sizeof p->node[i].in);
-			memcpy(s->io.out, p->node[i].out, sizeof p->node[i].out);
-		}
-	}
-	w->step = all;
-	whit_step_io *io = whit_alloc((size_t)w->n * sizeof *io);
-	int writer = w->n, reader = -1;
-	for (int i = 0; i < w->n; i++) {
-		io[i] = all[i].io;
-		for (int k = 0; k < WHIT_STEP_OUT; k++)
-			if (io[i].out[k] == p->n_val - 1) writer = i;
-		for (int k = 0; k < WHIT_STEP_IN; k++)
-			if (io[i].in[k] == 0) reader = i;
-	}
-	w->in_place = reader < writer;
-	whit_buffers_plan(&w->buf, io, w->n, p->width, p->n_val);
-	whit_free(io);
-	whit_free(of);
-	whit_free(b.producer);
-	whit_free(b.uses);
-	whit_free(b.done);
-	whit_free(b.step);
-}
-
 /* ---- weights ---- */
-
-static const whit_mat *slot_mat(const whit_slot *s) { return s->dense.rows ? &s->dense : &s->weight->mat; }
 
 static size_t mat_bytes(const whit_mat *m, size_t at[WHIT_PLANES], size_t from) {
 	size_t end = from;
@@ -264,8 +90,9 @@ static void program_make(device_model *on, dev_program *dp, const whit_program *
 	dp->p = p;
 	dp->node = whit_alloc((size_t)p->n_node * sizeof *dp->node);
 	dp->slot = whit_alloc((size_t)p->n_slot * sizeof *dp->slot);
+	dp->bound = whit_alloc((size_t)p->n_slot * sizeof *dp->bound);
 	memcpy(dp->node, p->node, (size_t)p->n_node * sizeof *dp->node);
-	for (int i = 0; i < WAYS; i++) way_build(&dp->way[i], p, i);
+	for (int i = 0; i < WHIT_WAYS; i++) whit_way_build(&dp->way[i], p, i);
 	for (int i = 0; i < p->n_node; i++) {
 		whit_attr *a = &dp->node[i].a;
 		a->inv_freq = share(on, a->inv_freq, (size_t)(a->rot / 2) * sizeof *a->inv_freq);
@@ -274,21 +101,20 @@ static void program_make(device_model *on, dev_program *dp, const whit_program *
 		const whit_slot *s = &p->slot[i];
 		dev_slot *ds = &dp->slot[i];
 		ds->vec = share(on, s->vec, (size_t)s->cols * sizeof *s->vec);
+		dp->bound[i] = (whit_bound){s->rows ? &ds->mat : NULL, ds->vec};
 		if (!s->rows) continue;
-		ds->mat = *slot_mat(s);
+		ds->mat = *p->bound[i].mat;
 		ds->mat.codebook = share(on, ds->mat.codebook, sizeof(float) << ds->mat.spec.bits);
 		if (!embed_slot(on, dp, s)) dp->bytes += mat_bytes(&ds->mat, ds->at, dp->bytes);
 	}
 }
 
 static void program_free(device_model *on, dev_program *dp) {
-	for (int i = 0; i < WAYS; i++) {
-		whit_free(dp->way[i].step);
-		whit_buffers_free(&dp->way[i].buf);
-	}
+	for (int i = 0; i < WHIT_WAYS; i++) whit_way_free(&dp->way[i]);
 	if (!on->streams || dp == &on->embed || dp == &on->head) whit_dev_free(on->d, dp->memory);
 	whit_free(dp->node);
 	whit_free(dp->slot);
+	whit_free(dp->bound);
 }
 
 /* Sends the matrices of dp to `memory` over the copy queue. */
@@ -298,7 +124,7 @@ static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 		const whit_slot *s = &dp->p->slot[i];
 		dev_slot *ds = &dp->slot[i], *other = embed_slot(on, dp, s);
 		if (!s->rows) continue;
-		const whit_mat *m = slot_mat(s);
+		const whit_mat *m = dp->p->bound[i].mat;
 		for (int p = 0; p < WHIT_PLANES; p++) {
 			if (!m->plane[p]) continue;
 			ds->mat.plane[p] = other ? other->mat.plane[p] : memory + ds->at[p];
@@ -329,10 +155,10 @@ static int layer_begin(device_model *on, int64_t l) {
 }
 
 /* After it is queued: the next one is on its way while this one computes. */
-static void layer_end(device_model *on, int64_t l, int64_t layers, int r) {
+static void layer_end(device_model *on, int64_t next, int r) {
 	if (!on->streams) return;
 	whit_dev_mark(on->d, WHIT_QUEUE_WORK, on->mark + r);
-	if (layers > 1) ring_load(on, (l + 1) % layers, 1 - r);
+	ring_load(on, next, 1 - r);
 }
 
 size_t whit_model_device_bytes(const whit_model *m) {
@@ -367,10 +193,8 @@ size_t whit_model_need(const whit_model *m, int64_t T, int64_t rows, int n_seq, 
 	size_t state = 0;
 	for (int64_t l = 0; l < m->layers; l++) {
 		program_widths(&m->layer[l], &all, &most);
-		for (int i = 0; i < m->layer[l].n_node; i++) {
-			const whit_node *n = &m->layer[l].node[i];
-			if (n->state >= 0 && cap) state += rounded(n->op->state_bytes(n, cap)) * (size_t)n_seq;
-		}
+		for (int i = 0; i < m->layer[l].n_node && cap; i++)
+			state += rounded(whit_node_state(m, &m->layer[l].node[i], cap)) * (size_t)n_seq;
 	}
 	/* activations; of the widest, three terms of 16 bits; hidden states; logits */
 	return (size_t)T * (size_t)(4 * all + 6 * most + 8 * m->hidden) + (size_t)rows * (size_t)(4 * m->vocab) +
@@ -384,51 +208,6 @@ static void room(device_model *on, void **p, size_t *have, size_t bytes) {
 	*p = whit_dev_alloc(on->d, bytes);
 	*have = *p ? bytes : 0;
 	on->epoch++;
-}
-
-void whit_device_state_new(const whit_model *m, whit_state *s) {
-	size_t size = 0, at = 0;
-	s->on = whit_alloc((size_t)m->layers * sizeof *s->on);
-	s->bytes = 0;
-	for (int pass = 0; pass < 2; pass++) {
-		for (int64_t l = 0; l < m->layers; l++) {
-			const whit_program *p = &m->layer[l];
-			if (!pass) s->on[l] = whit_alloc((size_t)(p->n_state + 1) * sizeof **s->on);
-			for (int i = 0; i < p->n_node; i++) {
-				const whit_node *n = &p->node[i];
-				if (n->state < 0) continue;
-				if (!pass && m->kv == WHIT_F16 && is_op(n, "attention")) s->each[l][n->state] /= 2;
-				size_t each = s->each[l][n->state], arrays = rounded((size_t)s->n_seq * sizeof(void *));
-				if (!pass) {
-					size += arrays + rounded(each) * (size_t)s->n_seq;
-					s->bytes += each * (size_t)s->n_seq;
-					continue;
-				}
-				uint8_t *base = s->memory;
-				s->on[l][n->state] = (void **)(void *)(base + at);
-				at += arrays;
-				for (int k = 0; k < s->n_seq; k++, at += rounded(each))
-					s->block[l][n->state][k] = base + at;
-				whit_dev_put(m->dev, s->on[l][n->state], s->block[l][n->state],
-				             (size_t)s->n_seq * sizeof(void *));
-			}
-		}
-		if (!pass && !(s->memory = whit_dev_alloc(m->dev, size))) return; /* the next step tells */
-	}
-	whit_device_state_clear(s);
-}
-
-void whit_device_state_free(whit_state *s) {
-	if (s->graph) whit_graph_free(s->graph);
-	whit_dev_free(s->dev, s->memory);
-	for (int64_t l = 0; l < s->layers; l++) whit_free(s->on[l]);
-	whit_free(s->on);
-}
-
-void whit_device_state_clear(whit_state *s) {
-	for (int64_t l = 0; l < s->layers && s->memory; l++)
-		for (int i = 0; s->block[l][i]; i++)
-			for (int k = 0; k < s->n_seq; k++) whit_dev_zero(s->dev, s->block[l][i][k], s->each[l][i]);
 }
 
 /* ---- opening ---- */
@@ -572,64 +351,28 @@ static void batch_put(device_model *on, const whit_batch *b, whit_batch *out, in
 typedef struct running {
 	whit_model *m;
 	dev_program *p;
-	const way *w;
 	const whit_batch *b; /* on the device */
 	void ***state;       /* device arrays by number, or NULL */
 	int64_t cap;
-	const float *in;
-	float *out, *values;
-	int64_t *offset; /* of each buffer, in floats */
+	float **value;
 } running;
-
-static float *value(const running *r, int v) {
-	if (v == r->p->p->n_val - 1) return r->out;
-	return v == 0 ? (float *)(uintptr_t)r->in : r->values + r->offset[r->w->buf.of[v]];
-}
-
-static int observe(const running *r, int i, whit_err *e) {
-	const whit_program *p = r->p->p;
-	whit_model *m = r->m;
-	if (!whit_program_observed(p, i)) return 0;
-	int v = p->node[i].in[0];
-	int64_t layer = p == &m->head ? m->layers : p - m->layer, n = r->b->T * p->width[v];
-	float *x = whit_alloc((size_t)n * sizeof *x);
-	whit_dev_get(m->dev, x, value(r, v), (size_t)n * sizeof *x);
-	int rc = whit_dev_sync(m->dev, e);
-	if (!rc) rc = m->observer->input(m->observer->ctx, layer, v, x, r->b->T, p->width[v], e);
-	whit_free(x);
-	return rc;
-}
 
 static int run_node(const running *r, int i, whit_err *e) {
 	const whit_node *n = &r->p->node[i];
-	whit_call c = {.node = n, .batch = r->b, .cap = r->cap, .dev = r->m->dev, .kv = r->m->kv};
-	for (int k = 0; k < WHIT_NODE_IN; k++) {
-		if (n->in[k] < 0) continue;
-		c.in[k] = value(r, n->in[k]);
-		c.in_width[k] = r->p->p->width[n->in[k]];
-	}
-	for (int k = 0; k < WHIT_NODE_OUT; k++) {
-		if (n->out[k] < 0) continue;
-		c.out[k] = value(r, n->out[k]);
-		c.out_width[k] = r->p->p->width[n->out[k]];
-	}
-	for (int k = 0; k < WHIT_NODE_W; k++) {
-		if (n->w[k] < 0) continue;
-		c.w[k] = &r->p->slot[n->w[k]].mat;
-		c.vec[k] = r->p->slot[n->w[k]].vec;
-	}
+	whit_call c = {.batch = r->b, .cap = r->cap, .plain = r->m->plain, .dev = r->m->dev, .kv = r->m->kv};
+	whit_call_fill(&c, r->p->p, n, r->value, r->p->bound);
 	if (r->state && n->state >= 0) c.state = r->state[n->state];
-	int rc = r->m->observer ? observe(r, i, e) : 0;
+	int rc = whit_observe(r->m, r->p->p, i, c.in[0], r->b->T, e);
 	if (!rc) n->op->cuda(&c);
 	return rc;
 }
 
-static void run_gemv(const running *r, const step *s) {
+static void run_gemv(const running *r, const whit_step *s) {
 	const whit_node *node = r->p->node;
-	whit_gemv g = {.x = value(r, s->io.in[0]), .pre = WHIT_PRE_NONE, .n = s->n};
+	whit_gemv g = {.x = r->value[s->io.in[0]], .pre = WHIT_PRE_NONE, .n = s->n};
 	if (s->pre >= 0 && node[s->pre].in[1] >= 0) {
 		g.pre = WHIT_PRE_SWIGLU;
-		g.x2 = value(r, s->io.in[1]);
+		g.x2 = r->value[s->io.in[1]];
 	} else if (s->pre >= 0) {
 		g.pre = WHIT_PRE_NORM;
 		g.norm = r->p->slot[node[s->pre].w[0]].vec;
@@ -640,22 +383,22 @@ static void run_gemv(const running *r, const step *s) {
 		const whit_node *n = &node[s->node + k];
 		g.w[k] = &r->p->slot[n->w[0]].mat;
 		g.bias[k] = n->w[1] >= 0 ? r->p->slot[n->w[1]].vec : NULL;
-		g.add[k] = s->add[k] >= 0 ? value(r, s->add[k]) : NULL;
-		g.y[k] = value(r, s->y[k]);
+		g.add[k] = s->add[k] >= 0 ? r->value[s->add[k]] : NULL;
+		g.y[k] = r->value[s->y[k]];
 	}
 	whit_gemv_cuda(r->m->dev, &g, r->b->T);
 }
 
-static void run_attend(const running *r, const step *s) {
+static void run_attend(const running *r, const whit_step *s) {
 	const whit_node *node = r->p->node, *n = &node[s->node], *rope = &node[s->rope[0]];
 	const whit_attr *a = &n->a;
 	const whit_spans at = {r->b->T, r->b->n_seq, r->b->start, r->b->past, r->b->pos};
 	void *const *cache = r->state && n->state >= 0 ? r->state[n->state] : NULL;
-	whit_qkv p = {.q = value(r, s->io.in[0]),
-	              .k = value(r, s->io.in[1]),
-	              .v = value(r, s->io.in[2]),
-	              .q_out = value(r, s->io.out[0]),
-	              .k_out = value(r, s->io.out[1]),
+	whit_qkv p = {.q = r->value[s->io.in[0]],
+	              .k = r->value[s->io.in[1]],
+	              .v = r->value[s->io.in[2]],
+	              .q_out = r->value[s->io.out[0]],
+	              .k_out = r->value[s->io.out[1]],
 	              .mscale = (float)rope->a.mscale,
 	              .heads = a->heads,
 	              .kv_heads = a->kv_heads,
@@ -670,43 +413,58 @@ static void run_attend(const running *r, const step *s) {
 		p.shift = norm->a.shift;
 	}
 	whit_qkv_cuda(r->m->dev, &p, cache, r->m->kv, r->cap, &at);
-	whit_attention_cuda(r->m->dev, value(r, n->out[0]), p.q_out, p.k_out, p.v, cache, r->m->kv, r->cap, &at,
+	whit_attention_cuda(r->m->dev, r->value[n->out[0]], p.q_out, p.k_out, p.v, cache, r->m->kv, r->cap, &at,
 	                    a->heads, a->kv_heads, a->dim, a->scale, a->window);
 }
 
 static int run(whit_model *m, dev_program *p, const whit_batch *b, void ***state, int64_t cap, const float *in,
                float *out, whit_err *e) {
 	device_model *on = m->on;
-	const way *w = &p->way[m->plain ? PLAIN : m->observer || b->T > FEW_TOKENS ? MANY : FEW];
-	running r = {m, p, w, b, state, cap, in, out, NULL, NULL};
-	int64_t size = 0;
-	int rc = 0, same = in == out && !w->in_place;
+	const whit_way *w = &p->way[m->plain                           ? WHIT_WAY_PLAIN
+	                            : m->observer || b->T > FEW_TOKENS ? WHIT_WAY_MANY
+	                                                               : WHIT_WAY_FEW];
+	int n_val = p->p->n_val, rc = 0, aside = in == out && !w->in_place;
+	int64_t size = 0, last = p->p->width[n_val - 1];
 	whit_arena_reset(&m->values);
-	r.offset = whit_take_bytes(&m->values, (size_t)(w->buf.n + 1) * sizeof *r.offset);
-	for (int i = 0; i < w->buf.n; i++) {
-		r.offset[i] = size;
-		size += (b->T * w->buf.width[i] + 63) / 64 * 64;
+	running r = {m, p, b, state, cap, whit_take_bytes(&m->values, (size_t)n_val * sizeof *r.value)};
+	int64_t *offset = whit_take_bytes(&m->values, (size_t)(w->buf.n + 1) * sizeof *offset);
+	for (int i = 0; i <= w->buf.n; i++) {
+		offset[i] = size; /* the last: the output, where it may not be where it shall */
+		if (i < w->buf.n) size += (b->T * w->buf.width[i] + 63) / 64 * 64;
 	}
-	int64_t aside = size, last = p->p->width[p->p->n_val - 1];
-	if (same) size += b->T * last;
+	if (aside) size += b->T * last;
 	room(on, &on->values, &on->values_bytes, (size_t)size * sizeof(float));
-	r.values = on->values;
-	if (same) r.out = r.values + aside;
+	float *values = on->values;
+	for (int v = 1; v < n_val - 1; v++) r.value[v] = values + offset[w->buf.of[v]];
+	r.value[0] = (float *)(uintptr_t)in; /* steps only read it */
+	r.value[n_val - 1] = aside ? values + offset[w->buf.n] : out;
 	int was = whit_dev_plain(m->dev, m->plain);
 	for (int i = 0; i < w->n && !rc; i++) {
-		const step *s = &w->step[i];
+		const whit_step *s = &w->step[i];
 		whit_dev_reset(m->dev);
-		if (s->kind == NODE)
+		if (s->kind == WHIT_STEP_NODE)
 			rc = run_node(&r, s->node, e);
-		else if (s->kind == GEMV)
+		else if (s->kind == WHIT_STEP_GEMV)
 			run_gemv(&r, s);
 		else
 			run_attend(&r, s);
 		if (rc) rc = whit_fail_in(e, "%s", p->node[s->node].role);
 	}
 	whit_dev_plain(m->dev, was);
-	if (same) whit_dev_copy(m->dev, out, r.out, (size_t)(b->T * last) * sizeof(float));
+	if (aside) whit_dev_copy(m->dev, out, r.value[n_val - 1], (size_t)(b->T * last) * sizeof(float));
 	return rc;
+}
+
+void whit_device_place(whit_model *m, int64_t l, const whit_batch *b, whit_placed *out) {
+	device_model *on = m->on;
+	const dev_program *p = l < 0 ? &on->embed : l < m->layers ? &on->layer[l] : &on->head;
+	*out = (whit_placed){.node = p->node, .bound = p->bound};
+	batch_put(on, b, &out->batch, NULL);
+	if (p != &on->embed && p != &on->head) out->ring = layer_begin(on, l);
+}
+
+void whit_device_place_end(whit_model *m, int64_t next, const whit_placed *at) {
+	if (next >= 0 && m->layers > 1) layer_end(m->on, next, at->ring);
 }
 
 int whit_device_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e) {
@@ -718,7 +476,7 @@ int whit_device_embed(whit_model *m, const whit_batch *b, float *h, whit_err *e)
 static int layer_queue(whit_model *m, int64_t l, const whit_batch *at, whit_state *s, float *h, whit_err *e) {
 	int r = layer_begin(m->on, l);
 	int rc = run(m, &m->on->layer[l], at, s ? s->on[l] : NULL, s ? s->cap : 0, h, h, e);
-	layer_end(m->on, l, m->layers, r);
+	if (m->layers > 1) layer_end(m->on, (l + 1) % m->layers, r);
 	return rc ? whit_fail_in(e, "layer %lld", (long long)l) : 0;
 }
 
