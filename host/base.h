@@ -197,6 +197,9 @@ typedef struct whit_outdir {
 	int replace;
 } whit_outdir;
 int whit_outdir_open(whit_outdir *d, const char *path, int replace, whit_err *e);
+/* The same, but files that an interrupted writer left in PATH.partial stay, for it to go on from. */
+int whit_outdir_resume(whit_outdir *d, const char *path, int replace, whit_err *e);
+void whit_outdir_keep(whit_outdir *d); /* neither commit nor abort: what is there stays, to be resumed */
 char *whit_outdir_file(const whit_outdir *d, const char *name); /* path inside; whit_free it */
 int whit_outdir_commit(whit_outdir *d, whit_err *e);
 void whit_outdir_abort(whit_outdir *d);

@@ -272,7 +272,7 @@ static int lock_dir(whit_outdir *d, whit_err *e) {
 	return rc;
 }
 
-int whit_outdir_open(whit_outdir *d, const char *path, int replace, whit_err *e) {
+int whit_outdir_resume(whit_outdir *d, const char *path, int replace, whit_err *e) {
 	memset(d, 0, sizeof *d);
 	d->lock = -1;
 	d->replace = replace;
@@ -284,13 +284,17 @@ int whit_outdir_open(whit_outdir *d, const char *path, int replace, whit_err *e)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: exists; give another name, or --force to replace it", d->path);
 	else if (whit_file_exists(d->path) && !whit_is_dir(d->path))
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: is a file, need a directory to replace", d->path);
-	else if (!(rc = make_tmp(d, e)) && !(rc = lock_dir(d, e))) {
-		remove_files(d->tmp, ".lock");
+	else if (!(rc = make_tmp(d, e)) && !(rc = lock_dir(d, e)))
 		return 0;
-	}
 	whit_free(d->path);
 	whit_free(d->tmp);
 	memset(d, 0, sizeof *d);
+	return rc;
+}
+
+int whit_outdir_open(whit_outdir *d, const char *path, int replace, whit_err *e) {
+	int rc = whit_outdir_resume(d, path, replace, e);
+	if (!rc) remove_files(d->tmp, ".lock");
 	return rc;
 }
 
@@ -325,6 +329,10 @@ int whit_outdir_commit(whit_outdir *d, whit_err *e) {
 	whit_free(old);
 	outdir_clear(d);
 	return rc;
+}
+
+void whit_outdir_keep(whit_outdir *d) {
+	if (d->tmp) outdir_clear(d);
 }
 
 void whit_outdir_abort(whit_outdir *d) {

@@ -262,6 +262,31 @@ WHIT_DEVICE void whit_xent_cuda(whit_dev *d, double *loss, float *dz, const floa
 void whit_draw_cpu(int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab);
 WHIT_DEVICE void whit_draw_cuda(whit_dev *d, int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab);
 
+/* ---- sums that statistics are made of (calib/stats.h) ----
+ * Added to what is there unless said. On a device the same bits as on the CPU, but for gram. */
+
+/* sum[j] += sum_t x[t][j], sq[j] += sum_t weight[t] x[t][j]^2 over x (T, cols); sum or sq NULL: not wanted, weight
+ * NULL:
+ * 1. Token after token in double: how tokens are cut into calls does not show. */
+void whit_column_sums_cpu(double *sum, double *sq, const float *x, const double *weight, int64_t T, int64_t cols);
+WHIT_DEVICE void whit_column_sums_cuda(whit_dev *d, double *sum, double *sq, const float *x, const double *weight,
+                                       int64_t T, int64_t cols);
+/* n[t] = sum_j x[t * ld + j]^2, j < cols, written. */
+void whit_row_squares_cpu(double *n, const float *x, int64_t T, int64_t cols, int64_t ld);
+WHIT_DEVICE void whit_row_squares_cuda(whit_dev *d, double *n, const float *x, int64_t T, int64_t cols, int64_t ld);
+/* Of g (rows, cols): full (rows, cols) += g^2 in float, row (rows) and col (cols) += its sums over rows and columns in
+ * double, square by square; each NULL: not wanted. */
+void whit_square_sums_cpu(float *full, double *row, double *col, const float *g, int64_t rows, int64_t cols);
+WHIT_DEVICE void whit_square_sums_cuda(whit_dev *d, float *full, double *row, double *col, const float *g, int64_t rows,
+                                       int64_t cols);
+/* y[t][j] = x[t][j] w[t], and, w NULL, x[t][j]^2; (T, cols). y == x allowed. */
+void whit_rows_scale_cpu(float *y, const float *x, const double *w, int64_t T, int64_t cols);
+WHIT_DEVICE void whit_rows_scale_cuda(whit_dev *d, float *y, const float *x, const double *w, int64_t T, int64_t cols);
+/* h (n, n) += x^T x over x (T, n): in fast, the upper triangle alone, which whit_gram_mirror copies down. */
+void whit_gram_cpu(float *h, const float *x, int64_t T, int64_t n);
+void whit_gram_fast_cpu(float *h, const float *x, int64_t T, int64_t n, whit_arena *scratch);
+void whit_gram_mirror_cpu(float *h, int64_t n);
+
 /* ---- on a device alone: what becomes of logits and hidden states (the CPU's: eval/metrics.c, engine.c) ---- */
 
 /* Of one row, over the whole vocabulary; what a whit_point (eval/metrics.h) is made of. ln P = x - max_p - ln_p. */
