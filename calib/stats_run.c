@@ -515,7 +515,7 @@ static int losses(pass *p, const float *h, float *dh, int64_t c0, int64_t c1, do
 		whit_rng_key(&g, s->o.seed, (uint64_t)c, 0x6c6162656cu); /* "label" */
 		for (int64_t t = 0; t < T; t++) {
 			l.target[t] = t + 1 < T ? p->c->ids.id[p->c->start[c] + t + 1] : -1;
-			if (u) u[t] = whit_rng_uniform(&g);
+			if (u) u[t] = t + 1 < T ? whit_rng_uniform(&g) : -1;
 		}
 		rc = whit_model_head_back(p->m, h + at, T, &l, dh + at, NULL, e);
 		nll[c - c0] = 0;

@@ -195,9 +195,10 @@ int whit_model_next(whit_model *m, const whit_batch *b, whit_state *s, int32_t *
  * at any thread count and for any other sequences in the batch. Formats of blocks: what they round away of activations
  * counts as kept (straight through). */
 typedef struct whit_loss {
-	int32_t *target;    /* n: the token each row is to predict, -1 = no loss there; in, or with draw out */
-	const double *draw; /* n numbers in [0, 1) by which targets are drawn from the model itself, or NULL */
-	double *loss;       /* n, out: cross entropy, nats */
+	int32_t *target; /* n: the token each row is to predict, -1 = no loss there; in, or with draw out */
+	const double
+	        *draw; /* n numbers in [0, 1) by which targets are drawn from the model itself (below 0: -1), or NULL */
+	double *loss;  /* n, out: cross entropy, nats */
 } whit_loss;
 /* dh (n, hidden) = gradient by h (n, hidden), the output of the last layer; NULL: not wanted. l is host memory. Logits
  * are there for whit_model_head_tile(m) rows at a time. A loss that is not finite is WHIT_ENONFINITE. */

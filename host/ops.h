@@ -258,7 +258,8 @@ void whit_xent_cpu(double *loss, float *dz, const float *z, const int32_t *targe
 void whit_xent_fast_cpu(double *loss, float *dz, const float *z, const int32_t *target, int64_t T, int64_t vocab);
 WHIT_DEVICE void whit_xent_cuda(whit_dev *d, double *loss, float *dz, const float *z, const int32_t *target, int64_t T,
                                 int64_t vocab);
-/* out[t] = the first token whose cumulated softmax of z_t exceeds u[t], in [0, 1): a draw from the model. */
+/* out[t] = the first token whose cumulated softmax of z_t exceeds u[t], in [0, 1): a draw from the model;
+ * u[t] < 0: -1. */
 void whit_draw_cpu(int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab);
 WHIT_DEVICE void whit_draw_cuda(whit_dev *d, int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab);
 

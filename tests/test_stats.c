@@ -152,4 +152,202 @@ static void run_refusals(void) {
 	subject_close(&s);
 }
 
-TEST_MAIN(run_llama, run_invariance, run_texts, run_refusals)
+/* ---- Hessians, gradients, directories ---- */
+
+/* The inputs of one linear's program value, in double: the Hessian's reference. */
+typedef struct seen {
+	int64_t layer;
+	int value;
+	double *h;
+	int64_t cols, tokens;
+} seen;
+
+static int see(void *ctx, int64_t layer, int value, const float *x, int64_t T, int64_t cols, whit_err *err) {
+	seen *s = ctx;
+	(void)err;
+	if (layer != s->layer || value != s->value) return 0;
+	for (int64_t t = 0; t < T; t++)
+		for (int64_t i = 0; i < cols; i++)
+			for (int64_t j = 0; j < cols; j++)
+				s->h[i * cols + j] += (double)x[t * cols + i] * x[t * cols + j];
+	s->tokens += T;
+	return 0;
+}
+
+enum { LEN = 48, SAMPLES = 5 };
+
+static whit_stats_text demo(const subject *s) {
+	return (whit_stats_text){.name = "demo.txt", .data = s->text, .bytes = s->n};
+}
+
+/* One chunk of the demo text as a batch of its own. */
+typedef struct chunk {
+	whit_batch b;
+	int64_t start[2], past[1], pos[LEN];
+	int32_t target[LEN];
+	double loss[LEN];
+} chunk;
+
+static const whit_batch *chunk_set(chunk *c, const whit_ids *ids, int64_t k) {
+	c->start[0] = 0, c->start[1] = LEN, c->past[0] = 0;
+	for (int64_t t = 0; t < LEN; t++) {
+		c->pos[t] = t;
+		c->target[t] = t + 1 < LEN ? ids->id[k * LEN + t + 1] : -1;
+	}
+	c->b = (whit_batch){LEN, 1, c->start, c->past, c->pos, ids->id + k * LEN};
+	return &c->b;
+}
+
+static void demo_ids(subject *s, whit_ids *ids) {
+	int64_t invalid;
+	*ids = (whit_ids){0};
+	CHECK_RC(whit_tok_text(s->tok, "demo", s->text, s->n, s->m.vocab, ids, &invalid, &e), e);
+}
+
+static void run_hessian(void) {
+	subject s;
+	if (!subject_open(&s, test_model("wiki12M-qwen3"))) return subject_close(&s);
+	whit_stats_opts o = {.kinds = WHIT_STAT_HESSIAN | WHIT_STAT_DIAG, .ctx = LEN, .chunks = SAMPLES};
+	whit_stats_text t = demo(&s);
+	whit_stats st;
+	whit_ids ids;
+	demo_ids(&s, &ids);
+	if (CHECK_RC(whit_stats_run(&st, &s.m, s.tok, &t, 1, &o, &e), e)) {
+		const whit_stats_input *in = &st.in[6]; /* of layer 1, before gate and up */
+		int64_t n = in->cols;
+		seen want = {.layer = in->layer, .value = in->value, .cols = n};
+		want.h = whit_alloc((size_t)(n * n) * sizeof *want.h);
+		const whit_observer watch = {see, &want};
+		float *h = whit_alloc((size_t)(LEN * s.m.hidden) * sizeof *h);
+		s.m.observer = &watch;
+		for (int64_t k = 0; k < SAMPLES; k++) {
+			chunk c;
+			const whit_batch *b = chunk_set(&c, &ids, k);
+			CHECK_RC(whit_model_embed(&s.m, b, h, &e), e);
+			for (int64_t l = 0; l <= in->layer; l++) CHECK_RC(whit_model_layer(&s.m, l, b, NULL, h, &e), e);
+		}
+		s.m.observer = NULL;
+		CHECK_INT(want.tokens, LEN * SAMPLES);
+		CHECK_INT(in->n_weight, 2);
+		const float *got = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.hessian")->data;
+		const double *sq = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.sq")->data;
+		double worst = 0, top = 0;
+		for (int64_t i = 0; i < n * n; i++) {
+			double d = fabs(got[i] - want.h[i]),
+			       m = sqrt(want.h[i / n * (n + 1)] * want.h[i % n * (n + 1)]);
+			if (!(d <= worst * m))
+				worst = d / m; /* relative to the largest it could be, by Cauchy-Schwarz */
+			if (i / n == i % n) top = fmax(top, fabs(sq[i / n] - want.h[i]) / want.h[i]);
+			CHECK(got[i] == got[i % n * n + i / n]);
+		}
+		/* float sums of 48 products and 5 chunks */
+		CHECK_MSG(worst <= 2e-6, "Hessian: relative error %.3g", worst);
+		CHECK_MSG(top <= 1e-12, "diagonal: relative error %.3g", top);
+		whit_free(want.h);
+		whit_free(h);
+		whit_stats_free(&st);
+	}
+	whit_ids_free(&ids);
+	subject_close(&s);
+}
+
+/* Squared gradients of one weight from the engine's own dw, a sequence at a time in double. */
+static void own_fisher(subject *s, const whit_ids *ids, int64_t layer, int slot, double *row, double *col,
+                       double *nll) {
+	whit_model *m = &s->m;
+	const whit_slot *w = &m->layer[layer].slot[slot];
+	int64_t size = LEN * m->hidden;
+	float *h = whit_alloc((size_t)((m->layers + 2) * size) * sizeof *h), *dh = h + (m->layers + 1) * size,
+	      *g = whit_alloc((size_t)(w->rows * w->cols) * sizeof *g),
+	      **dw = whit_alloc((size_t)m->layer[layer].n_slot * sizeof *dw);
+	dw[slot] = g;
+	for (int64_t k = 0; k < SAMPLES; k++) {
+		chunk c;
+		const whit_batch *b = chunk_set(&c, ids, k);
+		const whit_loss l = {.target = c.target, .loss = c.loss};
+		memset(g, 0, (size_t)(w->rows * w->cols) * sizeof *g);
+		CHECK_RC(whit_model_embed(m, b, h, &e), e);
+		for (int64_t i = 0; i < m->layers; i++) {
+			memcpy(h + (i + 1) * size, h + i * size, (size_t)size * sizeof *h);
+			CHECK_RC(whit_model_layer(m, i, b, NULL, h + (i + 1) * size, &e), e);
+		}
+		CHECK_RC(whit_model_head_back(m, h + m->layers * size, LEN, &l, dh, NULL, &e), e);
+		for (int64_t i = m->layers - 1; i >= layer; i--)
+			CHECK_RC(whit_model_layer_back(m, i, b, h + i * size, dh, i == layer ? dw : NULL, &e), e);
+		for (int64_t t = 0; t < LEN; t++) *nll += c.loss[t];
+		for (int64_t i = 0; i < w->rows * w->cols; i++) {
+			row[i / w->cols] += (double)g[i] * g[i];
+			col[i % w->cols] += (double)g[i] * g[i];
+		}
+	}
+	whit_free(h);
+	whit_free(g);
+	whit_free(dw);
+}
+
+static double rel(const double *got, const double *want, int64_t n) {
+	double worst = 0;
+	for (int64_t i = 0; i < n; i++) {
+		double d = fabs(got[i] - want[i]) / (fabs(want[i]) + 1e-30);
+		if (!(d <= worst)) worst = d;
+	}
+	return worst;
+}
+
+static void run_fisher(void) {
+	enum { LAYER = 2 };
+	subject s;
+	if (!subject_open(&s, test_model("wiki12M-qwen3"))) return subject_close(&s);
+	whit_stats_opts o = {.kinds = WHIT_STAT_BACK, .groups = 3, .ctx = LEN, .chunks = SAMPLES};
+	whit_stats_text t = demo(&s);
+	whit_stats st;
+	whit_ids ids;
+	demo_ids(&s, &ids);
+	int slot = 0;
+	const whit_program *p = &s.m.layer[LAYER];
+	while (strcmp(p->slot[slot].role, "k_proj")) slot++;
+	const whit_slot *w = &p->slot[slot];
+	double *row = whit_alloc((size_t)w->rows * sizeof *row), *col = whit_alloc((size_t)w->cols * sizeof *col),
+	       nll = 0;
+	own_fisher(&s, &ids, LAYER, slot, row, col, &nll);
+	if (CHECK_RC(whit_stats_run(&st, &s.m, s.tok, &t, 1, &o, &e), e)) {
+		const double *r = whit_stats_find(&st, LAYER, "text", w->name, "fisher.rows")->data;
+		const double *c = whit_stats_find(&st, LAYER, "text", w->name, "fisher.cols")->data;
+		const float *f = whit_stats_find(&st, LAYER, "text", w->name, "fisher")->data;
+		CHECK_MSG(rel(r, row, w->rows) <= 1e-4, "rows: relative error %.3g", rel(r, row, w->rows));
+		CHECK_MSG(rel(c, col, w->cols) <= 1e-4, "columns: relative error %.3g", rel(c, col, w->cols));
+		CHECK_NEAR(st.domain[0].nll, nll, 1e-6 * nll);
+		double sum = 0, want = 0;
+		for (int64_t i = 0; i < w->rows * w->cols; i++) sum += f[i];
+		for (int64_t i = 0; i < w->rows; i++) want += row[i];
+		CHECK_NEAR(sum, want, 1e-4 * want);
+		whit_stats_free(&st);
+	}
+	whit_free(row);
+	whit_free(col);
+
+	/* one token a sequence but the last has a loss: both estimators are then the same sum */
+	whit_stats token, seq;
+	o.ctx = 2, o.kinds = WHIT_STAT_FISHER | WHIT_STAT_FISHER_FULL;
+	o.estimator = WHIT_FISHER_TOKEN;
+	int ok = CHECK_RC(whit_stats_run(&token, &s.m, s.tok, &t, 1, &o, &e), e);
+	o.estimator = WHIT_FISHER_SEQ;
+	ok = ok && CHECK_RC(whit_stats_run(&seq, &s.m, s.tok, &t, 1, &o, &e), e);
+	const char *last = s.m.layer[s.m.layers - 1].slot[s.m.layer[s.m.layers - 1].n_slot - 1].name; /* down_proj */
+	if (ok) {
+		whit_sum *a = whit_stats_find(&token, s.m.layers - 1, "text", last, "fisher.rows"),
+		         *b = whit_stats_find(&seq, s.m.layers - 1, "text", last, "fisher.rows");
+		CHECK_MSG(rel(a->data, b->data, a->shape[0]) <= 1e-4, "token against seq: %.3g",
+		          rel(a->data, b->data, a->shape[0]));
+		a = whit_stats_find(&token, s.m.layers - 1, "text", last, "fisher.cols");
+		b = whit_stats_find(&seq, s.m.layers - 1, "text", last, "fisher.cols");
+		CHECK_MSG(rel(a->data, b->data, a->shape[0]) <= 1e-4, "token against seq: %.3g",
+		          rel(a->data, b->data, a->shape[0]));
+		whit_stats_free(&token);
+		whit_stats_free(&seq);
+	}
+	whit_ids_free(&ids);
+	subject_close(&s);
+}
+
+TEST_MAIN(run_llama, run_invariance, run_texts, run_refusals, run_hessian, run_fisher)
