@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include "cuda/dev.h"
 #include "eval/logits.h"
+#include "host/overlap.h"
 #include "host/progress.h"
 
 enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 };  /* a tile of logits is 64 MB at most */
@@ -350,6 +351,7 @@ static int prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const w
 	if ((rc = whit_tok_text(tok, name, text, n, r->vocab, ids, &r->text_invalid, e))) return rc;
 	if (o->max_tokens > 0) ids->n = WHIT_MIN(ids->n, o->max_tokens);
 	r->text_tokens = ids->n;
+	if (o->apart && (rc = whit_apart(tok, r->vocab, name, ids->id, ids->n, o->apart, e))) return rc;
 	if ((rc = whit_windows_make(ws, r->mode, ids->n, r->ctx, r->stride, whit_tok_adds_bos(tok), e)))
 		return rc == WHIT_EUSAGE ? rc
 		                         : whit_fail_in(e, "%s", name); /* a wrong option is not the text's fault */

@@ -7,11 +7,12 @@
 #include "host/tokenizer.h"
 
 typedef struct whit_eval_opts {
-	const char *name;     /* of the text, for messages; NULL = "text" */
-	int mode;             /* enum whit_eval_mode */
-	int64_t ctx, stride;  /* 0: ctx = min(model context, 512), stride = max(ctx / 2, 1) */
-	int64_t max_tokens;   /* use the text's first so many tokens; 0 = all */
-	int64_t batch_tokens; /* tokens in flight per pass of the layers, one window at least; 0 = chosen */
+	const char *name;              /* of the text, for messages; NULL = "text" */
+	int mode;                      /* enum whit_eval_mode */
+	int64_t ctx, stride;           /* 0: ctx = min(model context, 512), stride = max(ctx / 2, 1) */
+	int64_t max_tokens;            /* use the text's first so many tokens; 0 = all */
+	const struct whit_list *apart; /* texts that must share no run with it (host/overlap.h), or NULL */
+	int64_t batch_tokens;          /* tokens in flight per pass of the layers, one window at least; 0 = chosen */
 	const char *save_logits,
 	        *ref_logits;  /* base-logits files to write (of m) and to measure against, or NULL; chunked */
 	int64_t floor_tokens; /* positions to measure the noise floor on; 0 = none, -1 = what a second or so allows */

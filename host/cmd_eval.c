@@ -22,6 +22,7 @@ static const char *const own_prompts[] = {
 typedef struct args {
 	const char *model, *ref, *text, *mode, *compute, *json, *prompts, *save_logits, *ref_logits;
 	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
+	whit_list apart;
 } args;
 
 /* ---- one tokenizer for both models ---- */
@@ -112,6 +113,7 @@ static whit_eval_opts options(const args *a, int mode) {
 	                        .ctx = a->ctx,
 	                        .stride = a->stride,
 	                        .max_tokens = a->max_tokens,
+	                        .apart = a->apart.n ? &a->apart : NULL,
 	                        .batch_tokens = a->batch_tokens,
 	                        .save_logits = a->save_logits,
 	                        .ref_logits = a->ref_logits,
@@ -200,6 +202,9 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	        {"--ctx", 'i', "N", "window in tokens (default: the model's context, at most 512)", &a.ctx, 0},
 	        {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
 	        {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
+	        {"--apart", 'l', "PATH",
+	         "text or directory of statistics (what was calibrated on) that must share no 50 tokens with the text",
+	         &a.apart, 0},
 	        {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
 	        {"--save-logits", 'w', "FILE",
 	         "write the model's logits as llama-perplexity's --kl-divergence-base (with --mode chunked)",
@@ -243,6 +248,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	char *command = whit_command_text(argc, argv);
 	rc = evaluate(&a, mode, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
 	whit_free(command);
+	whit_free(a.apart.v);
 ref_close:
 	if (a.ref) whit_model_close(&ref);
 model_close:
