@@ -95,3 +95,107 @@ void whit_attention_fast_cpu(float *y, const float *q, const float *k, const flo
 	else
 		whit_items(T * kv_heads, heads / kv_heads * dim * (past + T) / 2, attn_query, &j);
 }
+
+/* With p = softmax(scale q.k), dp_j = dy.v_j: ds_j = scale p_j (dp_j - sum p dp), and sum p dp = dy.y. */
+void whit_attention_back_cpu(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q,
+                             const float *k, const float *v, int64_t T, int64_t heads, int64_t kv_heads, int64_t dim,
+                             float scale, int64_t window) {
+	int64_t ld = kv_heads * dim;
+	double *p = whit_alloc((size_t)(T + 1) * sizeof *p), *sum = whit_alloc((size_t)dim * sizeof *sum),
+	       *sk = whit_alloc((size_t)(2 * T * ld + 1) * sizeof *sk), *sv = sk + T * ld;
+	for (int64_t t = 0; t < T; t++) {
+		int64_t begin = window && t + 1 > window ? t + 1 - window : 0;
+		for (int64_t h = 0; h < heads; h++) {
+			int64_t at = (t * heads + h) * dim, g = h / (heads / kv_heads) * dim;
+			double top = -INFINITY, total = 0, dot = 0;
+			for (int64_t j = begin; j <= t; j++) {
+				p[j] = 0;
+				for (int64_t i = 0; i < dim; i++) p[j] += (double)q[at + i] * k[j * ld + g + i];
+				p[j] *= scale;
+				top = p[j] > top ? p[j] : top;
+			}
+			for (int64_t j = begin; j <= t; j++) total += p[j] = exp(p[j] - top);
+			for (int64_t i = 0; i < dim; i++) dot += (double)dy[at + i] * y[at + i];
+			memset(sum, 0, (size_t)dim * sizeof *sum);
+			for (int64_t j = begin; j <= t; j++) {
+				double dp = 0, pj = p[j] / total;
+				for (int64_t i = 0; i < dim; i++) dp += (double)dy[at + i] * v[j * ld + g + i];
+				double ds = scale * pj * (dp - dot);
+				for (int64_t i = 0; i < dim; i++) {
+					sum[i] += ds * k[j * ld + g + i];
+					sk[j * ld + g + i] += ds * q[at + i];
+					sv[j * ld + g + i] += pj * dy[at + i];
+				}
+			}
+			for (int64_t i = 0; dq && i < dim; i++) dq[at + i] += (float)sum[i];
+		}
+	}
+	for (int64_t i = 0; dk && i < T * ld; i++) dk[i] += (float)sk[i];
+	for (int64_t i = 0; dv && i < T * ld; i++) dv[i] += (float)sv[i];
+	whit_free(p);
+	whit_free(sum);
+	whit_free(sk);
+}
+
+typedef struct attn_back_job {
+	float *dq, *dk, *dv;
+	const float *dy;
+	attn_job f; /* y, q, k, v and the shapes; past 0 */
+} attn_back_job;
+
+/* BLOCK queries of one head, as the columns of tiles: p = P^T and s = dS^T, (keys, BLOCK). */
+static void back_block(const attn_back_job *b, int64_t h, int64_t t0, float *q) {
+	const attn_job *j = &b->f;
+	int64_t n = WHIT_MIN(BLOCK, j->T - t0), dim = j->dim, g = h / (j->heads / j->kv_heads);
+	int64_t ldq = j->heads * dim, ld = j->kv_heads * dim, at = t0 * ldq + h * dim;
+	int64_t begin = j->window && t0 + 1 > j->window ? t0 + 1 - j->window : 0, keys = t0 + n - begin;
+	float *p = q + dim * BLOCK, *s = p + j->T * BLOCK, dot[BLOCK];
+	const float *k = j->k + begin * ld + g * dim, *v = j->v + begin * ld + g * dim;
+	for (int64_t i = 0; i < n; i++)
+		for (int64_t d = 0; d < dim; d++) q[d * BLOCK + i] = j->scale * j->q[at + i * ldq + d];
+	j->vec->gemm(keys, n, dim, k, ld, 1, q, BLOCK, p, BLOCK, 0);
+	for (int pass = 0; pass < 2; pass++) {
+		for (int64_t i = 0; i < n; i++) {
+			int64_t to = t0 + 1 + i - begin, from = j->window && to > j->window ? to - j->window : 0;
+			for (int64_t r = 0; r < from; r++) p[r * BLOCK + i] = pass ? 0 : -INFINITY;
+			for (int64_t r = to; r < keys; r++) p[r * BLOCK + i] = pass ? 0 : -INFINITY;
+		}
+		if (!pass) j->vec->softmax_columns(p, BLOCK, keys, n);
+	}
+	for (int64_t i = 0; i < n; i++) {
+		const float *dy = b->dy + at + i * ldq, *y = j->y + at + i * ldq;
+		double sum = 0;
+		for (int64_t d = 0; d < dim; d++) {
+			sum += (double)dy[d] * y[d];
+			q[d * BLOCK + i] = dy[d];
+		}
+		dot[i] = (float)sum;
+	}
+	j->vec->gemm(keys, n, dim, v, ld, 1, q, BLOCK, s, BLOCK, 0);
+	for (int64_t r = 0; r < keys; r++)
+		for (int64_t i = 0; i < n; i++)
+			s[r * BLOCK + i] = j->scale * p[r * BLOCK + i] * (s[r * BLOCK + i] - dot[i]);
+	int64_t out = begin * ld + g * dim;
+	if (b->dq) j->vec->gemm(n, dim, keys, s, 1, BLOCK, k, ld, b->dq + at, ldq, 1);
+	if (b->dk) j->vec->gemm(keys, dim, n, s, BLOCK, 1, j->q + at, ldq, b->dk + out, ld, 1);
+	if (b->dv) j->vec->gemm(keys, dim, n, p, BLOCK, 1, b->dy + at, ldq, b->dv + out, ld, 1);
+}
+
+/* A kv head and the queries that read it, in order: its gradients are theirs alone. */
+static void attn_back_item(void *ctx, int64_t g, int worker) {
+	const attn_back_job *b = ctx;
+	int64_t group = b->f.heads / b->f.kv_heads;
+	for (int64_t h = g * group; h < (g + 1) * group; h++)
+		for (int64_t t = 0; t < b->f.T; t += BLOCK) back_block(b, h, t, b->f.tile + worker * b->f.tile_size);
+}
+
+void whit_attention_back_fast_cpu(float *dq, float *dk, float *dv, const float *dy, const float *y, const float *q,
+                                  const float *k, const float *v, int64_t T, int64_t heads, int64_t kv_heads,
+                                  int64_t dim, float scale, int64_t window, whit_arena *scratch) {
+	attn_back_job b = {
+	        dq, dk, dv, dy, {NULL, q, k, v, T, 0, heads, kv_heads, dim, window, scale, NULL, 0, whit_vec_get()}};
+	b.f.y = (float *)(uintptr_t)y; /* read alone */
+	b.f.tile_size = (2 * T + dim) * BLOCK;
+	b.f.tile = whit_take(scratch, b.f.tile_size * whit_threads());
+	whit_items(kv_heads, heads / kv_heads * T * T * dim * 2, attn_back_item, &b);
+}

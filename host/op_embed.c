@@ -22,3 +22,8 @@ void whit_embed_fast_cpu(float *y, const int32_t *tokens, int64_t T, const whit_
 	embed_job j = {y, tokens, w};
 	whit_items(T, w->cols * 2, embed_item, &j);
 }
+
+void whit_embed_back_cpu(float *dw, const float *dy, const int32_t *tokens, int64_t T, int64_t dim) {
+	for (int64_t t = 0; t < T; t++)
+		for (int64_t i = 0; i < dim; i++) dw[tokens[t] * dim + i] += dy[t * dim + i];
+}

@@ -201,3 +201,128 @@ void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w
 	linear_stored(y, x, T, w, w->paired ? NULL : bias, scratch);
 	if (w->paired) unpair(y, T, w, bias, scratch);
 }
+
+/* ---- gradients ---- */
+
+void whit_linear_back_cpu(float *dx, const float *dy, int64_t T, const whit_mat *w) {
+	float *row = whit_alloc((size_t)w->cols * sizeof *row);
+	double *sum = whit_alloc((size_t)(T * w->cols + 1) * sizeof *sum);
+	for (int64_t r = 0; r < w->rows; r++) {
+		whit_mat_decode(w, r, r + 1, row);
+		for (int64_t t = 0; t < T; t++)
+			for (int64_t i = 0; i < w->cols; i++)
+				sum[t * w->cols + i] += (double)dy[t * w->rows + r] * row[i];
+	}
+	for (int64_t i = 0; i < T * w->cols; i++) dx[i] += (float)sum[i];
+	whit_free(row);
+	whit_free(sum);
+}
+
+/* BACK_ROWS rows of W at a time are decoded once for all tokens; a panel of their columns stays in L1 while the tokens
+ * pass. Sums run over rows in order within such a block, then over blocks. */
+enum { BACK_ROWS = 256, BACK_COLUMNS = 96, BACK_ITEM = 8 };
+
+typedef struct linear_back_job {
+	float *dx;       /* (T, width) */
+	const float *dy; /* (T, rows), in stored order */
+	int64_t T, r0, n;
+	const whit_mat *w;
+	float *tile; /* (BACK_ROWS, width + PAD) */
+	const whit_vec *v;
+} linear_back_job;
+
+static void back_decode_item(void *ctx, int64_t i, int worker) {
+	const linear_back_job *j = ctx;
+	int64_t ld = j->w->width + PAD;
+	(void)worker;
+	for (int64_t r = i * BACK_ITEM; r < WHIT_MIN(j->n, (i + 1) * BACK_ITEM); r++)
+		j->w->spec.fmt->decode(j->w, j->r0 + r, j->r0 + r + 1, j->tile + r * ld);
+}
+
+static void back_gemm_item(void *ctx, int64_t i, int worker) {
+	const linear_back_job *j = ctx;
+	int64_t c = i * BACK_COLUMNS, width = j->w->width;
+	(void)worker;
+	j->v->gemm(j->T, WHIT_MIN(BACK_COLUMNS, width - c), j->n, j->dy + j->r0, j->w->rows, 1, j->tile + c,
+	           width + PAD, j->dx + c, width, 1);
+}
+
+void whit_linear_back_fast_cpu(float *dx, const float *dy, int64_t T, const whit_mat *w, whit_arena *scratch) {
+	linear_back_job j = {.dx = dx, .dy = dy, .T = T, .w = w, .v = whit_vec_get()};
+	if (w->paired) {
+		float *stored = whit_take(scratch, T * w->rows);
+		for (int64_t i = 0; i < T * w->rows; i++) {
+			int64_t r = i % w->rows;
+			stored[i - r + whit_mat_row(w, r)] = dy[i];
+		}
+		j.dy = stored;
+	}
+	if (w->rot) {
+		j.dx = whit_take(scratch, T * w->width);
+		memset(j.dx, 0, (size_t)(T * w->width) * sizeof *j.dx);
+	}
+	j.tile = whit_take(scratch, BACK_ROWS * (w->width + PAD));
+	for (j.r0 = 0; j.r0 < w->rows; j.r0 += BACK_ROWS) {
+		j.n = WHIT_MIN(BACK_ROWS, w->rows - j.r0);
+		whit_items((j.n + BACK_ITEM - 1) / BACK_ITEM, BACK_ITEM * w->width, back_decode_item, &j);
+		whit_items((w->width + BACK_COLUMNS - 1) / BACK_COLUMNS, BACK_COLUMNS * T * j.n, back_gemm_item, &j);
+	}
+	if (!w->rot) return;
+	float *row = whit_take(scratch, w->cols);
+	for (int64_t t = 0; t < T; t++) {
+		whit_unrotate_cpu(w->rot, row, j.dx + t * w->width, 1);
+		for (int64_t i = 0; i < w->cols; i++) dx[t * w->cols + i] += row[i];
+	}
+}
+
+void whit_linear_grad_cpu(float *dw, float *dbias, const float *dy, const float *x, int64_t T, int64_t rows,
+                          int64_t cols) {
+	for (int64_t r = 0; r < rows; r++) {
+		double bias = 0;
+		for (int64_t t = 0; t < T; t++) bias += dy[t * rows + r];
+		if (dbias) dbias[r] += (float)bias;
+		for (int64_t c = 0; dw && c < cols; c++) {
+			double sum = 0;
+			for (int64_t t = 0; t < T; t++) sum += (double)dy[t * rows + r] * x[t * cols + c];
+			dw[r * cols + c] += (float)sum;
+		}
+	}
+}
+
+enum { GRAD_TOKENS = 256, GRAD_ROWS = 192 };
+
+typedef struct grad_job {
+	float *dw, *dbias, *turned; /* dy^T (rows, T) */
+	const float *dy, *x;
+	int64_t T, rows, cols;
+	const whit_vec *v;
+} grad_job;
+
+static void turn_item(void *ctx, int64_t i, int worker) {
+	const grad_job *j = ctx;
+	(void)worker;
+	for (int64_t r = i * 16; r < WHIT_MIN(j->rows, (i + 1) * 16); r++) {
+		double sum = 0;
+		for (int64_t t = 0; t < j->T; t++) sum += j->turned[r * j->T + t] = j->dy[t * j->rows + r];
+		if (j->dbias) j->dbias[r] += (float)sum;
+	}
+}
+
+static void grad_item(void *ctx, int64_t item, int worker) {
+	const grad_job *j = ctx;
+	int64_t panels = (j->cols + BACK_COLUMNS - 1) / BACK_COLUMNS, c = item % panels * BACK_COLUMNS;
+	int64_t r = item / panels * GRAD_ROWS;
+	(void)worker;
+	for (int64_t t = 0; t < j->T; t += GRAD_TOKENS)
+		j->v->gemm(WHIT_MIN(GRAD_ROWS, j->rows - r), WHIT_MIN(BACK_COLUMNS, j->cols - c),
+		           WHIT_MIN(GRAD_TOKENS, j->T - t), j->turned + r * j->T + t, j->T, 1, j->x + t * j->cols + c,
+		           j->cols, j->dw + r * j->cols + c, j->cols, 1);
+}
+
+void whit_linear_grad_fast_cpu(float *dw, float *dbias, const float *dy, const float *x, int64_t T, int64_t rows,
+                               int64_t cols, whit_arena *scratch) {
+	grad_job j = {dw, dbias, whit_take(scratch, T * rows), dy, x, T, rows, cols, whit_vec_get()};
+	int64_t panels = (cols + BACK_COLUMNS - 1) / BACK_COLUMNS;
+	whit_items((rows + 15) / 16, 16 * T, turn_item, &j);
+	if (dw) whit_items((rows + GRAD_ROWS - 1) / GRAD_ROWS * panels, GRAD_ROWS * BACK_COLUMNS * T, grad_item, &j);
+}
