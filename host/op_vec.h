@@ -12,6 +12,10 @@ typedef struct whit_vec {
 	/* y = a + b; y == a allowed */
 	void (*add)(float *y, const float *a, const float *b, int64_t n);
 	void (*swiglu)(float *y, const float *gate, const float *up, int64_t n);
+	/* y = 1 / (1 + exp(-x)); y == x allowed. Below -88 about 2^-127. */
+	void (*sigmoid)(float *y, const float *x, int64_t n);
+	/* S[i*n + j] = keep * S[i*n + j] + a[i] * b[j], i < rows, j < n */
+	void (*outer)(float *S, float keep, const float *a, const float *b, int64_t rows, int64_t n);
 	/* s = exp(s - max s) / sum, in place, n > 0 */
 	void (*softmax)(float *s, int64_t n);
 	/* the same over the n rows of every column q < lanes of s[j*ld + q] */

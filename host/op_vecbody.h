@@ -51,6 +51,22 @@ VATTR static void N(swiglu)(float *y, const float *gate, const float *up, int64_
 	}
 }
 
+VATTR static void N(sigmoid)(float *y, const float *x, int64_t n) {
+	for (int64_t i = 0; i < n; i += VW) {
+		int64_t m = WHIT_MIN(VW, n - i);
+		VSTN(y + i, VDIV(VSET(1.0f), VADD(VSET(1.0f), N(exp)(VSUB(VSET(0), VLDN(x + i, m))))), m);
+	}
+}
+
+VATTR static void N(outer)(float *S, float keep, const float *a, const float *b, int64_t rows, int64_t n) {
+	for (int64_t r = 0; r < rows; r++, S += n) {
+		for (int64_t j = 0; j < n; j += VW) {
+			int64_t m = WHIT_MIN(VW, n - j);
+			VSTN(S + j, VFMA(VSET(a[r]), VLDN(b + j, m), VMUL(VSET(keep), VLDN(S + j, m))), m);
+		}
+	}
+}
+
 VATTR static void N(softmax)(float *s, int64_t n) {
 	VF m = VSET(s[0]), sum = VSET(0);
 	int64_t i = 0;
@@ -217,8 +233,8 @@ VATTR static void N(gemm)(int64_t M, int64_t n, int64_t K, const float *A, int64
 	}
 }
 
-static const whit_vec N(set) = {VN * VW,   N(sumsq),  N(scale), N(add), N(swiglu), N(softmax), N(softmax_columns),
-                                N(sincos), N(rotate), N(qk),    N(pv),  N(gemm)};
+static const whit_vec N(set) = {VN * VW,    N(sumsq),           N(scale),  N(add),    N(swiglu), N(sigmoid), N(outer),
+                                N(softmax), N(softmax_columns), N(sincos), N(rotate), N(qk),     N(pv),      N(gemm)};
 
 #undef N
 #undef VATTR

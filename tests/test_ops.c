@@ -2,6 +2,7 @@
  * stated per element from the rounding of the fast path; comparisons fail on NaN. */
 #include "host/ops.h"
 #include "host/op_vec.h"
+#include "tests/delta.h"
 #include "tests/test.h"
 
 static const double U = 0x1p-24; /* unit roundoff of float */
@@ -92,6 +93,16 @@ static void by_hand(const char *where) {
 	compare(y, (float[]){0, 200, 0, 1.5f * l3}, NULL, 4, 1e-6, "swiglu by hand", where);
 	whit_add_cpu(y, (float[]){1, 2, 3}, (float[]){10, 20, 30}, 3);
 	compare(y, (float[]){11, 22, 33}, NULL, 3, 0, "add by hand", where);
+	/* sigmoid(0) = 1/2, sigmoid(ln 3) = 3/4 */
+	whit_gate_cpu(y, (float[]){3, 8, 5}, (float[]){0, l3, -200}, 3);
+	compare(y, (float[]){1.5f, 6, 0}, NULL, 3, 4 * U * 6, "gate by hand", "plain");
+	whit_split_cpu(y, y + 4, (float[]){1, 2, 3, 4, 5, 6, 7, 8}, 2, 1, 2);
+	compare(y, (float[]){1, 2, 5, 6, 3, 4, 7, 8}, NULL, 8, 0, "split by hand", "plain");
+	/* silu(ln 3) = 0.75 ln 3 of 2 ln 3 - ln 3; 3 * 0 + 0 * 5; two channels, taps of (past, now) */
+	float past[] = {l3, 0};
+	whit_conv_cpu(y, (float[]){2 * l3, 5}, (float[]){-1, 1, 3, 0}, past, 1, 2, 2);
+	compare(y, (float[]){0.75f * l3, 0}, NULL, 2, 1e-6, "conv by hand", "plain");
+	compare(past, (float[]){2 * l3, 5}, NULL, 2, 0, "conv's past by hand", "plain");
 	/* Equal scores share: the mean of the seen values. Two query heads on one kv head; window 2. */
 	float q[8] = {0}, k[4] = {1, 2, 3, 4}, v[4] = {1, 2, 6, 4};
 	whit_attention_cpu(y, q, k, v, 4, 0, 2, 1, 1, 1, 2);
@@ -278,6 +289,187 @@ static void linear_packed(const char *where) {
 	}
 }
 
+static void gate(const char *where) {
+	static const int64_t size[] = {0, 1, 17, 40001};
+	for (int i = 0; i < WHIT_COUNT(size); i++) {
+		int64_t n = size[i];
+		float *x = normal(n, 20), *g = normal(n, 21), *want = whit_alloc((size_t)(n + 1) * sizeof *want),
+		      *got = guarded(n);
+		float *mag = whit_alloc((size_t)(n + 1) * sizeof *mag);
+		for (int64_t k = 0; k < n; k++) g[k] *= k % 3 ? 1 : 30;
+		whit_gate_cpu(want, x, g, n);
+		whit_gate_fast_cpu(got, x, g, n);
+		for (int64_t k = 0; k < n; k++) mag[k] = fabsf(want[k]) + 2e-29f; /* as swiglu */
+		compare(got, want, mag, n, 8 * U, "gate", where);
+		whit_gate_fast_cpu(x, x, g, n);
+		CHECK_MSG(!memcmp(x, got, (size_t)n * sizeof *x), "gate (%s): in place differs", where);
+		guards_free(got, n, "gate");
+		whit_free(x), whit_free(g), whit_free(want), whit_free(mag);
+	}
+}
+
+static void conv(const char *where) {
+	static const int64_t shape[][4] = {{0, 3, 4, 1},   {1, 7, 4, 1},  {2, 300, 4, 1},  {3, 5, 4, 0},
+	                                   {200, 3, 1, 1}, {2, 9, 20, 1}, {130, 40, 3, 1}, {65, 520, 4, 0}};
+	for (int i = 0; i < WHIT_COUNT(shape); i++) {
+		int64_t T = shape[i][0], c = shape[i][1], taps = shape[i][2], n = T * c, kept = (taps - 1) * c;
+		float *x = normal(n, 22), *w = normal(c * taps, 23), *got = guarded(n), *mag = normal(n, 24);
+		float *past = shape[i][3] ? normal(kept, 25) : NULL, *past2 = shape[i][3] ? normal(kept, 25) : NULL;
+		float *want = whit_alloc((size_t)(n + 1) * sizeof *want), *zero = whit_alloc((size_t)kept * 4 + 4);
+		for (int64_t k = 0; k < n; k++) {
+			double sum = 0;
+			for (int64_t tap = 0; tap < taps; tap++) {
+				int64_t t = k / c - taps + 1 + tap;
+				float in = t >= 0 ? x[t * c + k % c] : past ? past[(t + taps - 1) * c + k % c] : 0;
+				sum += fabs((double)w[k % c * taps + tap] * in);
+			}
+			mag[k] = (float)sum;
+		}
+		whit_conv_cpu(want, x, w, past, T, c, taps);
+		whit_conv_fast_cpu(got, x, w, past2, T, c, taps);
+		/* a product and a sum a tap, silu changes 1.1 as fast as its argument; exp, sum, quotient, product */
+		compare(got, want, mag, n, (1.1 * (double)(taps + 1) + 8) * U, "conv", where);
+		CHECK_MSG(!past || !memcmp(past, past2, (size_t)kept * sizeof *past), "conv (%s): what is kept", where);
+		/* No past is a past of zeros. */
+		if (!past) {
+			whit_conv_fast_cpu(want, x, w, zero, T, c, taps);
+			CHECK_MSG(!memcmp(got, want, (size_t)n * sizeof *got), "conv (%s): zeros of the past", where);
+		}
+		/* Two calls are one. */
+		if (past && T > 1) {
+			whit_free(past);
+			past = normal(kept, 25);
+			whit_conv_fast_cpu(want, x, w, past, T / 2, c, taps);
+			whit_conv_fast_cpu(want + T / 2 * c, x + T / 2 * c, w, past, T - T / 2, c, taps);
+			CHECK_MSG(!memcmp(got, want, (size_t)n * sizeof *got), "conv (%s): in two calls", where);
+			CHECK_MSG(!memcmp(past, past2, (size_t)kept * sizeof *past), "conv (%s): kept by two calls",
+			          where);
+		}
+		guards_free(got, n, "conv");
+		whit_free(x), whit_free(w), whit_free(mag), whit_free(past), whit_free(past2), whit_free(want),
+		        whit_free(zero);
+	}
+}
+
+/* Inputs of the delta rule, owned by the arena. */
+static whit_delta delta_make(whit_arena *a, int64_t T, int64_t k_heads, int64_t v_heads, int64_t dim) {
+	int64_t width = (2 * k_heads + v_heads) * dim, size[] = {T * width, T * v_heads, T * v_heads, v_heads, v_heads};
+	float *x[5];
+	for (int i = 0; i < 5; i++) {
+		float *p = normal(size[i], 30 + (uint64_t)i);
+		memcpy(x[i] = whit_take(a, size[i]), p, (size_t)size[i] * sizeof *p);
+		whit_free(p);
+	}
+	delta_inputs(x[0], x[2], x[3], T, width, v_heads);
+	return (whit_delta){x[0], x[1], x[2], x[3], x[4], k_heads, v_heads, dim, 0, 0};
+}
+
+/* The state of one v head as a product of matrices, S = decay (I - beta k k^T) S + beta k v^T, in the order of the
+ * paper's eq. 10 turned, and y = S^T q. */
+static void delta_literal(float *y, const whit_delta *d, int64_t T) {
+	enum { DIM = 8 };
+	int64_t width = (2 * d->k_heads + d->v_heads) * DIM;
+	for (int64_t h = 0; h < d->v_heads; h++) {
+		double S[DIM][DIM] = {{0}}, next[DIM][DIM], M[DIM][DIM], k[DIM], q[DIM];
+		for (int64_t t = 0; t < T; t++) {
+			const float *xq = d->qkv + t * width + h / (d->v_heads / d->k_heads) * DIM,
+			            *xk = xq + d->k_heads * DIM, *v = d->qkv + t * width + (2 * d->k_heads + h) * DIM;
+			double kk = 1e-6, qq = 1e-6;
+			for (int i = 0; i < DIM; i++) kk += pow(xk[i], 2), qq += pow(xq[i], 2);
+			for (int i = 0; i < DIM; i++) k[i] = xk[i] / sqrt(kk), q[i] = xq[i] / sqrt(qq) / sqrt(DIM);
+			double beta = 1 / (1 + exp(-(double)d->beta[t * d->v_heads + h]));
+			double soft = log(1 + exp((double)d->alpha[t * d->v_heads + h] + d->dt_bias[h]));
+			double decay = exp(-exp((double)d->rate[h]) * soft);
+			for (int i = 0; i < DIM; i++)
+				for (int j = 0; j < DIM; j++) M[i][j] = decay * ((i == j) - beta * k[i] * k[j]);
+			for (int i = 0; i < DIM; i++)
+				for (int j = 0; j < DIM; j++) {
+					next[i][j] = beta * k[i] * v[j];
+					for (int x = 0; x < DIM; x++) next[i][j] += M[i][x] * S[x][j];
+				}
+			memcpy(S, next, sizeof S);
+			for (int j = 0; j < DIM; j++) {
+				double sum = 0;
+				for (int i = 0; i < DIM; i++) sum += S[i][j] * q[i];
+				y[(t * d->v_heads + h) * DIM + j] = (float)sum;
+			}
+		}
+	}
+}
+
+static void delta_plain(void) {
+	enum { T = 23, K = 2, V = 6, DIM = 8, WIDTH = (2 * K + V) * DIM, N = T * V * DIM, KEPT = V * DIM * DIM };
+	whit_arena a = {0};
+	whit_delta d = delta_make(&a, T, K, V, DIM), e = d;
+	float *want = whit_take(&a, N), *got = whit_take(&a, N), *state = whit_alloc(KEPT * sizeof *state),
+	      *two = whit_alloc(KEPT * sizeof *two), rate[V], *qkv = whit_take(&a, T * WIDTH);
+	whit_delta_cpu(got, &d, NULL, T);
+	delta_literal(want, &d, T);
+	/* both in double: of values below 10 the rounding to float */
+	compare(got, want, NULL, N, 10 * U, "delta, matrix by matrix", "plain");
+	/* A state of zeros is none; what stands in it behind seven tokens serves the others. Rounded to float there:
+	 * a state's 8 values of a column, each below 10. */
+	whit_delta_cpu(want, &d, state, T);
+	compare(want, got, NULL, N, 0, "delta, with a state", "plain");
+	whit_delta_cpu(want, &d, two, 7);
+	e.qkv += 7 * WIDTH, e.beta += 7 * V, e.alpha += 7 * V;
+	whit_delta_cpu(want + 7 * V * DIM, &e, two, T - 7);
+	compare(want, got, NULL, N, 8 * 10 * U, "delta, in two calls", "plain");
+	compare(two, state, NULL, KEPT, 8 * 10 * U, "delta's state of two calls", "plain");
+	/* A rate that is -exp(rate) already. */
+	for (int h = 0; h < V; h++) rate[h] = (float)-exp((double)d.rate[h]);
+	e = d, e.rate = rate, e.rate_done = 1;
+	whit_delta_cpu(want, &e, NULL, T);
+	compare(want, got, NULL, N, 100 * U, "delta, rate_done", "plain"); /* U of ln decay, 70 at most */
+	/* Tiled: v head j K + k of the tiled order is k V/K + j of the other. */
+	float *beta = whit_take(&a, T * V), *alpha = whit_take(&a, T * V), *bias = whit_take(&a, V);
+	e = (whit_delta){qkv, beta, alpha, rate, bias, K, V, DIM, 1, 0};
+	memcpy(qkv, d.qkv, T * WIDTH * sizeof *qkv);
+	for (int h = 0; h < V; h++) {
+		int from = h % K * (V / K) + h / K;
+		rate[h] = d.rate[from], bias[h] = d.dt_bias[from];
+		for (int t = 0; t < T; t++) {
+			beta[t * V + h] = d.beta[t * V + from], alpha[t * V + h] = d.alpha[t * V + from];
+			memcpy(qkv + t * WIDTH + (2 * K + h) * DIM, d.qkv + t * WIDTH + (2 * K + from) * DIM,
+			       DIM * sizeof *qkv);
+		}
+	}
+	whit_delta_cpu(want, &e, NULL, T);
+	for (int h = 0; h < V; h++)
+		for (int t = 0; t < T; t++)
+			compare(want + (t * V + h) * DIM, got + (t * V + h % K * (V / K) + h / K) * DIM, NULL, DIM, 0,
+			        "delta, tiled", "plain");
+	whit_free(state), whit_free(two);
+	whit_arena_free(&a);
+}
+
+static void delta(const char *where) {
+	static const struct {
+		int64_t T, k, v, dim;
+		int tiled, past;
+	} c[] = {{0, 1, 1, 8, 0, 1},  {1, 2, 6, 16, 1, 1},   {7, 1, 3, 5, 0, 0},    {8, 2, 2, 1, 0, 1},
+	         {64, 1, 2, 8, 0, 0}, {65, 2, 4, 33, 1, 1},  {200, 2, 6, 16, 0, 1}, {129, 1, 3, 128, 0, 0},
+	         {9, 2, 4, 7, 1, 1},  {127, 3, 6, 64, 1, 1}, {3, 2, 6, 128, 0, 1},  {63, 1, 1, 24, 0, 1}};
+	for (int i = 0; i < WHIT_COUNT(c); i++) {
+		int64_t T = c[i].T, dim = c[i].dim, n = T * c[i].v * dim, kept = c[i].v * dim * dim;
+		whit_arena a = {0}, scratch = {0};
+		whit_delta d = delta_make(&a, T, c[i].k, c[i].v, dim);
+		float *want = whit_take(&a, n), *mag = whit_take(&a, n), *got = guarded(n), *off = whit_take(&a, kept);
+		float *start = normal(kept, 40), *state = normal(kept, 40), *to = guarded(kept);
+		memcpy(to, start, (size_t)kept * sizeof *to);
+		d.tiled = c[i].tiled;
+		whit_delta_cpu(want, &d, c[i].past ? state : NULL, T);
+		whit_delta_fast_cpu(got, &d, c[i].past ? to : NULL, T, &scratch);
+		delta_bound(mag, off, &d, c[i].past ? start : NULL, T);
+		compare(got, want, mag, n, ((double)dim + 80) * U, "delta", where);
+		if (c[i].past && T) compare(to, state, off, kept, ((double)dim + 80) * U, "delta's state", where);
+		guards_free(got, n, "delta");
+		guards_free(to, kept, "delta's state");
+		whit_free(start), whit_free(state);
+		whit_arena_free(&a), whit_arena_free(&scratch);
+	}
+}
+
 static void nonfinite(const char *where) {
 	whit_arena a = {0};
 	float x[40], y[40], *w = normal(40 * 40, 14);
@@ -301,9 +493,9 @@ static void nonfinite(const char *where) {
 }
 
 static void levels(void) {
-	static void (*const f[])(const char *) = {by_hand,   rmsnorm, rope,          swiglu,
-	                                          attention, linear,  linear_packed, nonfinite};
+	static void (*const f[])(const char *) = {by_hand, rmsnorm, rope,   swiglu,        attention, gate,
+	                                          conv,    delta,   linear, linear_packed, nonfinite};
 	for (int i = 0; i < WHIT_COUNT(f); i++) at_levels(f[i]);
 }
 
-TEST_MAIN(levels)
+TEST_MAIN(delta_plain, levels)
