@@ -8,6 +8,12 @@ static int embed_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static int embed_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e) {
+	(void)e, (void)din;
+	if (dw[0]) whit_embed_back_cpu(dw[0], dout[0], c->batch->tokens, c->batch->T, c->out_width[0]);
+	return 0;
+}
+
 static void embed_cuda(whit_call *c) { whit_embed_cuda(c->dev, c->out[0], c->batch->tokens, c->batch->T, c->w[0]); }
 
 /* w0: the matrix, w1: bias or none. */
@@ -17,6 +23,22 @@ static int linear_forward(whit_call *c, whit_err *e) {
 		whit_linear_cpu(c->out[0], c->in[0], c->batch->T, c->w[0], c->vec[1]);
 	else
 		whit_linear_fast_cpu(c->out[0], c->in[0], c->batch->T, c->w[0], c->vec[1], c->scratch);
+	return 0;
+}
+
+static int linear_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[],
+                           whit_err *e) {
+	int64_t T = c->batch->T, rows = c->out_width[0], cols = c->in_width[0];
+	(void)e;
+	if (din[0] && c->plain)
+		whit_linear_back_cpu(din[0], dout[0], T, c->w[0]);
+	else if (din[0])
+		whit_linear_back_fast_cpu(din[0], dout[0], T, c->w[0], c->scratch);
+	if (!dw[0] && !dw[1]) return 0;
+	if (c->plain)
+		whit_linear_grad_cpu(dw[0], dw[1], dout[0], c->in[0], T, rows, cols);
+	else
+		whit_linear_grad_fast_cpu(dw[0], dw[1], dout[0], c->in[0], T, rows, cols, c->scratch);
 	return 0;
 }
 
@@ -30,6 +52,19 @@ static int rmsnorm_forward(whit_call *c, whit_err *e) {
 	(void)e;
 	(c->plain ? whit_rmsnorm_cpu : whit_rmsnorm_fast_cpu)(c->out[0], c->in[0], c->vec[0], c->batch->T, a->heads,
 	                                                      a->dim, a->eps, a->shift);
+	return 0;
+}
+
+static int rmsnorm_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[],
+                            whit_err *e) {
+	const whit_attr *a = &c->node->a;
+	(void)e;
+	if (c->plain)
+		whit_rmsnorm_back_cpu(din[0], dw[0], dout[0], c->in[0], c->vec[0], c->batch->T, a->heads, a->dim,
+		                      a->eps, a->shift);
+	else
+		whit_rmsnorm_back_fast_cpu(din[0], dw[0], dout[0], c->in[0], c->vec[0], c->batch->T, a->heads, a->dim,
+		                           a->eps, a->shift, c->scratch);
 	return 0;
 }
 
@@ -47,6 +82,15 @@ static int rope_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static int rope_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e) {
+	const whit_attr *a = &c->node->a;
+	(void)e, (void)dw;
+	if (din[0])
+		(c->plain ? whit_rope_back_cpu : whit_rope_back_fast_cpu)(
+		        din[0], dout[0], c->batch->pos, c->batch->T, a->heads, a->dim, a->rot, a->inv_freq, a->mscale);
+	return 0;
+}
+
 static void rope_cuda(whit_call *c) {
 	const whit_attr *a = &c->node->a;
 	whit_rope_cuda(c->dev, c->out[0], c->in[0], c->batch->pos, c->batch->T, a->heads, a->dim, a->rot, a->inv_freq,
@@ -60,6 +104,14 @@ static int swiglu_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static int swiglu_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[],
+                           whit_err *e) {
+	(void)e, (void)dw;
+	(c->plain ? whit_swiglu_back_cpu : whit_swiglu_back_fast_cpu)(din[0], din[1], dout[0], c->in[0], c->in[1],
+	                                                              c->batch->T * c->in_width[0]);
+	return 0;
+}
+
 static void swiglu_cuda(whit_call *c) {
 	whit_swiglu_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
 }
@@ -67,6 +119,13 @@ static void swiglu_cuda(whit_call *c) {
 static int add_forward(whit_call *c, whit_err *e) {
 	(void)e;
 	whit_add_cpu(c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
+	return 0;
+}
+
+static int add_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e) {
+	(void)e, (void)dw;
+	for (int k = 0; k < 2; k++)
+		if (din[k]) whit_add_cpu(din[k], din[k], dout[0], c->batch->T * c->in_width[0]);
 	return 0;
 }
 
@@ -81,6 +140,13 @@ static int gate_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static int gate_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e) {
+	(void)e, (void)dw;
+	(c->plain ? whit_gate_back_cpu : whit_gate_back_fast_cpu)(din[0], din[1], dout[0], c->in[0], c->in[1],
+	                                                          c->batch->T * c->in_width[0]);
+	return 0;
+}
+
 static void gate_cuda(whit_call *c) {
 	whit_gate_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
 }
@@ -90,6 +156,13 @@ static int split_forward(whit_call *c, whit_err *e) {
 	const whit_attr *a = &c->node->a;
 	(void)e;
 	whit_split_cpu(c->out[0], c->out[1], c->in[0], c->batch->T, a->heads, a->dim);
+	return 0;
+}
+
+static int split_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e) {
+	const whit_attr *a = &c->node->a;
+	(void)e, (void)dw;
+	if (din[0]) whit_split_back_cpu(din[0], dout[0], dout[1], c->batch->T, a->heads, a->dim);
 	return 0;
 }
 
@@ -107,6 +180,23 @@ static int conv_forward(whit_call *c, whit_err *e) {
 		int64_t at = b->start[s] * n, T = b->start[s + 1] - b->start[s];
 		(c->plain ? whit_conv_cpu : whit_conv_fast_cpu)(c->out[0] + at, c->in[0] + at, c->vec[0],
 		                                                c->state ? c->state[s] : NULL, T, n, taps);
+	}
+	return 0;
+}
+
+static int conv_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e) {
+	const whit_batch *b = c->batch;
+	int64_t taps = c->node->a.taps, n = c->in_width[0];
+	(void)e;
+	for (int s = 0; s < b->n_seq; s++) {
+		int64_t at = b->start[s] * n, T = b->start[s + 1] - b->start[s];
+		float *dx = din[0] ? din[0] + at : NULL;
+		if (c->plain)
+			whit_conv_back_cpu(dx, dw[0], dout[0] + at, c->in[0] + at, c->vec[0], T, n, taps);
+		else
+			whit_conv_back_fast_cpu(dx, dw[0], dout[0] + at, c->in[0] + at, c->vec[0], T, n, taps,
+			                        c->scratch);
+		whit_arena_reset(c->scratch);
 	}
 	return 0;
 }
@@ -154,6 +244,31 @@ static int delta_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static whit_delta_grad delta_grad_of(const whit_call *c, float *const din[], float *const dw[], int64_t t) {
+	whit_delta_grad g = {.rate = dw[0], .dt_bias = dw[1]};
+	if (din[0]) g.qkv = din[0] + t * c->in_width[0];
+	if (din[1]) g.beta = din[1] + t * c->in_width[1];
+	if (din[2]) g.alpha = din[2] + t * c->in_width[2];
+	return g;
+}
+
+static int delta_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[], whit_err *e) {
+	const whit_batch *b = c->batch;
+	(void)e;
+	for (int s = 0; s < b->n_seq; s++) {
+		int64_t t = b->start[s], T = b->start[s + 1] - t;
+		const whit_delta d = delta_of(c, t);
+		const whit_delta_grad g = delta_grad_of(c, din, dw, t);
+		const float *dy = dout[0] + t * c->out_width[0];
+		if (c->plain)
+			whit_delta_back_cpu(&g, dy, &d, T);
+		else
+			whit_delta_back_fast_cpu(&g, dy, &d, T, c->scratch);
+		whit_arena_reset(c->scratch);
+	}
+	return 0;
+}
+
 static void delta_cuda(whit_call *c) {
 	const whit_batch *b = c->batch;
 	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos};
@@ -193,6 +308,28 @@ static int attention_forward(whit_call *c, whit_err *e) {
 	return 0;
 }
 
+static int attention_backward(whit_call *c, const float *const dout[], float *const din[], float *const dw[],
+                              whit_err *e) {
+	const whit_attr *a = &c->node->a;
+	const whit_batch *b = c->batch;
+	int64_t w = a->kv_heads * a->dim;
+	(void)e, (void)dw;
+	for (int s = 0; s < b->n_seq; s++) {
+		int64_t t0 = b->start[s], T = b->start[s + 1] - t0, at = t0 * a->heads * a->dim;
+		float *dq = din[0] ? din[0] + at : NULL, *dk = din[1] ? din[1] + t0 * w : NULL,
+		      *dv = din[2] ? din[2] + t0 * w : NULL;
+		const float *k = c->in[1] + t0 * w, *v = c->in[2] + t0 * w;
+		if (c->plain)
+			whit_attention_back_cpu(dq, dk, dv, dout[0] + at, c->out[0] + at, c->in[0] + at, k, v, T,
+			                        a->heads, a->kv_heads, a->dim, a->scale, a->window);
+		else
+			whit_attention_back_fast_cpu(dq, dk, dv, dout[0] + at, c->out[0] + at, c->in[0] + at, k, v, T,
+			                             a->heads, a->kv_heads, a->dim, a->scale, a->window, c->scratch);
+		whit_arena_reset(c->scratch);
+	}
+	return 0;
+}
+
 static void attention_cuda(whit_call *c) {
 	const whit_attr *a = &c->node->a;
 	const whit_batch *b = c->batch;
@@ -207,7 +344,9 @@ static size_t attention_state(const whit_node *n, int64_t cap) {
 	return (size_t)(2 * cap * n->a.kv_heads * n->a.dim) * sizeof(float);
 }
 
-#define ROW(name, ...) static const whit_op name = {#name, .forward = name##_forward, .cuda = name##_cuda, __VA_ARGS__}
+#define ROW(name, ...)                                                                                                 \
+	static const whit_op name = {#name, .forward = name##_forward, .backward = name##_backward,                    \
+	                             .cuda = name##_cuda, __VA_ARGS__}
 ROW(embed);
 ROW(linear);
 ROW(rmsnorm);
