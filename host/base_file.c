@@ -220,18 +220,25 @@ int whit_same_file(const char *a, const char *b) {
 
 /* ---- output directories ---- */
 
-/* Removes the plain files of a directory but one (all that whit writes is flat). */
-static void remove_files(const char *path, const char *but) {
+static int is_partial(const char *name) {
+	size_t n = strlen(name), k = strlen(".partial");
+	return n > k && !strcmp(name + n - k, ".partial");
+}
+
+/* Removes the plain files of a directory but one (all that whit writes is flat); or only what a killed writer left
+ * half-written there. */
+static void remove_files(const char *path, const char *but, int partial) {
 	DIR *d = opendir(path);
 	if (!d) return;
 	for (struct dirent *f; (f = readdir(d));)
-		if (strcmp(f->d_name, ".") && strcmp(f->d_name, "..") && strcmp(f->d_name, but))
+		if (strcmp(f->d_name, ".") && strcmp(f->d_name, "..") && strcmp(f->d_name, but) &&
+		    (!partial || is_partial(f->d_name)))
 			unlinkat(dirfd(d), f->d_name, 0);
 	closedir(d);
 }
 
 static void remove_dir(const char *path) {
-	remove_files(path, "");
+	remove_files(path, "", 0);
 	rmdir(path);
 }
 
@@ -284,8 +291,10 @@ int whit_outdir_resume(whit_outdir *d, const char *path, int replace, whit_err *
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: exists; give another name, or --force to replace it", d->path);
 	else if (whit_file_exists(d->path) && !whit_is_dir(d->path))
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: is a file, need a directory to replace", d->path);
-	else if (!(rc = make_tmp(d, e)) && !(rc = lock_dir(d, e)))
+	else if (!(rc = make_tmp(d, e)) && !(rc = lock_dir(d, e))) {
+		remove_files(d->tmp, ".lock", 1);
 		return 0;
+	}
 	whit_free(d->path);
 	whit_free(d->tmp);
 	memset(d, 0, sizeof *d);
@@ -294,7 +303,7 @@ int whit_outdir_resume(whit_outdir *d, const char *path, int replace, whit_err *
 
 int whit_outdir_open(whit_outdir *d, const char *path, int replace, whit_err *e) {
 	int rc = whit_outdir_resume(d, path, replace, e);
-	if (!rc) remove_files(d->tmp, ".lock");
+	if (!rc) remove_files(d->tmp, ".lock", 0);
 	return rc;
 }
 

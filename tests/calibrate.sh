@@ -34,8 +34,8 @@ check diff -r "$scratch/whole" "$scratch/parts"
 for signal in INT KILL; do
 	out=$scratch/cut-$signal
 	for ms in 150 300 450 600 750 900; do
-		[ -e "$out" ] || timeout -s $signal 0.$(printf %03d $ms) "$whit" calibrate "$model" --text "$text" --stats $all --len 64 \
-			--samples 6 --quiet --device cpu --ram 300K --out "$out" >/dev/null 2>&1
+		{ [ -e "$out" ] || timeout -s $signal 0.$(printf %03d $ms) "$whit" calibrate "$model" --text "$text" --stats $all \
+			--len 64 --samples 6 --quiet --device cpu --ram 300K --out "$out" >/dev/null; } 2>/dev/null
 	done
 	[ -e "$out" ] || expect 0 "wrote" run $all --out "$out"
 	check diff -r "$scratch/whole" "$out"
