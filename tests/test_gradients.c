@@ -144,7 +144,7 @@ static void against_golden(const char *name) {
 }
 
 static void run_golden(void) {
-	static const char *const names[] = {"llama-f32", "qwen3-bf16", "qwen3_5-f32", "qwen3_5-grouped-bf16"};
+	static const char *const names[] = {"llama-f32", "llama-bias-llama3-bf16", "qwen2-window-f16", "qwen3-bf16"};
 	for (int i = 0; i < WHIT_COUNT(names); i++) against_golden(names[i]);
 }
 

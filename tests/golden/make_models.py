@@ -1,6 +1,7 @@
 """Small random checkpoints of each architecture and what transformers makes of them.
 
     python make_models.py [NAME ...]          random checkpoints: models/NAME/ and models/NAME.golden.safetensors
+    python make_models.py --grads NAME ...    gradients of a checkpoint that is there: models/NAME.grads.safetensors
     python make_models.py --trained ROOT      logits of the trained models under ROOT: models/trained-NAME.golden.safetensors
 
 Needs torch and transformers. The golden file holds `tokens` (I32) and `logits` (F32; row i is the prediction
@@ -9,7 +10,7 @@ eager attention.
 """
 import json, os, sys
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoConfig
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "models")
@@ -48,6 +49,26 @@ def golden(name, path, tokens, rows):
     save_file({"tokens": torch.tensor(tokens, dtype=torch.int32), "rows": torch.tensor(rows, dtype=torch.int32), "logits": logits},
               os.path.join(HERE, name + ".golden.safetensors"))
     print(name, tuple(logits.shape), "std %.3f" % logits.std().item())
+
+
+def gradients(name):
+    """Of the sum over positions of next-token cross entropy, by every weight of the text model; tied weights once."""
+    path = os.path.join(HERE, name)
+    tokens = torch.tensor([load_file(path + ".golden.safetensors")["tokens"].tolist()])
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+    logits = model(tokens).logits[0]
+    torch.nn.functional.cross_entropy(logits[:-1], tokens[0, 1:], reduction="sum").backward()
+    stored = set()
+    for file in os.listdir(path):
+        if file.endswith(".safetensors"):
+            stored |= set(load_file(os.path.join(path, file)).keys())
+    grads = {}
+    for key, p in model.named_parameters():
+        names = [n for n in (key, key.replace("model.", "model.language_model.", 1)) if n in stored]
+        if p.grad is not None and names:
+            grads[names[0]] = p.grad.contiguous()
+    save_file(grads, path + ".grads.safetensors")
+    print(name, len(grads), "gradients")
 
 
 def make(name):
@@ -89,6 +110,9 @@ if __name__ == "__main__":
     os.makedirs(HERE, exist_ok=True)
     if sys.argv[1:2] == ["--trained"]:
         trained(sys.argv[2])
+    elif sys.argv[1:2] == ["--grads"]:
+        for name in sys.argv[2:]:
+            gradients(name)
     else:
         for name in sys.argv[1:] or MODELS:
             make(name)
