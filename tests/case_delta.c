@@ -94,11 +94,52 @@ static void forward(case_run *r, int i, const case_spans *b, const inputs *in, c
 	}
 }
 
+/* Gradients are added to what is there. A sequence's pass three products of dim terms and sums over 64 tokens (by u,
+ * by keys, by a state), of terms that add up to the largest of an array's values at most; what stands there, and the
+ * sums of sequences, round once more each. */
+static void back(case_run *r, const case_spans *b, const inputs *in, const whit_delta *at) {
+	const whit_delta_grad none = {NULL, NULL, NULL, NULL, NULL};
+	int64_t width = in->d.v_heads * in->d.dim, n = b->T * width;
+	float *dy = case_normal(r, n), *want[5], *got[5], most[5] = {0};
+	for (int k = 0; k < 5; k++) {
+		want[k] = case_normal(r, in->size[k]);
+		got[k] = case_inout(r, want[k], in->size[k]);
+		for (int64_t i = 0; i < in->size[k]; i++) most[k] = fmaxf(most[k], fabsf(want[k][i]));
+	}
+	for (int s = 0; s < b->n_seq; s++) {
+		int64_t t = b->start[s];
+		const whit_delta d = from(&in->d, t);
+		const whit_delta_grad g = {want[0] + t * (2 * d.k_heads + d.v_heads) * d.dim, want[1] + t * d.v_heads,
+		                           want[2] + t * d.v_heads, want[3], want[4]};
+		whit_delta_back_cpu(&g, dy + t * width, &d, b->start[s + 1] - t);
+	}
+	float *idy = case_in(r, dy, (size_t)n * sizeof *dy);
+	whit_delta_grad g = {got[0], got[1], got[2], NULL, NULL}, rest = none;
+	rest.rate = got[3], rest.dt_bias = got[4];
+	if (r->dev) {
+		whit_delta_back_cuda(r->dev, &g, idy, at, &b->dev);
+		whit_delta_back_cuda(r->dev, &rest, idy, at, &b->dev);
+	}
+	for (int s = 0; !r->dev && s < b->n_seq; s++) {
+		int64_t t = b->start[s], T = b->start[s + 1] - t;
+		const whit_delta d = from(at, t);
+		const whit_delta_grad gs = {g.qkv + t * (2 * d.k_heads + d.v_heads) * d.dim, g.beta + t * d.v_heads,
+		                            g.alpha + t * d.v_heads, NULL, NULL};
+		whit_delta_back_fast_cpu(&gs, idy + t * width, &d, T, &r->host);
+		whit_delta_back_fast_cpu(&rest, idy + t * width, &d, T, &r->host);
+	}
+	for (int k = 0; k < 5; k++) {
+		for (int64_t i = 0; i < in->size[k]; i++) most[k] = fmaxf(most[k], fabsf(want[k][i]));
+		case_near(r, got[k], want[k], NULL, in->size[k],
+		          (3 * (double)(in->d.dim + 80) + 2 * b->n_seq) * most[k] * 0x1p-24);
+	}
+}
+
 static void row(case_run *r, int i) {
 	static const int64_t none[SPANS] = {0};
 	case_spans b;
 	case_spans_make(r, &b, rows[i].len, none);
-	if (case_skip_big(r, b.T * rows[i].v_heads * rows[i].dim * rows[i].dim > 4000000)) return;
+	if (case_skip_big(r, b.T * rows[i].v_heads * rows[i].dim * rows[i].dim > 2000000)) return;
 	case_label(r, "%lld/%lld x %lld, %d sequences, %lld tokens%s%s%s", (long long)rows[i].k_heads,
 	           (long long)rows[i].v_heads, (long long)rows[i].dim, b.n_seq, (long long)b.T,
 	           rows[i].state ? ", states" : "", rows[i].tiled ? ", tiled" : "",
@@ -106,6 +147,7 @@ static void row(case_run *r, int i) {
 	inputs in = make(r, i, b.T);
 	whit_delta at = on_target(r, &in);
 	forward(r, i, &b, &in, &at);
+	back(r, &b, &in, &at);
 }
 
 const case_set cases_delta = {"delta", WHIT_COUNT(rows), row, 3};
