@@ -2,7 +2,7 @@
  * comes before it: the norms of heads, rotary positions, the caches' new rows.
  *
  * Lengths are read on the device, so that a recorded step serves every position. Sums in float, in one order. */
-#include "cuda/dev.cuh"
+#include "cuda/spans.cuh"
 #include <math.h>
 extern "C" {
 #include "formats/tensor.h"
@@ -31,19 +31,6 @@ static __device__ __forceinline__ float4 attn_load4(const uint16_t *p) {
 static __device__ __forceinline__ void attn_store(float *p, float v) { *p = v; }
 static __device__ __forceinline__ void attn_store(uint16_t *p, float v) { *p = whit_dev_to_f16(v); }
 
-/* The sequence of row t: the first whose end is beyond it (some may be empty). */
-static __device__ __forceinline__ int attn_sequence(const int64_t *start, int n_seq, int64_t t) {
-	int low = 0, high = n_seq - 1;
-	while (low < high) {
-		int mid = (low + high) / 2;
-		if (start[mid + 1] > t)
-			high = mid;
-		else
-			low = mid + 1;
-	}
-	return low;
-}
-
 /* Keys and values of sequence s, and the keys [begin, end) that its row t sees. */
 template <class E> struct attn_seen {
 	const E *k, *v;
@@ -69,7 +56,7 @@ template <class E> static __device__ __forceinline__ attn_seen<E> attn_see(const
 template <class E> __global__ void attn_plain_kernel(const attn_args a) {
 	int64_t t = blockIdx.x, h = blockIdx.y, ld = a.kv_heads * a.dim, g = h / (a.heads / a.kv_heads);
 	int lane = (int)threadIdx.x;
-	attn_seen<E> see = attn_see<E>(a, attn_sequence(a.start, a.n_seq, t), t);
+	attn_seen<E> see = attn_see<E>(a, whit_dev_sequence(a.start, a.n_seq, t), t);
 	const float *q = a.q + (t * a.heads + h) * a.dim;
 	float *y = a.y + (t * a.heads + h) * a.dim;
 	float top = -INFINITY, total = 0;
@@ -99,7 +86,7 @@ template <class E, int G> __global__ void __launch_bounds__(DECODE_THREADS) attn
 	int split = (int)(blockIdx.x % a.splits);
 	int64_t g = blockIdx.x / a.splits % a.kv_heads, t = blockIdx.x / a.splits / a.kv_heads, ld = a.kv_heads * a.dim;
 	float *q = shared, *s = q + G * dim, *top = s + G * KEYS, *total = top + G, *keep = total + G, *sums = keep + G;
-	attn_seen<E> see = attn_see<E>(a, attn_sequence(a.start, a.n_seq, t), t);
+	attn_seen<E> see = attn_see<E>(a, whit_dev_sequence(a.start, a.n_seq, t), t);
 	int64_t keys = see.end - see.begin, each = ((keys + a.splits - 1) / a.splits + KEYS - 1) / KEYS * KEYS;
 	int64_t from = see.begin + WHIT_MIN(split * each, keys), to = WHIT_MIN(from + each, see.end);
 	const float *qs = a.q + (t * a.heads + g * group) * a.dim;
@@ -325,7 +312,7 @@ template <class E> __global__ void qkv_kernel(const qkv_args a) {
 	float *out = (is_q ? p.q_out : p.k_out) + (t * n + h) * dim, *x = shared + warp * dim;
 	E *row = NULL;
 	if (!is_q && a.cache) {
-		int s = attn_sequence(a.start, a.n_seq, t);
+		int s = whit_dev_sequence(a.start, a.n_seq, t);
 		row = static_cast<E *>(a.cache[s]) + ((a.past[s] + t - a.start[s]) + (is_v ? a.cap : 0)) * n * dim +
 		      h * dim;
 	}
@@ -360,7 +347,7 @@ template <class E>
 __global__ void attn_put_kernel(void *const *cache, int64_t cap, const float *k, const float *v, const int64_t *start,
                                 const int64_t *past, int n_seq, int64_t width) {
 	int64_t t = blockIdx.x;
-	int s = attn_sequence(start, n_seq, t);
+	int s = whit_dev_sequence(start, n_seq, t);
 	E *row = static_cast<E *>(cache[s]) + (past[s] + t - start[s]) * width;
 	for (int64_t i = threadIdx.x; i < width; i += blockDim.x) {
 		attn_store(row + i, k[t * width + i]);

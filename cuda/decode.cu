@@ -42,3 +42,15 @@ extern "C" void whit_embed_cuda(whit_dev *d, float *y, const int32_t *tokens, in
 		whit_unrotate_cuda(d, w->rot, y, rotated, T);
 	}
 }
+
+/* A thread has a column of all tokens: those that occur twice are added in order. */
+__global__ void embed_back_kernel(float *dw, const float *dy, const int32_t *tokens, int64_t T, int64_t dim) {
+	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+	for (int64_t t = 0; t < T && i < dim; t++) dw[tokens[t] * dim + i] += dy[t * dim + i];
+}
+
+extern "C" void whit_embed_back_cuda(whit_dev *d, float *dw, const float *dy, const int32_t *tokens, int64_t T,
+                                     int64_t dim, int64_t) {
+	if (T > 0 && dim > 0)
+		WHIT_LAUNCH(embed_back_kernel, whit_blocks(dim, THREADS), THREADS, 0, d, dw, dy, tokens, T, dim);
+}

@@ -174,6 +174,24 @@ void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x, const void
 	            "cublasGemmEx");
 }
 
+void whit_dev_mul(whit_dev *d, float *c, int64_t ldc, const float *a, int64_t lda, int turn_a, const float *b,
+                  int64_t ldb, int turn_b, int64_t m, int64_t n, int64_t k, int add) {
+	float one = 1, zero = 0;
+	if (d->err.code || m == 0 || n == 0) return;
+	if (WHIT_MAX(WHIT_MAX(m, n), WHIT_MAX(k, WHIT_MAX(ldc, WHIT_MAX(lda, ldb)))) > INT32_MAX) {
+		whit_dev_fail(d, WHIT_EINTERNAL, "mul: %lld x %lld x %lld, need less than 2^31 each", (long long)m,
+		              (long long)n, (long long)k);
+		return;
+	}
+	cublasHandle_t h = blas(d);
+	if (!h) return;
+	/* column by column, as cuBLAS reads it: c^T (n, m) = B^T A^T */
+	blas_failed(d,
+	            cublasSgemm(h, turn_b ? CUBLAS_OP_T : CUBLAS_OP_N, turn_a ? CUBLAS_OP_T : CUBLAS_OP_N, (int)n,
+	                        (int)m, (int)k, &one, b, (int)ldb, a, (int)lda, add ? &one : &zero, c, (int)ldc),
+	            "cublasSgemm");
+}
+
 int whit_dev_sync(whit_dev *d, whit_err *e) {
 	cudaSetDevice(d->index);
 	WHIT_CHECK(d, cudaStreamSynchronize(d->copy));

@@ -57,6 +57,10 @@ WHIT_DEVICE void whit_dev_zero(whit_dev *d, void *dst, size_t bytes);
  * emulation. */
 WHIT_DEVICE void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x, const void *w, int dtype, int64_t T,
                                int64_t rows, int64_t cols, int add);
+/* c (m, ldc, of which n are written) = A B, added to c where add; A is a (m, k) of row length lda, or, turn_a, a (k, m)
+ * turned; B likewise (k, n) or (n, k). F32 as above. */
+WHIT_DEVICE void whit_dev_mul(whit_dev *d, float *c, int64_t ldc, const float *a, int64_t lda, int turn_a,
+                              const float *b, int64_t ldb, int turn_b, int64_t m, int64_t n, int64_t k, int add);
 /* Waits for all that is queued. 0, or the first error since the last call, which is then forgotten. */
 WHIT_DEVICE int whit_dev_sync(whit_dev *d, whit_err *e);
 /* Keeps an error, unless one is kept already: what a twin cannot do. */

@@ -189,3 +189,58 @@ extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t 
 	else
 		multiply32(d, y, x, T, w, bias);
 }
+
+/* ---- gradients ---- */
+
+/* dy (T, rows) in stored order. */
+__global__ void stored_order_kernel(float *out, const float *dy, const whit_mat m, int64_t n) {
+	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x, r = i % m.rows;
+	if (i < n) out[i - r + whit_mat_row(&m, r)] = dy[i];
+}
+
+__global__ void add_kernel(float *y, const float *x, int64_t n) {
+	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+	if (i < n) y[i] += x[i];
+}
+
+/* W is decoded to floats, a tile of rows at a time, whatever it is made of: gradients keep 32 bits. */
+extern "C" void whit_linear_back_cuda(whit_dev *d, float *dx, const float *dy, int64_t T, const whit_mat *w) {
+	int64_t K = w->width, rows = WHIT_MIN(w->rows, WHIT_MAX(1, SCRATCH / (4 * K))), n = T * w->rows;
+	if (n == 0 || K == 0) return;
+	float *tile = (float *)whit_dev_take(d, (size_t)(rows * K) * sizeof *tile), *to = dx;
+	if (w->paired) {
+		float *stored = (float *)whit_dev_take(d, (size_t)n * sizeof *stored);
+		if (!stored) return;
+		WHIT_LAUNCH(stored_order_kernel, whit_blocks(n, THREADS), THREADS, 0, d, stored, dy, *w, n);
+		dy = stored;
+	}
+	if (w->rot) {
+		to = (float *)whit_dev_take(d, (size_t)(T * K) * sizeof *to);
+		if (to) whit_dev_zero(d, to, (size_t)(T * K) * sizeof *to);
+	}
+	if (!tile || !to) return;
+	for (int64_t r = 0; r < w->rows; r += rows) {
+		int64_t m = WHIT_MIN(rows, w->rows - r);
+		whit_rows_decode_cuda(d, w, r, r + m, tile);
+		whit_dev_mul(d, to, K, dy + r, w->rows, 0, tile, K, 0, T, K, m, 1);
+	}
+	if (!w->rot) return;
+	float *back = (float *)whit_dev_take(d, (size_t)(T * w->cols) * sizeof *back);
+	if (!back) return;
+	whit_unrotate_cuda(d, w->rot, back, to, T);
+	WHIT_LAUNCH(add_kernel, whit_blocks(T * w->cols, THREADS), THREADS, 0, d, dx, back, T * w->cols);
+}
+
+__global__ void bias_kernel(float *dbias, const float *dy, int64_t T, int64_t rows) {
+	int64_t r = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+	double sum = 0;
+	for (int64_t t = 0; t < T && r < rows; t++) sum += dy[t * rows + r];
+	if (r < rows) dbias[r] += (float)sum;
+}
+
+extern "C" void whit_linear_grad_cuda(whit_dev *d, float *dw, float *dbias, const float *dy, const float *x, int64_t T,
+                                      int64_t rows, int64_t cols) {
+	if (T * rows == 0) return;
+	if (dbias) WHIT_LAUNCH(bias_kernel, whit_blocks(rows, THREADS), THREADS, 0, d, dbias, dy, T, rows);
+	if (dw && cols) whit_dev_mul(d, dw, cols, dy, rows, 1, x, cols, 0, rows, cols, T, 1);
+}

@@ -16,6 +16,13 @@ static int embed_backward(whit_call *c, const float *const dout[], float *const 
 
 static void embed_cuda(whit_call *c) { whit_embed_cuda(c->dev, c->out[0], c->batch->tokens, c->batch->T, c->w[0]); }
 
+static void embed_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	(void)din;
+	if (dw[0])
+		whit_embed_back_cuda(c->dev, dw[0], dout[0], c->batch->tokens, c->batch->T, c->out_width[0],
+		                     c->w[0]->rows);
+}
+
 /* w0: the matrix, w1: bias or none. */
 static int linear_forward(whit_call *c, whit_err *e) {
 	(void)e;
@@ -46,6 +53,13 @@ static void linear_cuda(whit_call *c) {
 	whit_linear_cuda(c->dev, c->out[0], c->in[0], c->batch->T, c->w[0], c->vec[1]);
 }
 
+static void linear_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	int64_t T = c->batch->T;
+	if (din[0]) whit_linear_back_cuda(c->dev, din[0], dout[0], T, c->w[0]);
+	if (dw[0] || dw[1])
+		whit_linear_grad_cuda(c->dev, dw[0], dw[1], dout[0], c->in[0], T, c->out_width[0], c->in_width[0]);
+}
+
 /* w0: weight of dim; heads: runs per row; eps, shift. */
 static int rmsnorm_forward(whit_call *c, whit_err *e) {
 	const whit_attr *a = &c->node->a;
@@ -73,6 +87,12 @@ static void rmsnorm_cuda(whit_call *c) {
 	whit_rmsnorm_cuda(c->dev, c->out[0], c->in[0], c->vec[0], c->batch->T, a->heads, a->dim, a->eps, a->shift);
 }
 
+static void rmsnorm_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	const whit_attr *a = &c->node->a;
+	whit_rmsnorm_back_cuda(c->dev, din[0], dw[0], dout[0], c->in[0], c->vec[0], c->batch->T, a->heads, a->dim,
+	                       a->eps, a->shift);
+}
+
 /* heads, dim, rot, inv_freq, mscale. */
 static int rope_forward(whit_call *c, whit_err *e) {
 	const whit_attr *a = &c->node->a;
@@ -97,6 +117,14 @@ static void rope_cuda(whit_call *c) {
 	               a->mscale);
 }
 
+static void rope_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	const whit_attr *a = &c->node->a;
+	(void)dw;
+	if (din[0])
+		whit_rope_back_cuda(c->dev, din[0], dout[0], c->batch->pos, c->batch->T, a->heads, a->dim, a->rot,
+		                    a->inv_freq, a->mscale);
+}
+
 static int swiglu_forward(whit_call *c, whit_err *e) {
 	(void)e;
 	(c->plain ? whit_swiglu_cpu : whit_swiglu_fast_cpu)(c->out[0], c->in[0], c->in[1],
@@ -116,6 +144,11 @@ static void swiglu_cuda(whit_call *c) {
 	whit_swiglu_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
 }
 
+static void swiglu_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	(void)dw;
+	whit_swiglu_back_cuda(c->dev, din[0], din[1], dout[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
+}
+
 static int add_forward(whit_call *c, whit_err *e) {
 	(void)e;
 	whit_add_cpu(c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
@@ -131,6 +164,12 @@ static int add_backward(whit_call *c, const float *const dout[], float *const di
 
 static void add_cuda(whit_call *c) {
 	whit_add_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
+}
+
+static void add_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	(void)dw;
+	for (int k = 0; k < 2; k++)
+		if (din[k]) whit_add_cuda(c->dev, din[k], din[k], dout[0], c->batch->T * c->in_width[0]);
 }
 
 /* y = in 0 * sigmoid(in 1). */
@@ -151,6 +190,11 @@ static void gate_cuda(whit_call *c) {
 	whit_gate_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
 }
 
+static void gate_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	(void)dw;
+	whit_gate_back_cuda(c->dev, din[0], din[1], dout[0], c->in[0], c->in[1], c->batch->T * c->in_width[0]);
+}
+
 /* heads, dim of either output. */
 static int split_forward(whit_call *c, whit_err *e) {
 	const whit_attr *a = &c->node->a;
@@ -169,6 +213,12 @@ static int split_backward(whit_call *c, const float *const dout[], float *const 
 static void split_cuda(whit_call *c) {
 	const whit_attr *a = &c->node->a;
 	whit_split_cuda(c->dev, c->out[0], c->out[1], c->in[0], c->batch->T, a->heads, a->dim);
+}
+
+static void split_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	const whit_attr *a = &c->node->a;
+	(void)dw;
+	if (din[0]) whit_split_back_cuda(c->dev, din[0], dout[0], dout[1], c->batch->T, a->heads, a->dim);
 }
 
 /* w0: (channels, taps); taps. State: the last taps - 1 inputs. */
@@ -205,6 +255,12 @@ static void conv_cuda(whit_call *c) {
 	const whit_batch *b = c->batch;
 	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos};
 	whit_conv_cuda(c->dev, c->out[0], c->in[0], c->vec[0], c->state, &at, c->in_width[0], c->node->a.taps);
+}
+
+static void conv_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	const whit_batch *b = c->batch;
+	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos};
+	whit_conv_back_cuda(c->dev, din[0], dw[0], dout[0], c->in[0], c->vec[0], &at, c->in_width[0], c->node->a.taps);
 }
 
 /* Channels are those of heads: of q and k, and kv_heads: of v, of dim. */
@@ -276,6 +332,14 @@ static void delta_cuda(whit_call *c) {
 	whit_delta_cuda(c->dev, c->out[0], &d, c->state, &at);
 }
 
+static void delta_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	const whit_batch *b = c->batch;
+	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos};
+	const whit_delta d = delta_of(c, 0);
+	const whit_delta_grad g = delta_grad_of(c, din, dw, 0);
+	whit_delta_back_cuda(c->dev, &g, dout[0], &d, &at);
+}
+
 static size_t delta_state(const whit_node *n, int64_t cap) {
 	(void)cap;
 	return (size_t)(n->a.kv_heads * n->a.dim * n->a.dim) * sizeof(float);
@@ -340,13 +404,26 @@ static void attention_cuda(whit_call *c) {
 	                    a->kv_heads, a->dim, a->scale, a->window);
 }
 
+static void attention_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
+	const whit_attr *a = &c->node->a;
+	const whit_batch *b = c->batch;
+	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos};
+	(void)dw;
+	whit_attention_back_cuda(c->dev, din[0], din[1], din[2], dout[0], c->out[0], c->in[0], c->in[1], c->in[2], &at,
+	                         a->heads, a->kv_heads, a->dim, a->scale, a->window);
+}
+
 static size_t attention_state(const whit_node *n, int64_t cap) {
 	return (size_t)(2 * cap * n->a.kv_heads * n->a.dim) * sizeof(float);
 }
 
 #define ROW(name, ...)                                                                                                 \
-	static const whit_op name = {#name, .forward = name##_forward, .backward = name##_backward,                    \
-	                             .cuda = name##_cuda, __VA_ARGS__}
+	static const whit_op name = {#name,                                                                            \
+	                             .forward = name##_forward,                                                        \
+	                             .backward = name##_backward,                                                      \
+	                             .cuda = name##_cuda,                                                              \
+	                             .backward_cuda = name##_backward_cuda,                                            \
+	                             __VA_ARGS__}
 ROW(embed);
 ROW(linear);
 ROW(rmsnorm);

@@ -10,7 +10,7 @@
 #include "host/op_vec.h"
 #include "host/ops.h"
 
-enum { CHUNK = 64, MANY = 8 }; /* tokens of a chunk, and from which chunks pay */
+enum { CHUNK = 64, MANY = 4 }; /* tokens of a chunk, and from which chunks pay */
 
 typedef struct delta_job {
 	const whit_delta *d;

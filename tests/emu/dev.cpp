@@ -73,6 +73,13 @@ void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x, const void
 	whit_free(copy);
 }
 
+void whit_dev_mul(whit_dev *d, float *c, int64_t ldc, const float *a, int64_t lda, int turn_a, const float *b,
+                  int64_t ldb, int turn_b, int64_t m, int64_t n, int64_t k, int add) {
+	if (d->err.code || m == 0 || n == 0) return;
+	cblas_sgemm(CblasRowMajor, turn_a ? CblasTrans : CblasNoTrans, turn_b ? CblasTrans : CblasNoTrans, (int)m,
+	            (int)n, (int)k, 1, a, (int)lda, b, (int)ldb, add ? 1 : 0, c, (int)ldc);
+}
+
 int whit_dev_sync(whit_dev *d, whit_err *e) {
 	char text[300];
 	if (emu::device_check(text, sizeof text)) whit_dev_fail(d, WHIT_EINTERNAL, "%s", text);
