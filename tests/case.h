@@ -55,6 +55,8 @@ void case_near(case_run *r, const float *out, const float *want, const float *ma
 void case_same(case_run *r, const float *out, const float *want, int64_t n);
 /* n words, whatever they are. */
 void case_bits(case_run *r, const void *out, const uint32_t *want, int64_t n);
+/* n doubles, within tol of the larger of 1 and the value. */
+void case_doubles(case_run *r, const void *out, const double *want, int64_t n, double tol);
 void case_fail(case_run *r, const char *fmt, ...) WHIT_PRINTF(2, 3);
 
 /* The emulator's (tests/emu/dev.cpp): launches from now on run in order i. */

@@ -1,6 +1,6 @@
 /* cases [--need-device] [--small] [--seeds N] [SET...]: runs the case table on its targets: cpu and emu, or, built with
- * CASES_CUDA, on a GPU; --small leaves rows of model size out there. A row's bytes must not depend on the schedule or the
- * run. Exit 1: a failure, 77: all skipped. */
+ * CASES_CUDA, on a GPU; --small leaves rows of model size out there. A row's bytes must not depend on the schedule or
+ * the run. Exit 1: a failure, 77: all skipped. */
 #include "tests/case.h"
 #include <math.h>
 #include <stdarg.h>
@@ -120,6 +120,16 @@ void case_same(case_run *r, const float *out, const float *want, int64_t n) {
 		if (!memcmp(got + i, want + i, sizeof *got) || (isnan(want[i]) && isnan(got[i]))) continue;
 		case_fail(r, "element %lld of %lld is %.9g, need %.9g, the same bits", (long long)i, (long long)n,
 		          (double)got[i], (double)want[i]);
+		return;
+	}
+}
+
+void case_doubles(case_run *r, const void *out, const double *want, int64_t n, double tol) {
+	const double *got = (const double *)(const void *)fetch(r, out, 2 * n);
+	for (int64_t i = 0; got && i < n; i++) {
+		if (fabs(got[i] - want[i]) <= tol * fmax(fabs(want[i]), 1)) continue;
+		case_fail(r, "double %lld of %lld is %.17g, need %.17g within %.3g", (long long)i, (long long)n, got[i],
+		          want[i], tol);
 		return;
 	}
 }
