@@ -63,50 +63,65 @@ __global__ void delta_plain_kernel(const delta_args a) {
  * columns, normalises k and q for itself and waits for no other. S^T k and S^T q are read off the state at once, so
  * that one reduction serves both: y = decay S^T q + (q.k) u. */
 enum { LANES = 4, WARPS = 4 };
+
+/* What a lane loads of a token, a token ahead: a load takes as long as all else. */
+template <int DIM> struct delta_row { float k[DIM / 32], q[DIM / 32], v, alpha, beta; };
+template <int DIM>
+static __device__ __forceinline__ delta_row<DIM> delta_load(const whit_delta &d, int64_t t, int64_t h, int64_t j) {
+	int64_t kw = d.k_heads * DIM, lane = threadIdx.x % 32;
+	const float *row = d.qkv + t * (2 * kw + d.v_heads * DIM), *q = row + delta_k_head(d, h) * DIM + lane;
+	delta_row<DIM> r;
+	WHIT_UNROLL
+	for (int i = 0; i < DIM / 32; i++) r.k[i] = q[kw + i * 32], r.q[i] = q[i * 32];
+	r.v = row[2 * kw + h * DIM + j], r.alpha = d.alpha[t * d.v_heads + h], r.beta = d.beta[t * d.v_heads + h];
+	return r;
+}
+
 template <int DIM> __global__ void __launch_bounds__(32 * WARPS) delta_kernel(const delta_args a) {
 	enum { ROWS = DIM / LANES, PER = DIM / 32 }; /* rows of a thread; values of q and k that a lane loads */
 	WHIT_SHARED_ALIGNED(16, float, keys, [WARPS][2 * DIM]);
 	WHIT_AFTER();
 	const whit_delta &d = a.d;
 	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, part = lane % LANES;
-	int64_t h = blockIdx.y, s = blockIdx.z, kw = d.k_heads * DIM, width = 2 * kw + d.v_heads * DIM;
+	int64_t h = blockIdx.y, s = blockIdx.z;
 	int64_t j = ((int64_t)blockIdx.x * WARPS + warp) * (32 / LANES) + lane / LANES;
 	float *k = keys[warp], *q = k + DIM, S[ROWS], rate = delta_rate(d, h), bias = d.dt_bias[h];
 	float *state = a.state ? static_cast<float *>(a.state[s]) + h * DIM * DIM + j : NULL;
 	/* Row r of a thread is 4 LANES (r / 4) + 4 part + r % 4: float4 loads of k that meet all banks. */
 	WHIT_UNROLL
 	for (int r = 0; r < ROWS; r++) S[r] = state ? state[(4 * LANES * (r / 4) + 4 * part + r % 4) * DIM] : 0;
-	for (int64_t t = a.start[s]; t < a.start[s + 1]; t++) {
-		const float *xq = d.qkv + t * width + delta_k_head(d, h) * DIM, *xk = xq + kw;
-		float x[PER], z[PER], qq = 0, kk = 0, qk = 0;
-		float v = d.qkv[t * width + 2 * kw + h * DIM + j];
-		float decay = expf(rate * delta_softplus(d.alpha[t * d.v_heads + h] + bias));
-		float beta = delta_sigmoid(d.beta[t * d.v_heads + h]);
+	int64_t end = a.start[s + 1];
+	delta_row<DIM> next = {};
+	if (a.start[s] < end) next = delta_load<DIM>(d, a.start[s], h, j);
+	for (int64_t t = a.start[s]; t < end; t++) {
+		delta_row<DIM> x = next;
+		next = delta_load<DIM>(d, WHIT_MIN(t + 1, end - 1), h, j);
+		float kk = 0, qq = 0, qk = 0;
+		float decay = expf(rate * delta_softplus(x.alpha + bias)), beta = delta_sigmoid(x.beta);
 		WHIT_UNROLL
-		for (int i = 0; i < PER; i++) {
-			x[i] = xk[i * 32 + lane], z[i] = xq[i * 32 + lane];
-			kk = fmaf(x[i], x[i], kk), qq = fmaf(z[i], z[i], qq), qk = fmaf(x[i], z[i], qk);
-		}
-		float kn = 1 / sqrtf(whit_warp_sum(kk) + 1e-6f),
-		      qn = 1 / sqrtf(whit_warp_sum(qq) + 1e-6f) / sqrtf((float)DIM);
+		for (int i = 0; i < PER; i++)
+			kk = fmaf(x.k[i], x.k[i], kk), qq = fmaf(x.q[i], x.q[i], qq), qk = fmaf(x.k[i], x.q[i], qk);
+		float kn = rsqrtf(whit_warp_sum(kk) + 1e-6f), qn = rsqrtf(whit_warp_sum(qq) + 1e-6f) * rsqrtf(DIM);
 		qk = whit_warp_sum(qk) * kn * qn;
 		WHIT_UNROLL
-		for (int i = 0; i < PER; i++) k[i * 32 + lane] = x[i] * kn, q[i * 32 + lane] = z[i] * qn;
+		for (int i = 0; i < PER; i++) k[i * 32 + lane] = x.k[i] * kn, q[i * 32 + lane] = x.q[i] * qn;
 		__syncwarp();
-		float sk = 0, sq = 0;
+		float sks[2] = {}, sqs[2] = {}; /* two chains each: one waits for itself */
 		WHIT_UNROLL
 		for (int r = 0; r < ROWS; r += 4) {
 			float4 x4 = *reinterpret_cast<const float4 *>(k + LANES * r + 4 * part);
 			float4 z4 = *reinterpret_cast<const float4 *>(q + LANES * r + 4 * part);
+			float &sk = sks[r / 4 % 2], &sq = sqs[r / 4 % 2];
 			sk = fmaf(S[r + 3], x4.w, fmaf(S[r + 2], x4.z, fmaf(S[r + 1], x4.y, fmaf(S[r], x4.x, sk))));
 			sq = fmaf(S[r + 3], z4.w, fmaf(S[r + 2], z4.z, fmaf(S[r + 1], z4.y, fmaf(S[r], z4.x, sq))));
 		}
+		float sk = sks[0] + sks[1], sq = sqs[0] + sqs[1];
 		WHIT_UNROLL
 		for (int m = LANES / 2; m > 0; m /= 2) {
 			sk += __shfl_xor_sync(0xffffffffu, sk, m);
 			sq += __shfl_xor_sync(0xffffffffu, sq, m);
 		}
-		float u = beta * (v - decay * sk);
+		float u = beta * (x.v - decay * sk);
 		if (part == 0) a.y[(t * d.v_heads + h) * DIM + j] = fmaf(qk, u, decay * sq);
 		WHIT_UNROLL
 		for (int r = 0; r < ROWS; r += 4) {
@@ -145,6 +160,7 @@ extern "C" void whit_delta_cuda(whit_dev *dev, float *y, const whit_delta *d, vo
 		            (size_t)(2 * d->dim) * sizeof(float), dev, a);
 	}
 }
+
 /* ---- gradient: chunks as matrix products, by the equations of host/op_delta_fast.c ---- */
 
 enum { CHUNK = 64, BACK_THREADS = 256, TILE = 64, DEEP = 16, PAD = 4 };

@@ -91,7 +91,8 @@ typedef struct whit_delta {
 } whit_delta;
 /* Token by token, in double. */
 void whit_delta_cpu(float *y, const whit_delta *d, float *state, int64_t T);
-/* Chunks of 64 tokens (the same paper, eq. 11 and on) where there are many, else token by token; threads over heads. */
+/* Chunks of 64 tokens (the same paper, eq. 11 and on) where there are many, else token by token; threads over heads.
+ * Scratch for each thread: 8 (64, dim), 5 (64, 64), v_heads/k_heads (dim, dim). */
 void whit_delta_fast_cpu(float *y, const whit_delta *d, float *state, int64_t T, whit_arena *scratch);
 
 /* The tokens of a batch on the device: n_seq sequences, sequence s in rows [start[s], start[s+1]), its first new token
@@ -110,7 +111,8 @@ WHIT_DEVICE void whit_attention_cuda(whit_dev *d, float *y, const float *q, cons
                                      void *const *cache, int kv, int64_t cap, const whit_spans *b, int64_t heads,
                                      int64_t kv_heads, int64_t dim, float scale, int64_t window);
 /* conv and delta of a whole batch. state NULL: no sequence has a past; else a device array of n_seq blocks, as past and
- * state above are. Pointers of d are device memory. */
+ * state above are. Pointers of d are device memory. dim 32, 64, 128: S in
+ * registers; else, or plain, in memory, which without states is scratch, (n_seq, v_heads, dim, dim). */
 WHIT_DEVICE void whit_conv_cuda(whit_dev *dev, float *y, const float *x, const float *w, void *const *state,
                                 const whit_spans *b, int64_t channels, int64_t taps);
 WHIT_DEVICE void whit_delta_cuda(whit_dev *dev, float *y, const whit_delta *d, void *const *state, const whit_spans *b);
@@ -236,8 +238,10 @@ WHIT_DEVICE void whit_linear_grad_cuda(whit_dev *d, float *dw, float *dbias, con
 
 void whit_conv_back_cpu(float *dx, float *dw, const float *dy, const float *x, const float *w, int64_t T,
                         int64_t channels, int64_t taps);
+/* Scratch: (T, 256) for each thread. */
 void whit_conv_back_fast_cpu(float *dx, float *dw, const float *dy, const float *x, const float *w, int64_t T,
                              int64_t channels, int64_t taps, whit_arena *scratch);
+/* Scratch: (T, channels), and (T/64, channels, taps). */
 WHIT_DEVICE void whit_conv_back_cuda(whit_dev *dev, float *dx, float *dw, const float *dy, const float *x,
                                      const float *w, const whit_spans *b, int64_t channels, int64_t taps);
 
@@ -246,9 +250,12 @@ typedef struct whit_delta_grad {
 	float *qkv, *beta, *alpha, *rate, *dt_bias;
 } whit_delta_grad;
 void whit_delta_back_cpu(const whit_delta_grad *g, const float *dy, const whit_delta *d, int64_t T);
-/* States are kept every 64 tokens and computed again between. */
+/* Chunks, as forward, from states kept in front of each. Scratch for each thread: 15 (64, dim), 7 (64, 64), (dim, dim),
+ * and for each v head of a k head T/64 + 2 (dim, dim). */
 void whit_delta_back_fast_cpu(const whit_delta_grad *g, const float *dy, const whit_delta *d, int64_t T,
                               whit_arena *scratch);
+/* Scratch: for every v head (T, 2, dim), a (dim, dim) every 64 tokens and two for every sequence, and for that 11
+ * (64, dim), 7 (64, 64). */
 WHIT_DEVICE void whit_delta_back_cuda(whit_dev *dev, const whit_delta_grad *g, const float *dy, const whit_delta *d,
                                       const whit_spans *b);
 

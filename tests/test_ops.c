@@ -484,6 +484,20 @@ static void nonfinite(const char *where) {
 	q[3 * 10 + 1] = NAN;
 	whit_attention_fast_cpu(z, q, w, w, 40, 0, 1, 1, 10, 1, 0, &a);
 	CHECK_MSG(isnan(z[30]) && isfinite(z[29]) && isfinite(z[40]), "attention (%s) hides or spreads NaN", where);
+	whit_gate_fast_cpu(y, w, x, 40);
+	CHECK_MSG(isnan(y[20]) && isfinite(y[19]) && isfinite(y[21]), "gate (%s) hides or spreads NaN", where);
+	whit_conv_fast_cpu(z, q, w, NULL, 40, 10, 4); /* channel 1 from token 3 on, for four */
+	CHECK_MSG(isnan(z[31]) && isnan(z[61]) && isfinite(z[21]) && isfinite(z[71]) && isfinite(z[32]),
+	          "conv (%s) hides or spreads NaN", where);
+	for (int64_t T = 3; T <= 30;
+	     T += 27) { /* value 1 of token 2, of v head 1 of two; chunks may spread it in time */
+		whit_delta d = delta_make(&a, T, 1, 2, 4);
+		((float *)(uintptr_t)d.qkv)[2 * 16 + 13] = NAN;
+		whit_delta_fast_cpu(z, &d, NULL, T, &a);
+		CHECK_MSG(isnan(z[2 * 8 + 5]) && isnan(z[(T - 1) * 8 + 5]) && isfinite(z[2 * 8 + 1]) &&
+		                  isfinite(z[(T - 1) * 8 + 6]),
+		          "delta (%s) hides or spreads NaN", where);
+	}
 	whit_mat m = float_mat(w, 40, 10, "f32");
 	whit_linear_fast_cpu(z, q, 10, &m, NULL, &a);
 	CHECK_MSG(isnan(z[3 * 40]) && isfinite(z[2 * 40 + 39]), "linear (%s) hides or spreads NaN", where);
