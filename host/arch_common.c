@@ -68,8 +68,8 @@ static int check_fixed(const char *file, const char *key, const json_t *value, w
 
 int whit_config_check(const whit_model *m, const char *const *read, whit_err *e) {
 	const char *file = m->ckpt.config_path, *key;
-	json_t *value;
-	json_object_foreach(m->ckpt.config, key, value) {
+	json_t *value, *config = (json_t *)(uintptr_t)m->config; /* iterators want it */
+	json_object_foreach(config, key, value) {
 		if (json_is_null(value) || listed(read, key) || listed(harmless, key)) continue;
 		int rc = check_fixed(file, key, value, e);
 		if (rc < 0) return rc;
@@ -86,7 +86,10 @@ int whit_config_check(const whit_model *m, const char *const *read, whit_err *e)
 /* ---- rotary frequencies ---- */
 
 /* clang-format off */
-/* What a rope dictionary may hold, by type. */
+/* What a rope dictionary may hold, by type; mrope: the default of models whose
+ * positions have several axes, which are one and the same for text. */
+static const char *const rope_mrope[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "mrope_section",
+	"mrope_interleaved", NULL };
 static const char *const rope_default[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", NULL };
 static const char *const rope_linear[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", NULL };
 static const char *const rope_llama3[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor",
@@ -182,29 +185,31 @@ static int scale_factors(float *f, int64_t dim, const json_t *j, const char *fil
 
 static int read_rope(whit_model *m, whit_decoder *d, whit_err *e) {
 	const char *file = m->ckpt.config_path, *type = "default", *key;
-	json_t *scaling = json_object_get(m->ckpt.config, "rope_scaling"),
-	       *params = json_object_get(m->ckpt.config, "rope_parameters");
+	json_t *scaling = json_object_get(m->config, "rope_scaling"),
+	       *params = json_object_get(m->config, "rope_parameters");
 	json_t *none = json_object(), *value;
 	if (!json_is_object(scaling)) scaling = NULL;
 	if (!json_is_object(params)) params = NULL;
 	json_t *j = scaling ? scaling : params ? params : none;
-	double theta = 10000, partial = 1, factor;
-	float *f = whit_alloc((size_t)d->dim * sizeof *f);
+	double theta = 10000, partial = d->partial > 0 ? d->partial : 1, factor;
+	float *f = whit_alloc((size_t)d->dim * sizeof *f); /* rot / 2 of them at most */
 	int rc = 0;
 	if (scaling && params && !json_equal(scaling, params))
 		rc = whit_fail(e, WHIT_EINPUT,
 		               "%s: keys rope_scaling and rope_parameters say different things, need one", file);
-	if (!rc) rc = whit_json_real(m->ckpt.config, file, "rope_theta", 0, 1, 1e12, &theta, e);
+	if (!rc) rc = whit_json_real(m->config, file, "rope_theta", 0, 1, 1e12, &theta, e);
 	if (!rc) rc = whit_json_real(j, file, "rope_theta", 0, 1, 1e12, &theta, e);
 	if (!rc) rc = whit_json_real(j, file, "partial_rotary_factor", 0, 0, 1, &partial, e);
-	if (!rc && partial != 1)
+	if (!rc && d->partial > 0) rc = whit_json_real(m->config, file, "partial_rotary_factor", 0, 0, 1, &partial, e);
+	if (!rc && partial != 1 && !(d->partial > 0))
 		rc = whit_fail(e, WHIT_EINPUT,
 		               "%s: key partial_rotary_factor: is %g, need 1: nothing else is implemented", file,
 		               partial);
 	if (!rc) rc = whit_json_text(j, file, "type", 0, &type, e);
 	if (!rc) rc = whit_json_text(j, file, "rope_type", 0, &type, e);
 	if (rc) goto out;
-	const char *const *known = !strcmp(type, "default")   ? rope_default
+	d->rot = (int64_t)((double)d->dim * partial) / 2 * 2;
+	const char *const *known = !strcmp(type, "default")   ? d->partial > 0 ? rope_mrope : rope_default
 	                           : !strcmp(type, "linear")  ? rope_linear
 	                           : !strcmp(type, "llama3")  ? rope_llama3
 	                           : !strcmp(type, "yarn")    ? rope_yarn
@@ -221,17 +226,17 @@ static int read_rope(whit_model *m, whit_decoder *d, whit_err *e) {
 		rc = whit_fail(e, WHIT_EINPUT, "%s: rope key %.60s is unknown to rope_type \"%s\"", file, key, type);
 		goto out;
 	}
-	plain_freq(f, d->dim, theta);
+	plain_freq(f, d->rot, theta);
 	d->mscale = 1;
 	if (known == rope_linear) {
 		rc = whit_json_real(j, file, "factor", 1, 1e-6, 1e6, &factor, e);
-		for (int64_t i = 0; i < d->dim / 2 && !rc; i++) f[i] /= (float)factor;
+		for (int64_t i = 0; i < d->rot / 2 && !rc; i++) f[i] /= (float)factor;
 	}
-	if (known == rope_llama3) rc = scale_llama3(f, d->dim, j, file, m->context, e);
-	if (known == rope_factors) rc = scale_factors(f, d->dim, j, file, e);
-	if (known == rope_yarn) rc = scale_yarn(f, d->dim, theta, j, file, m->context, &d->mscale, e);
-	double *inv = whit_take_bytes(&m->arena, (size_t)(d->dim / 2) * sizeof *inv);
-	for (int64_t i = 0; i < d->dim / 2; i++) inv[i] = f[i];
+	if (known == rope_llama3) rc = scale_llama3(f, d->rot, j, file, m->context, e);
+	if (known == rope_factors) rc = scale_factors(f, d->rot, j, file, e);
+	if (known == rope_yarn) rc = scale_yarn(f, d->rot, theta, j, file, m->context, &d->mscale, e);
+	double *inv = whit_take_bytes(&m->arena, (size_t)(d->rot / 2) * sizeof *inv);
+	for (int64_t i = 0; i < d->rot / 2; i++) inv[i] = f[i];
 	d->inv_freq = inv;
 out:
 	json_decref(none);
@@ -273,7 +278,7 @@ static int read_generation(whit_model *m, whit_err *e) {
 }
 
 int whit_decoder_read(whit_model *m, whit_decoder *d, int head_dim_required, whit_err *e) {
-	const json_t *j = m->ckpt.config;
+	const json_t *j = m->config;
 	const char *file = m->ckpt.config_path;
 	enum { MOST = 1 << 24 };
 	int64_t bos = -1;
@@ -310,7 +315,7 @@ int whit_decoder_read(whit_model *m, whit_decoder *d, int head_dim_required, whi
 }
 
 int whit_decoder_read_window(const whit_model *m, whit_decoder *d, whit_err *e) {
-	const json_t *j = m->ckpt.config, *types = json_object_get(j, "layer_types");
+	const json_t *j = m->config, *types = json_object_get(j, "layer_types");
 	const char *file = m->ckpt.config_path;
 	int use = 0;
 	int64_t window = 0, from = m->layers;
@@ -336,25 +341,18 @@ int whit_decoder_read_window(const whit_model *m, whit_decoder *d, whit_err *e) 
 	return 0;
 }
 
-/* The program under construction and what names its weights. */
-typedef struct build {
-	whit_program *p;
-	const char *prefix;
-} build;
-
-static int norm(build b, const char *role, int x, int64_t heads, int64_t dim, float eps) {
+int whit_build_norm(whit_build b, const char *role, int x, int64_t heads, int64_t dim, float eps, float shift) {
 	int w = whit_program_slot(b.p, role, whit_format_text("%s%s.weight", b.prefix, role), 0, dim);
 	int y = whit_program_value(b.p, heads * dim);
 	whit_node *n = whit_program_node(b.p, "rmsnorm", role);
 	n->in[0] = x;
 	n->w[0] = w;
 	n->out[0] = y;
-	n->a = (whit_attr){.eps = eps, .heads = heads, .dim = dim};
+	n->a = (whit_attr){.eps = eps, .shift = shift, .heads = heads, .dim = dim};
 	return y;
 }
 
-/* part: where the weight lives, "self_attn." or "mlp.". */
-static int linear(build b, const char *part, const char *role, int x, int64_t rows, int64_t cols, int bias) {
+int whit_build_linear(whit_build b, const char *part, const char *role, int x, int64_t rows, int64_t cols, int bias) {
 	int w = whit_program_slot(b.p, role, whit_format_text("%s%s%s.weight", b.prefix, part, role), rows, cols);
 	int c = bias ? whit_program_slot(b.p, role, whit_format_text("%s%s%s.bias", b.prefix, part, role), 0, rows)
 	             : -1;
@@ -367,16 +365,7 @@ static int linear(build b, const char *part, const char *role, int x, int64_t ro
 	return y;
 }
 
-static int rope(build b, const whit_decoder *d, const char *role, int x, int64_t heads) {
-	int y = whit_program_value(b.p, heads * d->dim);
-	whit_node *n = whit_program_node(b.p, "rope", role);
-	n->in[0] = x;
-	n->out[0] = y;
-	n->a = (whit_attr){.heads = heads, .dim = d->dim, .rot = d->dim, .inv_freq = d->inv_freq, .mscale = d->mscale};
-	return y;
-}
-
-static int join(build b, const char *op, const char *role, int x, int z) {
+int whit_build_join(whit_build b, const char *op, const char *role, int x, int z) {
 	int y = whit_program_value(b.p, b.p->width[x]);
 	whit_node *n = whit_program_node(b.p, op, role);
 	n->in[0] = x;
@@ -385,18 +374,38 @@ static int join(build b, const char *op, const char *role, int x, int z) {
 	return y;
 }
 
-static void build_layer(whit_model *m, const whit_decoder *d, int64_t l, const char *prefix) {
-	char *inner = whit_format_text("%sself_attn.", prefix);
-	build b = {&m->layer[l], prefix}, attn = {&m->layer[l], inner};
+static int rope(whit_build b, const whit_decoder *d, const char *role, int x, int64_t heads) {
+	int y = whit_program_value(b.p, heads * d->dim);
+	whit_node *n = whit_program_node(b.p, "rope", role);
+	n->in[0] = x;
+	n->out[0] = y;
+	n->a = (whit_attr){.heads = heads, .dim = d->dim, .rot = d->rot, .inv_freq = d->inv_freq, .mscale = d->mscale};
+	return y;
+}
+
+/* Of each head's values the first half, its queries; *gate the second. */
+static int split(whit_build b, const whit_decoder *d, int x, int *gate) {
+	int q = whit_program_value(b.p, d->heads * d->dim);
+	*gate = whit_program_value(b.p, d->heads * d->dim);
+	whit_node *n = whit_program_node(b.p, "split", "q_split");
+	n->in[0] = x;
+	n->out[0] = q;
+	n->out[1] = *gate;
+	n->a = (whit_attr){.heads = d->heads, .dim = d->dim};
+	return q;
+}
+
+static int attention(whit_model *m, const whit_decoder *d, int64_t l, whit_build b, int x) {
+	char *inner = whit_format_text("%sself_attn.", b.prefix);
+	whit_build attn = {b.p, inner};
 	int64_t H = m->hidden, qw = d->heads * d->dim, kw = d->kv_heads * d->dim;
-	whit_program_init(b.p, H);
-	int x = norm(b, "input_layernorm", 0, 1, H, d->eps);
-	int q = linear(b, "self_attn.", "q_proj", x, qw, H, d->qkv_bias);
-	int k = linear(b, "self_attn.", "k_proj", x, kw, H, d->qkv_bias);
-	int v = linear(b, "self_attn.", "v_proj", x, kw, H, d->qkv_bias);
+	int q = whit_build_linear(b, "self_attn.", "q_proj", x, d->gated ? 2 * qw : qw, H, d->qkv_bias), gate = -1;
+	int k = whit_build_linear(b, "self_attn.", "k_proj", x, kw, H, d->qkv_bias);
+	int v = whit_build_linear(b, "self_attn.", "v_proj", x, kw, H, d->qkv_bias);
+	if (d->gated) q = split(b, d, q, &gate);
 	if (d->qk_norm) {
-		q = norm(attn, "q_norm", q, d->heads, d->dim, d->eps);
-		k = norm(attn, "k_norm", k, d->kv_heads, d->dim, d->eps);
+		q = whit_build_norm(attn, "q_norm", q, d->heads, d->dim, d->eps, d->shift);
+		k = whit_build_norm(attn, "k_norm", k, d->kv_heads, d->dim, d->eps, d->shift);
 	}
 	q = rope(b, d, "rope_q", q, d->heads);
 	k = rope(b, d, "rope_k", k, d->kv_heads);
@@ -411,13 +420,24 @@ static void build_layer(whit_model *m, const whit_decoder *d, int64_t l, const c
 	                   .dim = d->dim,
 	                   .scale = (float)(1 / sqrt((double)d->dim)),
 	                   .window = l >= d->window_from ? d->window : 0};
-	int h = join(b, "add", "attn_residual", 0, linear(b, "self_attn.", "o_proj", a, H, qw, d->o_bias));
-	x = norm(b, "post_attention_layernorm", h, 1, H, d->eps);
-	int gate = linear(b, "mlp.", "gate_proj", x, d->inner, H, d->mlp_bias);
-	int up = linear(b, "mlp.", "up_proj", x, d->inner, H, d->mlp_bias);
-	int act = join(b, "swiglu", "mlp_act", gate, up);
-	join(b, "add", "mlp_residual", h, linear(b, "mlp.", "down_proj", act, H, d->inner, d->mlp_bias));
+	if (d->gated) a = whit_build_join(b, "gate", "attn_gate", a, gate);
 	whit_free(inner);
+	return whit_build_linear(b, "self_attn.", "o_proj", a, H, qw, d->o_bias);
+}
+
+static void build_layer(whit_model *m, const whit_decoder *d, int64_t l, const char *prefix) {
+	whit_build b = {&m->layer[l], prefix};
+	int64_t H = m->hidden;
+	whit_program_init(b.p, H);
+	int x = whit_build_norm(b, "input_layernorm", 0, 1, H, d->eps, d->shift);
+	int y = d->linear_layer && d->linear_layer[l] ? d->mixer(m, d, b, x) : attention(m, d, l, b, x);
+	int h = whit_build_join(b, "add", "attn_residual", 0, y);
+	x = whit_build_norm(b, "post_attention_layernorm", h, 1, H, d->eps, d->shift);
+	int gate = whit_build_linear(b, "mlp.", "gate_proj", x, d->inner, H, d->mlp_bias);
+	int up = whit_build_linear(b, "mlp.", "up_proj", x, d->inner, H, d->mlp_bias);
+	int act = whit_build_join(b, "swiglu", "mlp_act", gate, up);
+	whit_build_join(b, "add", "mlp_residual", h,
+	                whit_build_linear(b, "mlp.", "down_proj", act, H, d->inner, d->mlp_bias));
 }
 
 /* A tied model's file may still hold the head: then it must be the embedding's bytes. */
@@ -435,8 +455,9 @@ static int check_tied_head(const whit_model *m, const char *embed, whit_err *e) 
 }
 
 int whit_decoder_build(whit_model *m, const whit_decoder *d, whit_err *e) {
-	/* A checkpoint of the inner model alone lacks the prefix. */
+	/* A checkpoint of the inner model alone lacks the prefix; one of several towers has a longer one. */
 	const char *root = whit_ckpt_find(&m->ckpt, "embed_tokens.weight") ? "" : "model.";
+	if (whit_ckpt_find(&m->ckpt, "model.language_model.embed_tokens.weight")) root = "model.language_model.";
 	char *embed = whit_format_text("%sembed_tokens.weight", root);
 	int rc = d->tied ? check_tied_head(m, embed, e) : 0;
 	whit_program_init(&m->embed, 0);
@@ -451,7 +472,7 @@ int whit_decoder_build(whit_model *m, const whit_decoder *d, whit_err *e) {
 		whit_free(prefix);
 	}
 	whit_program_init(&m->head, m->hidden);
-	int x = norm((build){&m->head, root}, "norm", 0, 1, m->hidden, d->eps);
+	int x = whit_build_norm((whit_build){&m->head, root}, "norm", 0, 1, m->hidden, d->eps, d->shift);
 	if (d->tied) {
 		w = whit_program_slot(&m->head, "embed_tokens", whit_strdup(embed), m->vocab, m->hidden);
 		y = whit_program_value(&m->head, m->vocab);
@@ -460,7 +481,7 @@ int whit_decoder_build(whit_model *m, const whit_decoder *d, whit_err *e) {
 		n->w[0] = w;
 		n->out[0] = y;
 	} else {
-		linear((build){&m->head, ""}, "", "lm_head", x, m->vocab, m->hidden, 0);
+		whit_build_linear((whit_build){&m->head, ""}, "", "lm_head", x, m->vocab, m->hidden, 0);
 	}
 	whit_free(embed);
 	return rc;

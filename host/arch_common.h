@@ -10,15 +10,33 @@
  * common list of keys with one implemented value; anything else is an error that lists `read`. */
 int whit_config_check(const whit_model *m, const char *const *read, whit_err *e);
 
+/* A program under construction and what names its weights. */
+typedef struct whit_build {
+	whit_program *p;
+	const char *prefix;
+} whit_build;
+/* Nodes with their weights "PREFIX{part}{role}.weight" (part: where it lives, "self_attn."); they return the value they
+ * make. */
+int whit_build_norm(whit_build b, const char *role, int x, int64_t heads, int64_t dim, float eps, float shift);
+int whit_build_linear(whit_build b, const char *part, const char *role, int x, int64_t rows, int64_t cols, int bias);
+int whit_build_join(whit_build b, const char *op, const char *role, int x, int z); /* of two values of one width */
+
 /* A decoder; config readers fill it. */
-typedef struct whit_decoder {
+typedef struct whit_decoder whit_decoder;
+struct whit_decoder {
 	int64_t inner, heads, kv_heads, dim; /* inner: of the feed-forward part */
-	float eps;
+	float eps, shift;                    /* shift: of norms' weights, 1 where they are zero-centred */
 	int qkv_bias, o_bias, mlp_bias, qk_norm, tied;
 	int64_t window, window_from; /* layers from window_from on see `window` tokens; 0 = all */
-	const double *inv_freq;      /* dim / 2 of them, in the model's arena */
+	double partial;              /* of a head that is rotated unless the config says another part; 0 = all */
+	int64_t rot;                 /* which makes so many values */
+	const double *inv_freq;      /* rot / 2 of them, in the model's arena */
 	double mscale;
-} whit_decoder;
+	int gated;                   /* q_proj holds a gate of the attention's output beside each head's queries */
+	const uint8_t *linear_layer; /* of each layer: 1 = `mixer` stands for attention; NULL = none */
+	int (*mixer)(whit_model *m, const whit_decoder *d, whit_build b, int x);
+	const void *own; /* the mixer's */
+};
 
 /* Reads what all three families have, into m and d: sizes, eps, ties, ids that end generation, activation,
  * rope. head_dim is required or defaults to hidden / heads. */

@@ -30,7 +30,7 @@ static int build(whit_model *m, whit_err *e) {
 	whit_decoder d = {.qk_norm = 1};
 	int rc = whit_config_check(m, keys, e);
 	if (!rc) rc = whit_decoder_read(m, &d, 1, e);
-	if (!rc) rc = whit_json_bool(m->ckpt.config, m->ckpt.config_path, "attention_bias", 0, &d.qkv_bias, e);
+	if (!rc) rc = whit_json_bool(m->config, m->ckpt.config_path, "attention_bias", 0, &d.qkv_bias, e);
 	d.o_bias = d.qkv_bias;
 	if (!rc) rc = whit_decoder_read_window(m, &d, e);
 	return rc ? rc : whit_decoder_build(m, &d, e);

@@ -134,8 +134,8 @@ static void decode_item(void *ctx, int64_t i, int worker) {
 
 static int bind_slot(const whit_model *m, whit_slot *s, unsigned flags, whit_err *e) {
 	const whit_weight *w = s->weight = whit_ckpt_find(&m->ckpt, s->name);
-	int64_t need[2] = {s->rows ? s->rows : s->cols, s->cols};
-	int ndim = s->rows ? 2 : 1;
+	int64_t need[3] = {s->rows ? s->rows : s->taps ? s->cols / s->taps : s->cols, s->taps ? 1 : s->cols, s->taps};
+	int ndim = s->rows ? 2 : s->taps ? 3 : 1;
 	char is[96], want[96];
 	if (!w) return whit_fail(e, WHIT_EINPUT, "%s: tensor %s is missing", m->ckpt.path, s->name);
 	if (w->ndim != ndim || memcmp(w->shape, need, (size_t)ndim * sizeof *need)) {
@@ -149,7 +149,7 @@ static int bind_slot(const whit_model *m, whit_slot *s, unsigned flags, whit_err
 		                 w->file, s->name, w->type);
 	if (!s->rows) {
 		s->vec = whit_alloc((size_t)s->cols * sizeof *s->vec);
-		whit_mat_decode(&w->mat, 0, 1, s->vec);
+		whit_mat_decode(&w->mat, 0, w->mat.rows, s->vec);
 		int64_t bad = whit_first_nonfinite(s->vec, s->cols);
 		if (bad >= 0)
 			return whit_fail(e, WHIT_ENONFINITE, "%s: tensor %s: value %lld is %g, need a finite one",
@@ -231,6 +231,7 @@ int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e
 	int rc = whit_ckpt_open(&m->ckpt, path, e);
 	if (rc) return rc;
 	if (m->ckpt.unfit) rc = whit_fail(e, WHIT_EINPUT, "%s", m->ckpt.unfit);
+	m->config = m->ckpt.config;
 	if (!rc) rc = find_arch(m, e);
 	if (!rc) rc = m->arch->build(m, e);
 	if (!rc) rc = bind(m, flags, e);

@@ -77,6 +77,7 @@ typedef struct whit_slot { /* one weight of a program */
 	const char *role;
 	char *name;         /* checkpoint name; owned */
 	int64_t rows, cols; /* the shape it must have; rows 0 = a vector (cols) */
+	int64_t taps;       /* > 0: a vector stored as (cols / taps, 1, taps) */
 	const whit_weight *weight;
 	float *vec;     /* decoded, when it is one row; owned */
 	whit_mat dense; /* decoded, when the model was opened so; owned */
@@ -122,6 +123,7 @@ typedef struct whit_grad_observer {
 typedef struct whit_model {
 	whit_ckpt ckpt;
 	const struct whit_arch *arch;
+	const json_t *config;                   /* ckpt.config, or the part of it that is the language model's */
 	int64_t vocab, hidden, layers, context; /* context: max_position_embeddings */
 	int32_t bos, eos[16];
 	int n_eos;

@@ -123,8 +123,9 @@ static void against_golden(const char *name) {
 				int64_t n = (int64_t)(want.t[i].bytes / sizeof(float));
 				float *got = gradient(&r, want.t[i].name, n);
 				double err = whit_rel_err(got, (const float *)(const void *)want.t[i].data, n);
-				/* float32 both ways; the issue asks for 1e-3 */
-				CHECK_MSG(err <= 1e-4, "%s %s: %s: relative error %.3g", name, plain ? "plain" : "fast",
+				/* float32 both ways; what a delta net magnifies (test_model.c) is magnified twice */
+				CHECK_MSG(err <= (strncmp(name, "qwen3_5", 7) ? 2e-5 : 1e-3),
+				          "%s %s: %s: relative error %.3g", name, plain ? "plain" : "fast",
 				          want.t[i].name, err);
 				worst = fmax(worst, err);
 				whit_free(got);
@@ -144,7 +145,8 @@ static void against_golden(const char *name) {
 }
 
 static void run_golden(void) {
-	static const char *const names[] = {"llama-f32", "llama-bias-llama3-bf16", "qwen2-window-f16", "qwen3-bf16"};
+	static const char *const names[] = {"llama-f32",   "llama-bias-llama3-bf16", "qwen2-window-f16",  "qwen3-bf16",
+	                                    "qwen3_5-f32", "qwen3_5-grouped-bf16",   "qwen3_5-tower-bf16"};
 	for (int i = 0; i < WHIT_COUNT(names); i++) against_golden(names[i]);
 }
 

@@ -5,8 +5,10 @@
 #include "tests/test.h"
 #include <unistd.h>
 
-/* float32 sums in another order over these sizes agree to about 1e-6; the issue asks for 1e-4. */
-static const double TOL = 2e-5;
+/* float32 sums in another order over these sizes agree to about 1e-6. A delta net of random weights magnifies that: its
+ * heads of 8 are divided by their lengths, which may be small, and states are carried on; transformers, in float32, is
+ * as far from the plain twins, whose ops compute in double. */
+static double tol_of(const char *name) { return strncmp(name, "qwen3_5", 7) ? 2e-5 : 1e-4; }
 
 typedef struct golden {
 	whit_st st;
@@ -75,8 +77,8 @@ static void against_golden(whit_model *m, const golden *g, const char *name, whi
 		for (int64_t i = 0; y && i < g->n; i++)
 			worst = fmax(worst,
 			             whit_rel_err(y + g->rows[i] * g->vocab, g->logits + i * g->vocab, g->vocab));
-		CHECK_MSG(worst <= TOL, "%s %s: relative error of a row %.3g", name, m->plain ? "plain" : "fast",
-		          worst);
+		CHECK_MSG(worst <= tol_of(name), "%s %s: relative error of a row %.3g", name,
+		          m->plain ? "plain" : "fast", worst);
 		whit_free(y);
 	}
 	m->plain = 0;
@@ -99,7 +101,7 @@ static void by_steps(whit_model *m, const golden *g, const char *name, whit_err 
 			whit_free(o.pos);
 			at += n;
 		}
-		CHECK_MSG(worst <= TOL, "%s %s: steps against one pass: relative error %.3g", name,
+		CHECK_MSG(worst <= tol_of(name), "%s %s: steps against one pass: relative error %.3g", name,
 		          plain ? "plain" : "fast", worst);
 		whit_state_free(s);
 	}
@@ -149,7 +151,8 @@ static void batched(whit_model *m, const golden *g, const char *name, whit_err *
 			const float *part = y + start[i] * m->vocab;
 			int64_t n = len[i] * m->vocab;
 			double err = alone[i] ? whit_rel_err(part, alone[i], n) : INFINITY;
-			CHECK_MSG(plain ? alone[i] && !memcmp(part, alone[i], (size_t)n * sizeof *y) : err <= TOL,
+			CHECK_MSG(plain ? alone[i] && !memcmp(part, alone[i], (size_t)n * sizeof *y)
+			                : err <= tol_of(name),
 			          "%s %s: sequence %d of a batch against alone: relative error %.3g", name,
 			          plain ? "plain" : "fast", i, err);
 			whit_free(alone[i]);
@@ -178,9 +181,17 @@ static void any_threads(whit_model *m, const golden *g, const char *name, whit_e
 	whit_threads_set(0);
 }
 
-static const char *const names[] = {"llama-f32",      "llama-bias-llama3-bf16", "llama-tied-linear-f16",
-                                    "llama-yarn-f16", "qwen2-bf16-sharded",     "qwen2-window-f16",
-                                    "qwen3-bf16",     "qwen3-bias-f32"};
+static const char *const names[] = {"llama-f32",
+                                    "llama-bias-llama3-bf16",
+                                    "llama-tied-linear-f16",
+                                    "llama-yarn-f16",
+                                    "qwen2-bf16-sharded",
+                                    "qwen2-window-f16",
+                                    "qwen3-bf16",
+                                    "qwen3-bias-f32",
+                                    "qwen3_5-f32",
+                                    "qwen3_5-grouped-bf16",
+                                    "qwen3_5-tower-bf16"};
 
 static void random_models(void) {
 	for (int i = 0; i < WHIT_COUNT(names); i++) {
@@ -190,7 +201,7 @@ static void random_models(void) {
 		char *dir = golden_dir(names[i]);
 		if (CHECK_RC(golden_open(&g, names[i], &e), e) && CHECK_RC(whit_model_open(&m, dir, 0, &e), e)) {
 			CHECK_INT(m.vocab, g.vocab);
-			CHECK_INT(m.layers, 2);
+			CHECK_INT(m.layers, strncmp(names[i], "qwen3_5", 7) ? 2 : 4);
 			CHECK_INT(m.bos, 1);
 			CHECK_INT(m.n_eos, 1);
 			CHECK_INT(m.eos[0], 2);

@@ -11,11 +11,15 @@ eager attention.
 import json, os, sys
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoConfig
+from transformers import AutoModelForCausalLM, AutoConfig, Qwen3_5ForConditionalGeneration
 
 HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "models")
 SIZES = dict(vocab_size=96, hidden_size=32, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
              num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2)
+QWEN35 = dict(head_dim=16, linear_key_head_dim=8, linear_value_head_dim=8, linear_num_key_heads=2, linear_num_value_heads=2,
+              linear_conv_kernel_dim=4, full_attention_interval=4, rms_norm_eps=1e-6,
+              rope_parameters=dict(rope_type="default", rope_theta=10000.0, partial_rotary_factor=0.5, mrope_section=[2, 1, 1],
+                                   mrope_interleaved=True))
 LLAMA3 = dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
 # name: (config, stored type, bytes per shard, what to change in the written config.json)
 MODELS = {
@@ -34,14 +38,32 @@ MODELS = {
     "qwen2-window-f16": (dict(model_type="qwen2", use_sliding_window=True, sliding_window=9, max_window_layers=1,
                               tie_word_embeddings=True), torch.float16, None, {}),
     "qwen3-bf16": (dict(model_type="qwen3", head_dim=16, tie_word_embeddings=True, rope_theta=1000000.0), torch.bfloat16, None, {}),
+    # gated delta net, three layers to one of gated attention; as many value as key heads, and three times as many
+    "qwen3_5-f32": (dict(model_type="qwen3_5_text", num_hidden_layers=4, **QWEN35), torch.float32, None, {}),
+    "qwen3_5-grouped-bf16": (dict(model_type="qwen3_5_text", num_hidden_layers=4, tie_word_embeddings=True,
+                                  **dict(QWEN35, linear_num_value_heads=6)), torch.bfloat16, None, {}),
+    # the whole multimodal checkpoint, with a vision tower and a next-token head that the language model ignores
+    "qwen3_5-tower-bf16": (dict(model_type="qwen3_5", text_config=dict(SIZES, model_type="qwen3_5_text", num_hidden_layers=4,
+                                                                       tie_word_embeddings=True, **QWEN35),
+                                tie_word_embeddings=True,
+                                vision_config=dict(depth=1, hidden_size=16, intermediate_size=24, num_heads=2, out_hidden_size=32,
+                                                   patch_size=4, num_position_embeddings=16, spatial_merge_size=2),
+                                image_token_id=90, video_token_id=91, vision_start_token_id=92, vision_end_token_id=93),
+                           torch.bfloat16, None, {}),
     "qwen3-bias-f32": (dict(model_type="qwen3", head_dim=12, attention_bias=True, num_key_value_heads=1), torch.float32, None, {}),
 }
 
 
+def load(path):
+    tower = json.load(open(os.path.join(path, "config.json")))["model_type"] == "qwen3_5"
+    kind = Qwen3_5ForConditionalGeneration if tower else AutoModelForCausalLM
+    return kind.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+
+
 def logits_of(path, tokens):
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+    model = load(path)
     with torch.no_grad():
-        return model(torch.tensor([tokens])).logits[0].float()
+        return model(input_ids=torch.tensor([tokens])).logits[0].float()
 
 
 def golden(name, path, tokens, rows):
@@ -55,8 +77,8 @@ def gradients(name):
     """Of the sum over positions of next-token cross entropy, by every weight of the text model; tied weights once."""
     path = os.path.join(HERE, name)
     tokens = torch.tensor([load_file(path + ".golden.safetensors")["tokens"].tolist()])
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
-    logits = model(tokens).logits[0]
+    model = load(path)
+    logits = model(input_ids=tokens).logits[0]
     torch.nn.functional.cross_entropy(logits[:-1], tokens[0, 1:], reduction="sum").backward()
     stored = set()
     for file in os.listdir(path):
@@ -73,12 +95,17 @@ def gradients(name):
 
 def make(name):
     config, dtype, shard, written = MODELS[name]
-    config = dict(SIZES, **config)
+    config = dict({} if "text_config" in config else SIZES, **config)
+    if config["model_type"].startswith("qwen3_5"):
+        config.pop("rms_norm_eps", None) if "text_config" in config else config.update(rms_norm_eps=1e-6)
     torch.manual_seed(sum(map(ord, name)))
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config)).eval()
+    made = AutoConfig.for_model(**config)
+    model = (Qwen3_5ForConditionalGeneration(made) if "text_config" in config else AutoModelForCausalLM.from_config(made)).eval()
     with torch.no_grad():  # far from the all-ones, all-zeros start, so that every weight matters
         for key, p in model.named_parameters():
-            p.copy_(torch.randn_like(p) * (0.3 if p.ndim == 2 else 0.2) + (1.0 if key.endswith("norm.weight") else 0.0))
+            centred = config["model_type"].startswith("qwen3_5") and not key.endswith("linear_attn.norm.weight")
+            p.copy_(torch.randn_like(p) * (0.3 if p.ndim == 2 else 0.2) +
+                    (1.0 if key.endswith("norm.weight") and not centred else 0.0))
     path = os.path.join(HERE, name)
     model.to(dtype).save_pretrained(path, max_shard_size=shard or "1GB")
     for extra in ("generation_config.json",):
@@ -90,7 +117,14 @@ def make(name):
         c.update(written)
         c = {k: v for k, v in c.items() if v is not None}
         json.dump(c, open(file, "w"), indent=2)
-    tokens = torch.randint(0, config["vocab_size"], (72,)).tolist()
+    if "text_config" in config:  # transformers drops the next-token head: put one there as the published files have it
+        file = os.path.join(path, "model.safetensors")
+        tensors = load_file(file)
+        h = config["text_config"]["hidden_size"]
+        tensors["mtp.fc.weight"] = torch.randn(h, 2 * h, dtype=dtype)
+        tensors["mtp.norm.weight"] = torch.randn(h, dtype=dtype)
+        save_file(tensors, file, metadata={"format": "pt"})
+    tokens = torch.randint(0, SIZES["vocab_size"], (72,)).tolist()
     golden(name, path, tokens, list(range(0, 72, 1)))
 
 
