@@ -400,7 +400,8 @@ static __device__ void back_head(const delta_chunk &c, const delta_back_args &a,
                                  double *by_bias) {
 	const whit_delta &d = a.d;
 	int tid = (int)threadIdx.x, dim = (int)d.dim, n = c.n;
-	float rate = delta_rate(d, h), *dv = a.g.qkv + (2 * d.k_heads + h) * dim;
+	int64_t heads = 2 * d.k_heads + d.v_heads;
+	float rate = delta_rate(d, h);
 	if (tid == 0)
 		for (int i = n - 1; i >= 0; i--) {
 			if (i < n - 1) c.sums[i] += c.sums[i + 1];
@@ -409,7 +410,7 @@ static __device__ void back_head(const delta_chunk &c, const delta_back_args &a,
 		}
 	__syncthreads();
 	for (int i = tid; a.g.qkv && i < n * dim; i += BACK_THREADS)
-		dv[(c.t0 + i / dim) * (2 * d.k_heads + d.v_heads) * dim + i % dim] += c.du[i];
+		a.g.qkv[((c.t0 + i / dim) * heads + 2 * d.k_heads + h) * dim + i % dim] += c.du[i];
 	if (tid < n) {
 		int64_t at = (c.t0 + tid) * d.v_heads + h;
 		if (a.g.beta) a.g.beta[at] += (float)(c.dbeta[tid] * c.beta[tid] * delta_sigmoid(-d.beta[at]));
