@@ -419,21 +419,15 @@ static __device__ void back_head(const delta_chunk &c, const delta_back_args &a,
 	__syncthreads();
 }
 
-/* A block has a v head of a sequence: forward, states kept in front of each chunk; then back. */
-__global__ void __launch_bounds__(BACK_THREADS, 1) delta_back_kernel(const delta_back_args a) {
-	WHIT_SHARED(float, scalars, [5][CHUNK]);
-	WHIT_SHARED(double, sums, [2][CHUNK]);
+/* Sequence s of v head h: forward, states kept in front of each chunk; then back. */
+static __device__ void back_sequence(delta_chunk &c, const delta_back_args &a, int64_t h, int64_t s) {
 	const whit_delta &d = a.d;
 	int tid = (int)threadIdx.x, dim = (int)d.dim;
-	int64_t h = blockIdx.x, s = blockIdx.y, start = a.start[s], end = a.start[s + 1], size = (int64_t)dim * dim;
-	int64_t chunks = (end - start + CHUNK - 1) / CHUNK, step = d.v_heads * size;
+	int64_t start = a.start[s], end = a.start[s + 1], size = (int64_t)dim * dim, step = d.v_heads * size;
+	int64_t chunks = (end - start + CHUNK - 1) / CHUNK;
 	/* The chunks of the sequences before are at most so many: each has one that is not full. */
 	float *states = a.states + (start / CHUNK + s) * step + h * size;
-	delta_chunk c;
 	double by_rate = 0, by_bias = 0; /* thread 0's */
-	chunk_place(c, a.room + (s * d.v_heads + h) * back_floats(dim), dim);
-	c.from = scalars[0], c.beta = scalars[1], c.soft = scalars[2], c.slope = scalars[3], c.row = scalars[4];
-	c.sums = sums[0], c.dbeta = sums[1];
 	for (int64_t i = tid; chunks && i < size; i += BACK_THREADS) states[i] = c.dS[i] = 0;
 	for (int64_t k = 0; k < chunks - 1; k++) {
 		const float *S = states + k * step;
@@ -453,6 +447,18 @@ __global__ void __launch_bounds__(BACK_THREADS, 1) delta_back_kernel(const delta
 		back_head(c, a, h, &by_rate, &by_bias);
 	}
 	if (tid == 0) a.sums[(s * d.v_heads + h) * 2] = by_rate, a.sums[(s * d.v_heads + h) * 2 + 1] = by_bias;
+}
+
+/* A block has a v head, and every gridDim.y-th sequence: its room is large. */
+__global__ void __launch_bounds__(BACK_THREADS, 1) delta_back_kernel(const delta_back_args a, int n_seq) {
+	WHIT_SHARED(float, scalars, [5][CHUNK]);
+	WHIT_SHARED(double, sums, [2][CHUNK]);
+	delta_chunk c;
+	int64_t h = blockIdx.x;
+	chunk_place(c, a.room + (blockIdx.y * a.d.v_heads + h) * back_floats(a.d.dim), a.d.dim);
+	c.from = scalars[0], c.beta = scalars[1], c.soft = scalars[2], c.slope = scalars[3], c.row = scalars[4];
+	c.sums = sums[0], c.dbeta = sums[1];
+	for (int s = (int)blockIdx.y; s < n_seq; s += (int)gridDim.y) back_sequence(c, a, h, s);
 }
 
 /* From unit keys and queries to those of the model: a warp has one of a token, dkq's sums over its v heads in order. */
@@ -493,13 +499,14 @@ __global__ void delta_back_rates_kernel(const delta_back_args a, int n_seq) {
 extern "C" void whit_delta_back_cuda(whit_dev *dev, const whit_delta_grad *g, const float *dy, const whit_delta *d,
                                      const whit_spans *b) {
 	int64_t dim = d->dim, v = d->v_heads, chunks = b->T / CHUNK + b->n_seq;
+	int64_t at_once = WHIT_MIN((int64_t)b->n_seq, (2 * dev->sms + v - 1) / v);
 	if (b->T * v * dim == 0) return;
 	delta_back_args a = {*d, *g, dy, b->start, NULL, NULL, NULL, NULL};
 	a.states = (float *)whit_dev_take(dev, (size_t)(chunks * v * dim * dim) * sizeof(float));
-	a.room = (float *)whit_dev_take(dev, (size_t)(b->n_seq * v * back_floats(dim)) * sizeof(float));
+	a.room = (float *)whit_dev_take(dev, (size_t)(at_once * v * back_floats(dim)) * sizeof(float));
 	a.dkq = (float *)whit_dev_take(dev, (size_t)(b->T * v * 2 * dim) * sizeof(float));
 	a.sums = (double *)whit_dev_take(dev, (size_t)(b->n_seq * v * 2) * sizeof(double));
-	WHIT_LAUNCH(delta_back_kernel, dim3((unsigned)v, (unsigned)b->n_seq), BACK_THREADS, 0, dev, a);
+	WHIT_LAUNCH(delta_back_kernel, dim3((unsigned)v, (unsigned)at_once), BACK_THREADS, 0, dev, a, b->n_seq);
 	if (g->qkv) WHIT_LAUNCH(delta_back_keys_kernel, dim3((unsigned)b->T, (unsigned)d->k_heads), 64, 0, dev, a);
 	WHIT_LAUNCH(delta_back_rates_kernel, whit_blocks(v, 64), 64, 0, dev, a, b->n_seq);
 }

@@ -254,8 +254,8 @@ void whit_delta_back_cpu(const whit_delta_grad *g, const float *dy, const whit_d
  * and for each v head of a k head T/64 + 2 (dim, dim). */
 void whit_delta_back_fast_cpu(const whit_delta_grad *g, const float *dy, const whit_delta *d, int64_t T,
                               whit_arena *scratch);
-/* Scratch: for every v head (T, 2, dim), a (dim, dim) every 64 tokens and two for every sequence, and for that 11
- * (64, dim), 7 (64, 64). */
+/* Scratch: for every v head (T, 2, dim), T/64 + n_seq (dim, dim), and for each of some 2 blocks a multiprocessor
+ * (dim, dim), 11 (64, dim), 7 (64, 64). */
 WHIT_DEVICE void whit_delta_back_cuda(whit_dev *dev, const whit_delta_grad *g, const float *dy, const whit_delta *d,
                                       const whit_spans *b);
 

@@ -462,6 +462,15 @@ static void delta(const char *where) {
 		whit_delta_fast_cpu(got, &d, c[i].past ? to : NULL, T, &scratch);
 		delta_bound(mag, off, &d, c[i].past ? start : NULL, T);
 		compare(got, want, mag, n, ((double)dim + 80) * U, "delta", where);
+		int threads = whit_threads();
+		float *again = whit_take(&a, n), *behind = whit_take(&a, kept);
+		memcpy(behind, start, (size_t)kept * sizeof *behind);
+		whit_threads_set(threads + 4);
+		whit_delta_fast_cpu(again, &d, c[i].past ? behind : NULL, T, &scratch);
+		whit_threads_set(threads);
+		CHECK_MSG(!memcmp(got, again, (size_t)n * sizeof *got) &&
+		                  (!c[i].past || !memcmp(to, behind, (size_t)kept * sizeof *to)),
+		          "delta (%s): other bytes from %d threads than from %d", where, threads + 4, threads);
 		if (c[i].past && T) compare(to, state, off, kept, ((double)dim + 80) * U, "delta's state", where);
 		guards_free(got, n, "delta");
 		guards_free(to, kept, "delta's state");
