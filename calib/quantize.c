@@ -73,7 +73,8 @@ static int keep_spec(whit_plan_row *row, whit_err *e) {
 	return 0;
 }
 
-static int plan_gguf(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, int64_t head_dim, whit_err *e) {
+static int plan_gguf(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, const json_t *config, int64_t head_dim,
+                     whit_err *e) {
 	const whit_weight *w = row->w;
 	char format[32];
 	int rc = 0;
@@ -81,6 +82,7 @@ static int plan_gguf(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, 
 		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: a GGUF of %s has no such tensor", w->file, w->name,
 		                 a->name);
 	row->paired = whit_gguf_is_paired(a, w->name) ? head_dim : 0;
+	row->changed = whit_gguf_change_of(a, config, w->name, &row->change);
 	row->width = w->mat.cols;
 	if (row->why_kept) {
 		rc = keep_spec(row, e);
@@ -98,16 +100,16 @@ static int plan_gguf(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, 
 	}
 	if (rc) return rc;
 	/* Codes that are there already are not chosen again: the second choice could only lose. */
-	row->as_is = row->spec.fmt == w->mat.spec.fmt && !w->mat.rot;
+	row->as_is = row->spec.fmt == w->mat.spec.fmt && !w->mat.rot && !row->changed;
 	row->bytes = whit_spec_bytes(&row->spec, w->mat.rows, row->width, 0, e);
 	return row->bytes < 0 ? whit_fail_in(e, "%s: tensor %s", w->file, w->name) : 0;
 }
 
 /* Query heads per key head and width of a head, off the first attention. */
 static const whit_attr *attention_of(const whit_model *m) {
-	const whit_program *p = &m->layer[0];
-	for (int i = 0; i < p->n_node; i++)
-		if (p->node[i].op == whit_op_find("attention")) return &p->node[i].a;
+	for (int64_t l = 0; l < m->layers; l++)
+		for (int i = 0; i < m->layer[l].n_node; i++)
+			if (m->layer[l].node[i].op == whit_op_find("attention")) return &m->layer[l].node[i].a;
 	return NULL;
 }
 
@@ -155,7 +157,7 @@ static int plan_row(whit_plan *p, whit_plan_row *row, const whit_model *m, whit_
 	                : row->rule                    ? NULL
 	                                               : "not a matrix of weights";
 	if (row->absent) return 0;
-	int rc = p->target.gguf  ? plan_gguf(p, row, a, heads ? heads->dim : 0, e)
+	int rc = p->target.gguf  ? plan_gguf(p, row, a, m->config, heads ? heads->dim : 0, e)
 	         : row->why_kept ? 0
 	                         : plan_tensor(row, row->rule, e);
 	if (!rc) rc = plan_importance(p, row, a, e);
@@ -217,7 +219,9 @@ static int64_t plan_memory(const whit_plan *p) {
 	for (int64_t i = 0; i < p->n; i++) {
 		const whit_plan_row *row = &p->row[i];
 		int encoded = !row->absent && !row->as_is && (!row->why_kept || p->target.gguf);
-		size[i] = row->absent ? 0 : row->w->bytes;
+		size[i] = row->absent
+		                  ? 0
+		                  : row->w->bytes + (row->changed ? weight_count(row->w) * (int64_t)sizeof(float) : 0);
 		work = WHIT_MAX(work, size[i] + (encoded ? row->bytes + whit_method_scratch(row->width) : 0));
 	}
 	qsort(size, (size_t)p->n, sizeof *size, by_size_down);
@@ -356,14 +360,31 @@ static int shared_book(quantize_run *q, const whit_plan_row *row, const float **
 	return whit_codebook(b->value, b->bits, b->density, b->dim, e);
 }
 
+/* The source of a row whose values change: floats of its own, at *copy, which the caller frees. */
+static whit_weight changed_source(const whit_plan_row *row, float **copy) {
+	whit_weight w = *row->w;
+	*copy = NULL;
+	if (!row->changed) return w;
+	whit_err none;
+	float *x = *copy = whit_alloc((size_t)(w.mat.rows * w.mat.cols) * sizeof *x);
+	whit_mat_decode(&w.mat, 0, w.mat.rows, x);
+	whit_gguf_apply(&row->change, x, w.mat.rows, w.mat.cols);
+	w.mat = (whit_mat){.rows = w.mat.rows, .cols = w.mat.cols, .width = w.mat.cols};
+	whit_spec_parse("f32", &w.mat.spec, &none);
+	w.mat.plane[0] = (const uint8_t *)x;
+	w.mat.row_bytes[0] = (size_t)w.mat.cols * sizeof *x;
+	return w;
+}
+
 /* Encodes one tensor into planes of its own, with F32 scales if an F16 cannot hold one of them. */
-static int encode_tensor(quantize_run *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e) {
+static int encode_tensor(quantize_run *q, const whit_plan_row *row, const whit_weight *src, whit_mat *m, whit_job *j,
+                         whit_err *e) {
 	*m = (whit_mat){.spec = row->spec,
 	                .rows = row->w->mat.rows,
 	                .cols = row->w->mat.cols,
 	                .width = row->width,
 	                .paired = row->paired};
-	*j = (whit_job){.src = row->w,
+	*j = (whit_job){.src = src,
 	                .dst = m,
 	                .rule = row->rule->rule,
 	                .importance = row->importance,
@@ -395,7 +416,10 @@ static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *re
 	whit_job j;
 	char name[32];
 	double start = whit_now();
-	int rc = encode_tensor(q, row, &m, &j, e);
+	float *copy;
+	const whit_weight src = changed_source(row, &copy);
+	int rc = encode_tensor(q, row, &src, &m, &j, e);
+	whit_free(copy);
 	*rel_mse = j.ref > 0 ? j.err / j.ref : 0;
 	if (!rc) rc = q->sink->add(q->sink, row, &m, j.zero_groups, *rel_mse, e);
 	whit_mat_free(&m);
@@ -415,7 +439,8 @@ static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *re
 /* A kept tensor whose values go into other floats (a norm as F32), or into pairs: a vector's elements are then its
  * rows. */
 static int convert_tensor(quantize_run *q, const whit_plan_row *row, whit_err *e) {
-	whit_weight src = *row->w;
+	float *copy;
+	whit_weight src = changed_source(row, &copy);
 	if (row->paired && src.mat.rows == 1) {
 		src.mat.rows = src.mat.cols;
 		src.mat.cols = src.mat.width = 1;
@@ -435,6 +460,7 @@ static int convert_tensor(quantize_run *q, const whit_plan_row *row, whit_err *e
 		               row->w->file, row->w->name, (long long)j.bad_scales);
 	if (!rc) rc = q->sink->add(q->sink, row, &m, 0, 0, e);
 	whit_mat_free(&m);
+	whit_free(copy);
 	return rc;
 }
 

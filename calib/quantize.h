@@ -3,6 +3,7 @@
 #ifndef WHIT_QUANTIZE_H
 #define WHIT_QUANTIZE_H
 #include "calib/recipe.h"
+#include "formats/gguf_model.h"
 #include "formats/imatrix.h"
 #include "host/engine.h"
 
@@ -30,6 +31,8 @@ typedef struct whit_plan_row {
 	const float *importance; /* of the columns; NULL = none given, or the row is rotated */
 	char name[64];           /* in a GGUF */
 	int64_t paired;          /* whit_mat.paired in a GGUF */
+	int changed;             /* values are not the source's in a GGUF, but what `change` makes of them */
+	whit_gguf_change change;
 } whit_plan_row;
 
 typedef struct whit_plan {

@@ -100,8 +100,11 @@ static int announce(gguf_sink *s, const whit_plan *p, int64_t n_factors, whit_er
 		const whit_plan_row *row = &p->row[i];
 		int64_t ne[4] = {1, 1, 1, 1};
 		if (row->absent) continue;
-		for (int k = 0; k < row->w->ndim && k < 4; k++) ne[k] = row->w->shape[row->w->ndim - 1 - k];
-		rc = whit_gguf_out_tensor(s->out, row->name, whit_ggml_type_of_spec(&row->spec), row->w->ndim, ne, e);
+		int n = 0;
+		for (int k = row->w->ndim - 1; k >= 0 && n < 4;
+		     k--) /* a convolution's (channels, 1, taps) is (channels, taps) */
+			if (row->w->ndim < 3 || row->w->shape[k] > 1) ne[n++] = row->w->shape[k];
+		rc = whit_gguf_out_tensor(s->out, row->name, whit_ggml_type_of_spec(&row->spec), n, ne, e);
 	}
 	return rc;
 }
@@ -120,7 +123,7 @@ static int open_gguf(whit_sink *sink, const whit_plan *p, const whit_model *m, c
 	int rc = c->gguf ? whit_gguf_string(c->gguf, "general.name", 0, &name, e) : 0;
 	if (!name) name = slash ? slash + 1 : c->path;
 	if (!rc) rc = whit_gguf_out_open(&s->out, s->path, e);
-	if (!rc) rc = whit_gguf_put_config(s->out, a, c->config, c->config_path, name, &factors, &n, e);
+	if (!rc) rc = whit_gguf_put_config(s->out, a, m->config, c->config_path, name, &factors, &n, e);
 	if (!rc) rc = put_labels(s, p, e);
 	if (!rc) rc = put_imatrix(s, p->target.imatrix, e);
 	if (!rc) rc = put_tokenizer(s, m, e);

@@ -154,6 +154,9 @@ static int add_weight(const whit_stats *s, whit_imatrix *im, const whit_stats_in
 		for (int64_t c = 0; c < w->cols; c++) sum[c] += sq[c];
 	}
 	for (int64_t c = 0; c < w->cols; c++) w->sum2[c] = (float)sum[c];
+	whit_gguf_change change; /* columns in the order that the GGUF's matrix has them */
+	if (whit_gguf_change_of(arch, s->m->config, hf, &change) && change.columns)
+		whit_gguf_apply(&change, w->sum2, 1, w->cols);
 	whit_free(sum);
 	return 0;
 }

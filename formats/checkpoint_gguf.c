@@ -117,11 +117,17 @@ static int unpair_vector(whit_ckpt *c, whit_weight *w, int64_t head, const whit_
 	return 0;
 }
 
+static int ends_in(const char *s, const char *end) {
+	size_t n = strlen(s), k = strlen(end);
+	return n >= k && !strcmp(s + n - k, end);
+}
+
 /* a: NULL = the names are nobody's. head: rows of a head where q and k are stored in pairs, else 0. */
 static int bind_weight(whit_ckpt *c, const whit_gguf_arch *a, int64_t head, const whit_gguf_tensor *t, whit_weight *w,
                        whit_err *e) {
 	char hf[128];
-	int known = a && !whit_gguf_name_to_hf(a, t->name, hf), rc = 0;
+	int64_t layers = json_integer_value(json_object_get(c->config, "num_hidden_layers"));
+	int known = a && !whit_gguf_name_to_hf(a, t->name, layers, hf), rc = 0;
 	whit_mat *m = &w->mat;
 	w->name = known ? whit_ckpt_text(c, "%s", hf) : t->name;
 	w->file = t->file;
@@ -141,6 +147,11 @@ static int bind_weight(whit_ckpt *c, const whit_gguf_arch *a, int64_t head, cons
 		w->shape[d] = t->ne[t->ndim - 1 - d];
 		count *= w->shape[d];
 	}
+	if (known && w->ndim == 2 && ends_in(w->name, ".conv1d.weight")) { /* channels, 1, taps */
+		w->shape[2] = w->shape[1];
+		w->shape[1] = 1;
+		w->ndim = 3;
+	}
 	if (!count)
 		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: has a dimension of 0, need 1 or more", t->file,
 		                 t->name);
@@ -156,11 +167,6 @@ static int bind_weight(whit_ckpt *c, const whit_gguf_arch *a, int64_t head, cons
 	else if (w->ndim == 1 && m->cols % head == 0)
 		rc = unpair_vector(c, w, head, t->type, e);
 	return rc;
-}
-
-static int ends_in(const char *s, const char *end) {
-	size_t n = strlen(s), k = strlen(end);
-	return n >= k && !strcmp(s + n - k, end);
 }
 
 static int bind_all(whit_ckpt *c, const whit_gguf_arch *a, int64_t head, whit_err *e) {

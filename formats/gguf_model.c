@@ -10,12 +10,17 @@ static const whit_gguf_arch archs[] = {
         {.name = "llama", .paired = 1, .biases = 1},
         {.name = "qwen2", .qkv_bias = 1},
         {.name = "qwen3", .qk_norm = 1},
+        {.name = "qwen35", .hf = "qwen3_5", .qk_norm = 1, .delta = 1},
 };
 
 const whit_gguf_arch *whit_gguf_arch_find(const char *name, whit_err *e) {
 	char known[64] = "";
 	for (int64_t i = 0; i < WHIT_COUNT(archs); i++) {
+		const char *hf = archs[i].hf ? archs[i].hf : archs[i].name;
+		size_t n = strlen(hf);
 		if (!strcmp(archs[i].name, name)) return &archs[i];
+		if (!strncmp(hf, name, n) && (!name[n] || (archs[i].hf && !strcmp(name + n, "_text"))))
+			return &archs[i];
 		snprintf(known + strlen(known), sizeof known - strlen(known), "%s%s", i ? ", " : "", archs[i].name);
 	}
 	whit_fail(e, WHIT_EINPUT, "architecture is \"%.60s\", need one of: %s", name, known);
@@ -24,7 +29,7 @@ const whit_gguf_arch *whit_gguf_arch_find(const char *name, whit_err *e) {
 
 /* ---- names ---- */
 
-enum { ALWAYS, QK_NORM, QKV_BIAS, ANY_BIAS };
+enum { ALWAYS, QK_NORM, QKV_BIAS, ANY_BIAS, DELTA, NO_DELTA };
 
 /* Of tensors outside blocks, and inside, without "blk.N." and "model.layers.N.". */
 static const struct entry {
@@ -42,7 +47,17 @@ static const struct entry {
           {"attn_k.weight", "self_attn.k_proj.weight", ALWAYS},
           {"attn_v.weight", "self_attn.v_proj.weight", ALWAYS},
           {"attn_output.weight", "self_attn.o_proj.weight", ALWAYS},
-          {"ffn_norm.weight", "post_attention_layernorm.weight", ALWAYS},
+          {"ffn_norm.weight", "post_attention_layernorm.weight", NO_DELTA},
+          {"post_attention_norm.weight", "post_attention_layernorm.weight", DELTA},
+          {"attn_qkv.weight", "linear_attn.in_proj_qkv.weight", DELTA},
+          {"attn_gate.weight", "linear_attn.in_proj_z.weight", DELTA},
+          {"ssm_alpha.weight", "linear_attn.in_proj_a.weight", DELTA},
+          {"ssm_beta.weight", "linear_attn.in_proj_b.weight", DELTA},
+          {"ssm_conv1d.weight", "linear_attn.conv1d.weight", DELTA},
+          {"ssm_a", "linear_attn.A_log", DELTA},
+          {"ssm_dt.bias", "linear_attn.dt_bias", DELTA},
+          {"ssm_norm.weight", "linear_attn.norm.weight", DELTA},
+          {"ssm_out.weight", "linear_attn.out_proj.weight", DELTA},
           {"ffn_gate.weight", "mlp.gate_proj.weight", ALWAYS},
           {"ffn_up.weight", "mlp.up_proj.weight", ALWAYS},
           {"ffn_down.weight", "mlp.down_proj.weight", ALWAYS},
@@ -57,7 +72,16 @@ static const struct entry {
           {"ffn_down.bias", "mlp.down_proj.bias", ANY_BIAS},
 };
 
+/* Of the block behind the last layer: a next-token head's own. */
+static const struct entry next_token[] = {
+        {"nextn.eh_proj.weight", "mtp.fc.weight", DELTA},
+        {"nextn.enorm.weight", "mtp.pre_fc_norm_embedding.weight", DELTA},
+        {"nextn.hnorm.weight", "mtp.pre_fc_norm_hidden.weight", DELTA},
+        {"nextn.shared_head_norm.weight", "mtp.norm.weight", DELTA},
+};
+
 static int has(const whit_gguf_arch *a, int when) {
+	if (when == DELTA || when == NO_DELTA) return a->delta == (when == DELTA);
 	return when == ALWAYS || (when == QK_NORM && a->qk_norm) || (when == QKV_BIAS && a->qkv_bias) ||
 	       (when != QK_NORM && a->biases);
 }
@@ -81,12 +105,17 @@ static int starts(const char **s, const char *with) {
 	return 1;
 }
 
-int whit_gguf_name_to_hf(const whit_gguf_arch *a, const char *gguf, char out[128]) {
+int whit_gguf_name_to_hf(const whit_gguf_arch *a, const char *gguf, int64_t layers, char out[128]) {
 	const char *rest = gguf;
-	int n = starts(&rest, "blk.") ? layer_number(rest, &rest) : -1;
+	int n = starts(&rest, "blk.") ? layer_number(rest, &rest) : -1, next = a->delta && layers && n >= layers;
+	for (int64_t i = 0; i < WHIT_COUNT(next_token) && next; i++) {
+		if (strcmp(rest, next_token[i].gguf)) continue;
+		snprintf(out, 128, "%s", next_token[i].hf);
+		return 0;
+	}
 	for (int64_t i = 0; i < WHIT_COUNT(inside) && n >= 0; i++) {
 		if (strcmp(rest, inside[i].gguf) || !has(a, inside[i].when)) continue;
-		snprintf(out, 128, "model.layers.%d.%s", n, inside[i].hf);
+		snprintf(out, 128, "%s.layers.%d.%s", next ? "mtp" : "model", next ? n - (int)layers : n, inside[i].hf);
 		return 0;
 	}
 	for (int64_t i = 0; i < WHIT_COUNT(outside); i++) {
@@ -99,7 +128,7 @@ int whit_gguf_name_to_hf(const whit_gguf_arch *a, const char *gguf, char out[128
 
 int whit_gguf_name_from_hf(const whit_gguf_arch *a, const char *hf, char out[64]) {
 	const char *rest = hf;
-	starts(&rest, "model.");
+	if (!a->delta || !starts(&rest, "model.language_model.")) starts(&rest, "model.");
 	const char *inner = rest;
 	int n = starts(&rest, "layers.") ? layer_number(rest, &rest) : -1;
 	for (int64_t i = 0; i < WHIT_COUNT(inside) && n >= 0; i++) {
@@ -116,6 +145,71 @@ int whit_gguf_name_from_hf(const whit_gguf_arch *a, const char *hf, char out[64]
 	return -1;
 }
 
+/* ---- values ---- */
+
+static int64_t number(const json_t *config, const char *key) {
+	return json_integer_value(json_object_get(config, key));
+}
+
+static int ends(const char *s, const char *with) {
+	size_t n = strlen(s), k = strlen(with);
+	return n >= k && !strcmp(s + n - k, with);
+}
+
+int whit_gguf_change_of(const whit_gguf_arch *a, const json_t *config, const char *hf, whit_gguf_change *c) {
+	static const struct {
+		const char *name;
+		int first, each,
+		        columns; /* first: behind keys and queries; each: of heads a value, or head_dim of them */
+	} heads[] = {{"in_proj_qkv.weight", 1, 0, 0},
+	             {"conv1d.weight", 1, 0, 0},
+	             {"in_proj_z.weight", 0, 0, 0},
+	             {"in_proj_a.weight", 0, 1, 0},
+	             {"in_proj_b.weight", 0, 1, 0},
+	             {"A_log", 0, 1, 0},
+	             {"dt_bias", 0, 1, 0},
+	             {"out_proj.weight", 0, 0, 1}};
+	const char *delta = strstr(hf, "linear_attn.");
+	*c = (whit_gguf_change){0};
+	if (!a->delta || json_is_true(json_object_get(config, "whit_gguf_layout"))) return 0;
+	c->one = ends(hf, "norm.weight") && !ends(hf, "linear_attn.norm.weight");
+	c->rate = ends(hf, "linear_attn.A_log");
+	c->k_heads = number(config, "linear_num_key_heads");
+	c->v_heads = number(config, "linear_num_value_heads");
+	for (int64_t i = 0; i < WHIT_COUNT(heads) && delta && c->k_heads != c->v_heads; i++) {
+		int64_t dim = number(config, "linear_key_head_dim");
+		if (strcmp(delta + strlen("linear_attn."), heads[i].name)) continue;
+		c->first = heads[i].first ? 2 * c->k_heads * dim : 0;
+		c->block = heads[i].each ? 1 : dim;
+		c->columns = heads[i].columns;
+	}
+	return c->one || c->rate || c->block;
+}
+
+/* n pieces of `size` floats from w on: blocks of c->block pieces change places. */
+static void reorder(const whit_gguf_change *c, float *w, int64_t size) {
+	int64_t r = c->v_heads / c->k_heads, each = c->block * size;
+	float *copy = whit_alloc((size_t)(c->v_heads * each) * sizeof *copy);
+	memcpy(copy, w, (size_t)(c->v_heads * each) * sizeof *copy);
+	for (int64_t k = 0; k < c->k_heads; k++)
+		for (int64_t j = 0; j < r; j++)
+			memcpy(w + (j * c->k_heads + k) * each, copy + (k * r + j) * each, (size_t)each * sizeof *w);
+	whit_free(copy);
+}
+
+void whit_gguf_apply(const whit_gguf_change *c, float *w, int64_t rows, int64_t cols) {
+	if (c->block && c->columns)
+		for (int64_t r = 0; r < rows; r++) reorder(c, w + r * cols + c->first, 1);
+	else if (c->block && rows == 1)
+		reorder(c, w + c->first, 1);
+	else if (c->block)
+		reorder(c, w + c->first * cols, cols);
+	for (int64_t i = 0; i < rows * cols; i++) {
+		if (c->one) w[i] += 1;
+		if (c->rate) w[i] = (float)-exp((double)w[i]);
+	}
+}
+
 int whit_gguf_is_paired(const whit_gguf_arch *a, const char *hf) {
 	const char *p = strstr(hf, ".self_attn.");
 	if (!a->paired || !p) return 0;
@@ -129,7 +223,7 @@ typedef struct reader {
 	const whit_gguf *g;
 	const whit_gguf_arch *a;
 	json_t *out;
-	int64_t layers, heads, dim, vocab;
+	int64_t layers, heads, dim, rot, vocab;
 } reader;
 
 enum { MOST = 1 << 24 };
@@ -169,7 +263,7 @@ static json_t *real(double v) {
 }
 
 static int read_sizes(reader *r, whit_err *e) {
-	int64_t hidden, context, inner, kv_heads, value, rot;
+	int64_t hidden, context, inner, kv_heads, value, next = 0;
 	double eps, theta = 10000;
 	char key[96];
 	int causal = 1;
@@ -189,19 +283,23 @@ static int read_sizes(reader *r, whit_err *e) {
 	if (!rc) rc = read_int(r, "attention.key_length", 0, MOST, &r->dim, e);
 	value = hidden / r->heads;
 	if (!rc) rc = read_int(r, "attention.value_length", 0, MOST, &value, e);
-	rot = r->dim;
-	if (!rc) rc = read_int(r, "rope.dimension_count", 0, MOST, &rot, e);
+	r->rot = r->dim;
+	if (!rc) rc = read_int(r, "rope.dimension_count", 0, MOST, &r->rot, e);
+	/* the last blocks may be a next-token head's */
+	if (!rc && r->a->delta)
+		rc = whit_gguf_int(r->g, key_of(r, "nextn_predict_layers", key), 0, 0, r->layers - 1, &next, e);
+	r->layers -= next;
 	if (!rc) rc = whit_gguf_real(r->g, key_of(r, "attention.layer_norm_rms_epsilon", key), 1, 0, 1, &eps, e);
 	if (!rc) rc = whit_gguf_real(r->g, key_of(r, "rope.freq_base", key), 0, 1, 1e12, &theta, e);
 	if (rc) return rc;
 	if (value != r->dim)
 		return whit_fail(e, WHIT_EINPUT, "%s: key %s.attention.value_length: is %lld, need key_length, %lld",
 		                 r->g->name, r->a->name, (long long)value, (long long)r->dim);
-	if (rot != r->dim)
+	if (r->rot != r->dim && (!r->a->delta || r->rot > r->dim))
 		return whit_fail(
 		        e, WHIT_EINPUT,
 		        "%s: key %s.rope.dimension_count: is %lld, need a head's %lld: nothing else is implemented",
-		        r->g->name, r->a->name, (long long)rot, (long long)r->dim);
+		        r->g->name, r->a->name, (long long)r->rot, (long long)r->dim);
 	put_int(r, "hidden_size", hidden);
 	put_int(r, "intermediate_size", inner);
 	put_int(r, "num_hidden_layers", r->layers);
@@ -211,6 +309,45 @@ static int read_sizes(reader *r, whit_err *e) {
 	put_int(r, "max_position_embeddings", context);
 	json_object_set_new(r->out, "rms_norm_eps", real(eps));
 	json_object_set_new(r->out, "rope_theta", real(theta));
+	return 0;
+}
+
+/* What the layers of gated delta net are, and which. */
+static int read_delta(reader *r, whit_err *e) {
+	int64_t taps, dim, k_heads, v_heads, inner, interval = 4;
+	char key[96];
+	int rc = read_int(r, "ssm.conv_kernel", 1, 64, &taps, e);
+	if (!rc) rc = read_int(r, "ssm.state_size", 1, MOST, &dim, e);
+	if (!rc) rc = read_int(r, "ssm.group_count", 1, MOST, &k_heads, e);
+	if (!rc) rc = read_int(r, "ssm.time_step_rank", 1, MOST, &v_heads, e);
+	if (!rc) rc = read_int(r, "ssm.inner_size", 1, MOST, &inner, e);
+	if (!rc) rc = read_int(r, "full_attention_interval", 0, MOST, &interval, e);
+	if (rc) return rc;
+	if (inner != v_heads * dim)
+		return whit_fail(e, WHIT_EINPUT,
+		                 "%s: key %s.ssm.inner_size: is %lld, need time_step_rank * state_size, %lld",
+		                 r->g->name, r->a->name, (long long)inner, (long long)(v_heads * dim));
+	put_int(r, "linear_conv_kernel_dim", taps);
+	put_int(r, "linear_key_head_dim", dim);
+	put_int(r, "linear_value_head_dim", dim);
+	put_int(r, "linear_num_key_heads", k_heads);
+	put_int(r, "linear_num_value_heads", v_heads);
+	json_object_set_new(r->out, "partial_rotary_factor", json_real((double)r->rot / (double)r->dim));
+	json_object_set_new(r->out, "whit_gguf_layout", json_true());
+	const whit_gguf_kv *list = whit_gguf_find(r->g, key_of(r, "attention.recurrent_layers", key));
+	if (!list) {
+		put_int(r, "full_attention_interval", interval);
+		return 0;
+	}
+	json_t *types = json_array();
+	json_object_set_new(r->out, "layer_types", types);
+	for (int64_t l = 0; l < r->layers; l++) {
+		int64_t linear;
+		if (list->kind != WHIT_GGUF_ARRAY || list->n < r->layers || whit_gguf_element(list, l, &linear))
+			return whit_fail(e, WHIT_EINPUT, "%s: key %s: need a list of a truth for each of %lld layers",
+			                 r->g->name, key, (long long)r->layers);
+		json_array_append_new(types, json_string(linear ? "linear_attention" : "full_attention"));
+	}
 	return 0;
 }
 
@@ -374,6 +511,16 @@ static int check_keys(const reader *r, whit_err *e) {
 	                                    "rope.scaling.factor",
 	                                    "rope.scaling.attn_factor",
 	                                    "rope.scaling.original_context_length"};
+	/* of architectures with gated delta net; sections of a position's axes are one for text */
+	static const char *const delta[] = {"ssm.conv_kernel",
+	                                    "ssm.state_size",
+	                                    "ssm.group_count",
+	                                    "ssm.time_step_rank",
+	                                    "ssm.inner_size",
+	                                    "full_attention_interval",
+	                                    "attention.recurrent_layers",
+	                                    "nextn_predict_layers",
+	                                    "rope.dimension_sections"};
 	static const char *const idle[] = {"rope.scaling.finetuned",
 	                                   "rope.scaling.yarn_beta_fast",
 	                                   "rope.scaling.yarn_beta_slow",
@@ -391,6 +538,7 @@ static int check_keys(const reader *r, whit_err *e) {
 		int ok = is_off(&r->g->kv[i]);
 		for (int64_t k = 0; k < WHIT_COUNT(known) && !ok; k++) ok = !strcmp(rest, known[k]);
 		for (int64_t k = 0; k < WHIT_COUNT(idle) && !ok; k++) ok = !strcmp(rest, idle[k]);
+		for (int64_t k = 0; k < WHIT_COUNT(delta) && r->a->delta && !ok; k++) ok = !strcmp(rest, delta[k]);
 		if (ok) continue;
 		char list[700] = "";
 		for (int64_t k = 0; k < WHIT_COUNT(known); k++)
@@ -403,9 +551,10 @@ static int check_keys(const reader *r, whit_err *e) {
 
 int whit_gguf_config(const whit_gguf *g, const whit_gguf_arch *a, json_t **config, whit_err *e) {
 	reader r = {.g = g, .a = a, .out = json_object()};
-	json_object_set_new(r.out, "model_type", json_string(a->name));
+	json_object_set_new(r.out, "model_type", json_string(a->delta ? "qwen3_5_text" : a->name));
 	int rc = check_keys(&r, e);
 	if (!rc) rc = read_sizes(&r, e);
+	if (!rc && a->delta) rc = read_delta(&r, e);
 	if (!rc) rc = read_vocab(&r, e);
 	if (!rc) rc = read_rope(&r, e);
 	if (!rc) rc = read_ids(&r, e);

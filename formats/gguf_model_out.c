@@ -16,7 +16,7 @@ typedef struct put {
 	const whit_gguf_arch *a;
 	const json_t *config;
 	const char *path;
-	int64_t context, dim; /* of the model, of a head */
+	int64_t context, dim, rot; /* of the model, of a head, of what of a head is rotated */
 	float **factors;
 	int64_t *n_factors;
 } put;
@@ -157,6 +157,47 @@ static int put_linear(const put *p, const json_t *rope, int required, whit_err *
 	return rc ? rc : put_f32(p, "rope.scaling.factor", factor, e);
 }
 
+/* How many frequencies each axis of a position has, and none of a fourth; thirds where the config does not say. */
+static int put_sections(const put *p, const json_t *rope, whit_err *e) {
+	int64_t n = p->rot / 2;
+	int32_t section[4] = {(int32_t)((n + 2) / 3), (int32_t)((n + 1) / 3), (int32_t)(n / 3), 0};
+	const json_t *list = json_object_get(rope, "mrope_section");
+	char full[96];
+	for (size_t i = 0; i < 3 && json_is_array(list); i++)
+		section[i] = (int32_t)json_integer_value(json_array_get(list, i));
+	snprintf(full, sizeof full, "%s.rope.dimension_sections", p->a->name);
+	return whit_gguf_put_numbers(p->o, full, WHIT_GGUF_I32, section, 4, e);
+}
+
+static int put_delta(const put *p, int64_t layers, whit_err *e) {
+	const json_t *types = json_object_get(p->config, "layer_types");
+	int64_t taps = 4, dim, k_heads, v_heads, interval = 4;
+	int rc = whit_json_int(p->config, p->path, "linear_conv_kernel_dim", 0, 1, 64, &taps, e);
+	if (!rc) rc = whit_json_int(p->config, p->path, "linear_key_head_dim", 1, 1, INT32_MAX, &dim, e);
+	if (!rc) rc = whit_json_int(p->config, p->path, "linear_num_key_heads", 1, 1, INT32_MAX, &k_heads, e);
+	if (!rc) rc = whit_json_int(p->config, p->path, "linear_num_value_heads", 1, 1, INT32_MAX, &v_heads, e);
+	if (!rc) rc = whit_json_int(p->config, p->path, "full_attention_interval", 0, 1, INT32_MAX, &interval, e);
+	if (rc) return rc;
+	/* layer_types may say another interval, which is all that a GGUF says here */
+	for (int64_t l = 0; json_is_array(types) && l < layers; l++) {
+		const char *is = json_string_value(json_array_get(types, (size_t)l));
+		if (!is || strcmp(is, "full_attention")) continue;
+		interval = l + 1;
+		break;
+	}
+	for (int64_t l = 0; json_is_array(types) && l < layers; l++) {
+		const char *is = json_string_value(json_array_get(types, (size_t)l));
+		if (is && !strcmp(is, "full_attention") != ((l + 1) % interval != 0)) continue;
+		return cannot(p, e, "layer_types", "irregular", "full_attention in every n-th layer");
+	}
+	rc = put_u32(p, "ssm.conv_kernel", taps, e);
+	if (!rc) rc = put_u32(p, "ssm.state_size", dim, e);
+	if (!rc) rc = put_u32(p, "ssm.group_count", k_heads, e);
+	if (!rc) rc = put_u32(p, "ssm.time_step_rank", v_heads, e);
+	if (!rc) rc = put_u32(p, "ssm.inner_size", v_heads * dim, e);
+	return rc ? rc : put_u32(p, "full_attention_interval", interval, e);
+}
+
 static int put_rope(const put *p, whit_err *e) {
 	json_t *none = json_object();
 	const json_t *rope = json_object_get(p->config, "rope_scaling");
@@ -168,8 +209,9 @@ static int put_rope(const put *p, whit_err *e) {
 	if (!rc) rc = whit_json_real(rope, p->path, "rope_theta", 0, 1, 1e12, &theta, e);
 	if (!rc) rc = whit_json_text(rope, p->path, "type", 0, &type, e);
 	if (!rc) rc = whit_json_text(rope, p->path, "rope_type", 0, &type, e);
-	if (!rc) rc = put_u32(p, "rope.dimension_count", p->dim, e);
+	if (!rc) rc = put_u32(p, "rope.dimension_count", p->rot, e);
 	if (!rc) rc = put_f32(p, "rope.freq_base", theta, e);
+	if (!rc && p->a->delta) rc = put_sections(p, rope, e);
 	if (rc || !strcmp(type, "default")) {
 		;
 	} else if (!strcmp(type, "linear")) {
@@ -185,6 +227,17 @@ static int put_rope(const put *p, whit_err *e) {
 		rc = cannot(p, e, "rope_type", type, "default, linear, llama3 or yarn");
 	}
 	json_decref(none);
+	return rc;
+}
+
+/* Qwen3.5's default, a rope dictionary's word, or the config's. */
+static int read_rot(put *p, whit_err *e) {
+	const json_t *rope = json_object_get(p->config, "rope_parameters");
+	double part = 0.25;
+	int rc = whit_json_real(p->config, p->path, "partial_rotary_factor", 0, 0, 1, &part, e);
+	if (!json_is_object(rope)) rope = json_object_get(p->config, "rope_scaling");
+	if (!rc && json_is_object(rope)) rc = whit_json_real(rope, p->path, "partial_rotary_factor", 0, 0, 1, &part, e);
+	p->rot = (int64_t)((double)p->dim * part) / 2 * 2;
 	return rc;
 }
 
@@ -230,7 +283,10 @@ int whit_gguf_put_config(whit_gguf_out *o, const whit_gguf_arch *a, const json_t
 	if (!rc) rc = put_u32(&p, "attention.head_count", heads, e);
 	if (!rc) rc = put_u32(&p, "attention.head_count_kv", kv_heads, e);
 	if (!rc) rc = put_f32(&p, "attention.layer_norm_rms_epsilon", eps, e);
-	if (!rc && p.dim * heads != hidden) {
+	p.rot = p.dim;
+	if (!rc && a->delta) rc = read_rot(&p, e);
+	if (!rc && a->delta) rc = put_delta(&p, layers, e);
+	if (!rc && (p.dim * heads != hidden || a->delta)) {
 		rc = put_u32(&p, "attention.key_length", p.dim, e);
 		if (!rc) rc = put_u32(&p, "attention.value_length", p.dim, e);
 	}

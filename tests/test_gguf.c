@@ -497,7 +497,7 @@ static void names(void) {
 	for (int i = 0; i < WHIT_COUNT(both); i++) {
 		const whit_gguf_arch *a = whit_gguf_arch_find(both[i].arch, &e);
 		char hf[128], gguf[64];
-		int rc = whit_gguf_name_to_hf(a, both[i].gguf, hf);
+		int rc = whit_gguf_name_to_hf(a, both[i].gguf, 0, hf);
 		CHECK_MSG((rc == 0) == (both[i].hf != NULL), "%s of %s", both[i].gguf, both[i].arch);
 		if (rc || !both[i].hf) continue;
 		CHECK_TEXT(hf, both[i].hf);
