@@ -198,11 +198,6 @@ __global__ void stored_order_kernel(float *out, const float *dy, const whit_mat 
 	if (i < n) out[i - r + whit_mat_row(&m, r)] = dy[i];
 }
 
-__global__ void add_kernel(float *y, const float *x, int64_t n) {
-	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-	if (i < n) y[i] += x[i];
-}
-
 /* W is decoded to floats, a tile of rows at a time, whatever it is made of: gradients keep 32 bits. */
 extern "C" void whit_linear_back_cuda(whit_dev *d, float *dx, const float *dy, int64_t T, const whit_mat *w) {
 	int64_t K = w->width, rows = WHIT_MIN(w->rows, WHIT_MAX(1, SCRATCH / (4 * K))), n = T * w->rows;
@@ -228,7 +223,7 @@ extern "C" void whit_linear_back_cuda(whit_dev *d, float *dx, const float *dy, i
 	float *back = (float *)whit_dev_take(d, (size_t)(T * w->cols) * sizeof *back);
 	if (!back) return;
 	whit_unrotate_cuda(d, w->rot, back, to, T);
-	WHIT_LAUNCH(add_kernel, whit_blocks(T * w->cols, THREADS), THREADS, 0, d, dx, back, T * w->cols);
+	whit_add_cuda(d, dx, dx, back, T * w->cols);
 }
 
 __global__ void bias_kernel(float *dbias, const float *dy, int64_t T, int64_t rows) {

@@ -63,12 +63,24 @@ static int64_t back_floats(const whit_program *p, const whit_buffers *b, int64_t
 	return n;
 }
 
+/* Scratch of a delta node's gradient on a device (ops.h): a state every 64 tokens, sequences of that many or more. */
+static int64_t delta_floats(const whit_program *p, int64_t T) {
+	int64_t n = 0;
+	for (int i = 0; i < p->n_node; i++) {
+		const whit_attr *a = &p->node[i].a;
+		if (whit_node_is(&p->node[i], "delta"))
+			n += (T / 32 + 1) * a->kv_heads * a->dim * a->dim + 2 * T * a->kv_heads * a->dim;
+	}
+	return n;
+}
+
 size_t whit_model_back_need(const whit_model *m, int64_t T) {
 	int64_t most = 0;
 	for (int64_t l = 0; l < m->layers; l++) {
 		whit_buffers b = {0};
 		plan(&m->layer[l], &b);
-		most = WHIT_MAX(most, back_floats(&m->layer[l], &b, T) + 2 * T * m->hidden);
+		most = WHIT_MAX(most,
+		                back_floats(&m->layer[l], &b, T) + 2 * T * m->hidden + delta_floats(&m->layer[l], T));
 		whit_buffers_free(&b);
 	}
 	return (size_t)most * sizeof(float);

@@ -1,10 +1,17 @@
 /* Gradients of whole models: against transformers' (golden/models/NAME.grads.safetensors), for any batch and any number
  * of threads, and what they must refuse. */
+#include <malloc.h>
 #include "formats/safetensors.h"
 #include "host/engine.h"
 #include "tests/test.h"
 
 static whit_err e;
+
+/* Bytes that malloc has handed out; 0 where it does not tell (a sanitizer's). */
+static double test_heap(void) {
+	struct mallinfo2 i = mallinfo2();
+	return (double)(i.uordblks + i.hblkhd);
+}
 
 /* Every slot's gradient, and the tokens' sequences as one batch. */
 typedef struct run {
@@ -212,4 +219,41 @@ static void run_drawn(void) {
 	whit_free(dir);
 }
 
-TEST_MAIN(run_golden, run_batches, run_drawn)
+/* Memory in use after each layer, up and back, is that after the third, to 1 %. */
+static void run_flat(void) {
+	enum { N = 96, MOST = 64 };
+	char *dir = test_model("wiki12M-qwen3");
+	run r;
+	int32_t tokens[N];
+	double up[MOST], down[MOST];
+	for (int i = 0; i < N; i++) tokens[i] = (i * 97) % 4096;
+	if (!dir || !open_run(&r, dir, tokens, 2, N / 2)) return whit_free(dir);
+	whit_model *m = &r.m;
+	const whit_batch b = {N, 2, r.start, r.past, r.pos, r.tokens};
+	int64_t size = N * m->hidden;
+	float *h = whit_alloc((size_t)((m->layers + 2) * size) * sizeof *h), *dh = h + (m->layers + 1) * size;
+	CHECK_RC(whit_model_embed(m, &b, h, &e), e);
+	for (int64_t l = 0; l < m->layers; l++) {
+		memcpy(h + (l + 1) * size, h + l * size, (size_t)size * sizeof *h);
+		CHECK_RC(whit_model_layer(m, l, &b, NULL, h + (l + 1) * size, &e), e);
+		up[l] = test_heap();
+	}
+	for (int64_t i = 0; i < size; i++) dh[i] = sinf((float)i);
+	for (int64_t l = m->layers - 1; l >= 0; l--) {
+		CHECK_RC(whit_model_layer_back(m, l, &b, h + l * size, dh, NULL, &e), e);
+		down[m->layers - 1 - l] = test_heap();
+	}
+	if (up[0] > 0) {
+		for (int64_t l = 3; l < m->layers; l++) {
+			CHECK_NEAR(up[l], up[2], 0.01 * up[2]);
+			CHECK_NEAR(down[l], down[2], 0.01 * down[2]);
+		}
+	} else {
+		test_skip("memory: the allocator does not tell what is in use");
+	}
+	whit_free(h);
+	close_run(&r);
+	whit_free(dir);
+}
+
+TEST_MAIN(run_golden, run_batches, run_drawn, run_flat)

@@ -63,7 +63,7 @@ static void run_invariance(void) {
 	static const struct {
 		int threads;
 		int64_t batch, held;
-	} ways[] = {{3, 0, 0}, {1, 96, 0}, {2, 200, 300}, {2, 96, 96}, {3, 1, 1}}; /* tokens */
+	} ways[] = {{3, 0, 0}, {2, 200, 300}, {3, 1, 1}, {1, 96, 0}, {2, 96, 96}}; /* tokens */
 	subject s;
 	whit_imatrix want, got;
 	if (!subject_open(&s, test_model("wiki12M-qwen3"))) return subject_close(&s);
@@ -72,7 +72,7 @@ static void run_invariance(void) {
 	if (run_diag(&s, &o, &want)) {
 		CHECK_INT(want.n, 43);
 		CHECK_TEXT(want.w[42].name, "token_embd.weight");
-		for (int i = 0; i < WHIT_COUNT(ways); i++) {
+		for (int i = 0; i < (TEST_SANITIZED ? 2 : WHIT_COUNT(ways)); i++) {
 			whit_threads_set(ways[i].threads);
 			o.batch_tokens = ways[i].batch;
 			o.held_bytes = ways[i].held * s.m.hidden * (int64_t)sizeof(float);
