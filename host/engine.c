@@ -265,6 +265,30 @@ int whit_model_role(const whit_model *m, const char *name, const char **role, in
 	return 0;
 }
 
+int whit_model_replace(whit_model *m, const char *name, const whit_mat *mat, whit_err *e) {
+	const whit_weight *w = whit_ckpt_find(&m->ckpt, name);
+	int found = 0, rc = 0;
+	if (w && mat && (mat->rows != w->mat.rows || mat->cols != w->mat.cols))
+		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: what replaces it is %lld x %lld, need %lld x %lld",
+		                 name, (long long)mat->rows, (long long)mat->cols, (long long)w->mat.rows,
+		                 (long long)w->mat.cols);
+	for (int64_t i = 0; i < m->layers + 2; i++) {
+		whit_program *p = whit_program_at(m, i);
+		for (int k = 0; k < p->n_slot; k++) {
+			if (!w || p->slot[k].weight != w || !p->slot[k].rows) continue;
+			p->slot[k].other = mat;
+			if (m->dev && !rc) rc = whit_device_replace(m, i, k, mat, e);
+			found = 1;
+		}
+	}
+	if (!found) return whit_fail(e, WHIT_EINTERNAL, "tensor %s: is no matrix of the model", name);
+	if (rc) {
+		whit_err again;
+		whit_model_replace(m, name, NULL, &again);
+	}
+	return rc;
+}
+
 /* ---- state ---- */
 
 whit_state *whit_state_new(const whit_model *m, int n_seq, int64_t cap) {
@@ -362,7 +386,7 @@ static int run(whit_model *m, const whit_program *p, const whit_batch *b, void *
 		for (int k = 0; k < WHIT_NODE_W; k++) {
 			if (n->w[k] < 0) continue;
 			const whit_slot *s = &p->slot[n->w[k]];
-			c.w[k] = s->dense.rows ? &s->dense : &s->weight->mat;
+			c.w[k] = s->other && !m->original ? s->other : s->dense.rows ? &s->dense : &s->weight->mat;
 			c.vec[k] = s->vec;
 		}
 		if (state && n->state >= 0) c.state = state[n->state];

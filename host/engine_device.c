@@ -34,6 +34,8 @@ typedef struct dev_slot {
 	whit_mat mat; /* planes and codebook on the device */
 	float *vec;
 	size_t at[WHIT_PLANES]; /* of the program's memory */
+	whit_mat other;         /* in its place, where other_memory is not NULL */
+	uint8_t *other_memory;  /* other's planes and codebook */
 } dev_slot;
 
 typedef struct dev_program {
@@ -287,6 +289,7 @@ static void program_free(device_model *on, dev_program *dp) {
 		whit_buffers_free(&dp->way[i].buf);
 	}
 	if (!on->streams || dp == &on->embed || dp == &on->head) whit_dev_free(on->d, dp->memory);
+	for (int i = 0; i < dp->p->n_slot; i++) whit_dev_free(on->d, dp->slot[i].other_memory);
 	whit_free(dp->node);
 	whit_free(dp->slot);
 }
@@ -308,6 +311,31 @@ static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 		}
 		if (!s->dense.rows && !on->streams) whit_weight_drop(s->weight);
 	}
+}
+
+int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, whit_err *e) {
+	device_model *on = m->on;
+	dev_slot *ds = &(i == 0 ? &on->embed : i <= m->layers ? &on->layer[i - 1] : &on->head)->slot[k];
+	size_t at[WHIT_PLANES] = {0}, size, book;
+	int rc = whit_dev_sync(on->d, e); /* queued work reads what is freed here */
+	whit_dev_free(on->d, ds->other_memory);
+	ds->other_memory = NULL;
+	on->epoch++;
+	if (rc || !mat) return rc;
+	size = mat_bytes(mat, at, 0);
+	book = mat->codebook ? sizeof(float) << mat->spec.bits : 0;
+	ds->other = *mat;
+	ds->other_memory = whit_dev_alloc(on->d, size + book);
+	for (int p = 0; p < WHIT_PLANES && ds->other_memory; p++) {
+		if (!mat->plane[p]) continue;
+		ds->other.plane[p] = ds->other_memory + at[p];
+		whit_dev_put(on->d, ds->other_memory + at[p], mat->plane[p], (size_t)mat->rows * mat->row_bytes[p]);
+	}
+	if (book && ds->other_memory) {
+		ds->other.codebook = (const float *)(const void *)(ds->other_memory + size);
+		whit_dev_put(on->d, ds->other_memory + size, mat->codebook, book);
+	}
+	return whit_dev_sync(on->d, e);
 }
 
 /* Layer l into the ring's place r, once the work that used the place is done. */
@@ -586,6 +614,11 @@ static float *value(const running *r, int v) {
 	return v == 0 ? (float *)(uintptr_t)r->in : r->values + r->offset[r->w->buf.of[v]];
 }
 
+static const whit_mat *matrix(const running *r, int w) {
+	const dev_slot *s = &r->p->slot[w];
+	return s->other_memory && !r->m->original ? &s->other : &s->mat;
+}
+
 static int observe(const running *r, int i, whit_err *e) {
 	const whit_program *p = r->p->p;
 	whit_model *m = r->m;
@@ -615,7 +648,7 @@ static int run_node(const running *r, int i, whit_err *e) {
 	}
 	for (int k = 0; k < WHIT_NODE_W; k++) {
 		if (n->w[k] < 0) continue;
-		c.w[k] = &r->p->slot[n->w[k]].mat;
+		c.w[k] = matrix(r, n->w[k]);
 		c.vec[k] = r->p->slot[n->w[k]].vec;
 	}
 	if (r->state && n->state >= 0) c.state = r->state[n->state];
@@ -638,7 +671,7 @@ static void run_gemv(const running *r, const step *s) {
 	}
 	for (int k = 0; k < s->n; k++) {
 		const whit_node *n = &node[s->node + k];
-		g.w[k] = &r->p->slot[n->w[0]].mat;
+		g.w[k] = matrix(r, n->w[0]);
 		g.bias[k] = n->w[1] >= 0 ? r->p->slot[n->w[1]].vec : NULL;
 		g.add[k] = s->add[k] >= 0 ? value(r, s->add[k]) : NULL;
 		g.y[k] = value(r, s->y[k]);

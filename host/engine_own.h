@@ -41,6 +41,8 @@ void whit_buffers_free(whit_buffers *b);
 
 /* The same as the functions of engine.h without device_, for a model on a device. */
 void whit_device_model_close(whit_model *m);
+/* Slot k of program i (whit_program_at). */
+int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, whit_err *e);
 void whit_device_state_new(const whit_model *m, whit_state *s);
 void whit_device_state_free(whit_state *s);
 void whit_device_state_clear(whit_state *s);
