@@ -189,9 +189,10 @@ static void put_sums(const whit_sens_table *t, FILE *f) {
 
 static void put_list(const whit_sens_table *t, int by, FILE *f) {
 	fprintf(f,
-	        "\n## By %s\n\n| %s | format | tensors | bytes | bits/weight | mean KLD | ± | relative MSE |\n"
+	        "\n## %s%s\n\n| %s | format | tensors | bytes | bits/weight | mean KLD | ± | relative MSE |\n"
 	        "|---|---|---|---|---|---|---|---|\n",
-	        whit_sens_by_name[by], whit_sens_by_name[by]);
+	        by == WHIT_BY_ALL ? "All together" : "By ", by == WHIT_BY_ALL ? "" : whit_sens_by_name[by],
+	        by == WHIT_BY_ALL ? "parts" : whit_sens_by_name[by]);
 	for (int64_t i = 0; i < t->n; i++) {
 		const whit_sens_entry *x = &t->entry[i];
 		if (x->by != by) continue;
@@ -292,7 +293,7 @@ static void put_cell(const whit_sens_table *t, scale s, const whit_sens_entry *x
 	fprintf(f, "<rect x=\"%lld\" y=\"%lld\" width=\"%d\" height=\"%d\" fill=\"%s\"/>", (long long)left,
 	        (long long)top, CELL_W - 2, CELL_H - 2, rgb);
 	fprintf(f, "<text x=\"%lld\" y=\"%lld\" text-anchor=\"middle\" fill=\"%s\">%.2g</text></g>\n",
-	        (long long)left + CELL_W / 2 - 1, (long long)top + 16, at > .45 ? "#ffffff" : "#1a1a1a", x->kld);
+	        (long long)left + CELL_W / 2 - 1, (long long)top + 16, at > .56 ? "#ffffff" : "#1a1a1a", x->kld);
 }
 
 static void put_panel(const whit_sens_table *t, const grid *g, scale s, int format, int64_t top, FILE *f) {
