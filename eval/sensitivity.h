@@ -37,7 +37,7 @@ extern const char *const whit_sens_by_name[WHIT_BYS]; /* "tensor", "role", "laye
 
 typedef struct whit_sens_entry {
 	int by;                          /* enum whit_sens_by */
-	const char *name;                /* the tensor's, the role, "layer 3", "all" */
+	const char *name;                /* the tensor's, the role, "layer 3" or "outside" (layers), "all" */
 	const char *role;                /* of a tensor or role, else NULL */
 	int64_t layer;                   /* of a tensor or layer; -1 = outside layers, or several */
 	int format;                      /* index into the table's */

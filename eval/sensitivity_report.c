@@ -100,7 +100,8 @@ static const whit_sens_entry *cell(const whit_sens_table *t, int format, int64_t
 
 static int outside(const whit_sens_table *t) {
 	for (int64_t i = 0; i < t->n; i++)
-		if (t->entry[i].by == WHIT_BY_TENSOR && t->entry[i].layer < 0) return 1;
+		if ((t->entry[i].by == WHIT_BY_TENSOR || t->entry[i].by == WHIT_BY_LAYER) && t->entry[i].layer < 0)
+			return 1;
 	return 0;
 }
 

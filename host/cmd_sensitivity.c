@@ -327,8 +327,8 @@ static void add_entries(session *s, int by, int format) {
 		x.name = x.role = t->role[i];
 		add_entry(s, x);
 	}
-	for (int64_t l = 0; by == WHIT_BY_LAYER && l < s->m.layers; l++) {
-		char *name = whit_format_text("layer %lld", (long long)l);
+	for (int64_t l = -1; by == WHIT_BY_LAYER && l < s->m.layers; l++) {
+		char *name = l < 0 ? whit_strdup("outside") : whit_format_text("layer %lld", (long long)l);
 		x.name = whit_take_text(&s->names, name);
 		x.layer = l;
 		whit_free(name);
@@ -363,7 +363,7 @@ static int make_entries(session *s, whit_err *e) {
 	for (int f = 0; f < s->n_choice && !rc; f++) rc = check_fit(s, f, e);
 	if (rc) return rc;
 	find_roles(s);
-	int64_t each = s->n + t->roles + s->m.layers + 1;
+	int64_t each = s->n + t->roles + s->m.layers + 2;
 	t->entry = whit_alloc((size_t)(each * s->n_choice) * sizeof *t->entry);
 	for (int i = 0; i < s->n_by; i++)
 		for (int f = 0; f < s->n_choice; f++) add_entries(s, s->by[i], f);

@@ -153,6 +153,7 @@ static const struct {
         {"role", "k_proj", "tq2", "*.k_proj.weight tq2\n* keep\n"},
         {"role", "up_proj", "q4_0:nearest", "*.up_proj.weight q4_0 method=nearest\n* keep\n"},
         {"layer", "layer 4", "tq2", "*.layers.4.*_proj.weight tq2\n* keep\n"},
+        {"layer", "outside", "q4_0:nearest", "model.embed_tokens.weight q4_0 method=nearest\n* keep\n"},
         {"all", "all", "q4_0:nearest",
          "*_proj.weight q4_0 method=nearest\n*.embed_tokens.* q4_0 method=nearest\n* keep\n"},
 };
@@ -173,8 +174,8 @@ static void run_real(void) {
 		for (int i = 0; i < n; i++)
 			check_real(find(j, reals[i].by, reals[i].name, reals[i].format), reals[i].name, model,
 			           reals[i].recipe, text, 0, &o);
-		/* 43 tensors, 8 roles, 6 layers and the whole, twice; sums are of what stands there */
-		CHECK_INT(json_array_size(json_object_get(j, "entries")), 2 * (43 + 8 + 6 + 1));
+		/* 43 tensors, 8 roles, 6 layers, what is outside and the whole, twice; sums are of what stands there */
+		CHECK_INT(json_array_size(json_object_get(j, "entries")), 2 * (43 + 8 + 6 + 1 + 1));
 		CHECK_INT(json_array_size(json_object_get(j, "unfit")), 0);
 		CHECK(real_at(j, "floor_kld") < 1e-9 && real_at(j, "floor_positions") == 20);
 		const json_t *sum = json_array_get(json_object_get(j, "additivity"), 0);
