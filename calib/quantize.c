@@ -29,8 +29,7 @@ static int64_t weight_count(const whit_weight *w) {
 	return n;
 }
 
-/* Format, rotation and bytes of a tensor that rule u quantizes. */
-static int plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e) {
+int whit_plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e) {
 	const whit_mat *m = &row->w->mat;
 	row->spec = u->spec;
 	row->width = m->cols;
@@ -159,7 +158,7 @@ static int plan_row(whit_plan *p, whit_plan_row *row, const whit_model *m, whit_
 	if (row->absent) return 0;
 	int rc = p->target.gguf  ? plan_gguf(p, row, a, m->config, heads ? heads->dim : 0, e)
 	         : row->why_kept ? 0
-	                         : plan_tensor(row, row->rule, e);
+	                         : whit_plan_tensor(row, row->rule, e);
 	if (!rc) rc = plan_importance(p, row, a, e);
 	if (!rc && !row->why_kept && !row->as_is && w->mat.spec.fmt && is_coded(&w->mat.spec)) p->requantized++;
 	return rc;
@@ -242,9 +241,9 @@ static int64_t plan_rotations(const whit_plan *p) {
 	return bytes;
 }
 
-/* Whether a row is encoded on the target's device: not into other floats, which cost a CPU less than the way there. */
-static int on_device(const whit_plan *p, const whit_plan_row *row) {
-	return p->target.dev && !row->absent && !row->why_kept && !row->as_is && is_coded(&row->spec);
+/* Whether a row is encoded on a device: not into other floats, which cost a CPU less than the way there. */
+static int on_device(const whit_dev *dev, const whit_plan_row *row) {
+	return dev && !row->absent && !row->why_kept && !row->as_is && is_coded(&row->spec);
 }
 
 /* Predicts device_bytes. Error: the device has too little left. */
@@ -255,7 +254,7 @@ static int plan_device(whit_plan *p, whit_err *e) {
 		const whit_plan_row *row = &p->row[i];
 		whit_mat dst = {
 		        .spec = row->spec, .cols = row->w->mat.cols, .width = row->width, .paired = row->paired};
-		if (!on_device(p, row)) continue;
+		if (!on_device(d, row)) continue;
 		int64_t need = rotations + whit_method_device_bytes(d, &row->w->mat, &dst, &row->rot);
 		if (need > left)
 			return whit_fail(e, WHIT_ERESOURCE,
@@ -312,24 +311,13 @@ void whit_plan_free(whit_plan *p) {
 
 /* ---- the run ---- */
 
-/* Rotations and codebooks, one per distinct kind, until the output is complete. */
-typedef struct shared_codebook {
+typedef struct whit_shared_book {
 	int bits, density;
 	int64_t dim;
 	float value[256];
 } shared_codebook;
 
-typedef struct quantize_run {
-	whit_rotation **rot;
-	shared_codebook **book;
-	int64_t n_rot, n_book;
-	const whit_plan *plan;
-	whit_sink *sink;
-	whit_quantize_stats *st;
-	double err, ref;
-} quantize_run;
-
-static int shared_rotation(quantize_run *q, const whit_rotation_spec *s, const whit_rotation **out, whit_err *e) {
+static int shared_rotation(whit_encoder *q, const whit_rotation_spec *s, const whit_rotation **out, whit_err *e) {
 	*out = NULL;
 	if (s->kind == WHIT_ROT_NONE) return 0;
 	for (int64_t i = 0; i < q->n_rot && !*out; i++)
@@ -341,7 +329,7 @@ static int shared_rotation(quantize_run *q, const whit_rotation_spec *s, const w
 	return rc;
 }
 
-static int shared_book(quantize_run *q, const whit_plan_row *row, const float **out, whit_err *e) {
+static int shared_book(whit_encoder *q, const whit_plan_row *row, const float **out, whit_err *e) {
 	int64_t dim = row->spec.group ? row->spec.group : row->width;
 	*out = NULL;
 	if (!row->spec.fmt->needs_codebook) return 0;
@@ -376,9 +364,8 @@ static whit_weight changed_source(const whit_plan_row *row, float **copy) {
 	return w;
 }
 
-/* Encodes one tensor into planes of its own, with F32 scales if an F16 cannot hold one of them. */
-static int encode_tensor(quantize_run *q, const whit_plan_row *row, const whit_weight *src, whit_mat *m, whit_job *j,
-                         whit_err *e) {
+static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *src, whit_mat *m, whit_job *j,
+                  whit_err *e) {
 	*m = (whit_mat){.spec = row->spec,
 	                .rows = row->w->mat.rows,
 	                .cols = row->w->mat.cols,
@@ -388,7 +375,7 @@ static int encode_tensor(quantize_run *q, const whit_plan_row *row, const whit_w
 	                .dst = m,
 	                .rule = row->rule->rule,
 	                .importance = row->importance,
-	                .dev = on_device(q->plan, row) ? q->plan->target.dev : NULL};
+	                .dev = on_device(q->dev, row) ? q->dev : NULL};
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
 	if (!rc) rc = shared_book(q, row, &m->codebook, e);
 	if (!rc) rc = whit_mat_alloc(m, e);
@@ -404,22 +391,42 @@ static int encode_tensor(quantize_run *q, const whit_plan_row *row, const whit_w
 	         (long long)j->bad_scales);
 	whit_event("warn", json_pack("{s:s, s:s, s:I}", "tensor", row->w->name, "what", "f32_scales", "scales",
 	                             (json_int_t)j->bad_scales));
-	q->st->f32_scale_tensors++;
 	whit_mat_free(m);
 	m->scale_f32 = 1;
 	rc = whit_mat_alloc(m, e);
 	return rc ? rc : row->rule->method->run(j, e);
 }
 
+int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e) {
+	float *copy;
+	const whit_weight src = changed_source(row, &copy);
+	int rc = encode(q, row, &src, m, j, e);
+	j->src = row->w;
+	whit_free(copy);
+	return rc;
+}
+
+void whit_encoder_free(whit_encoder *q) {
+	for (int64_t i = 0; i < q->n_rot; i++) whit_rotation_free(q->rot[i]);
+	for (int64_t i = 0; i < q->n_book; i++) whit_free(q->book[i]);
+	whit_free(q->rot);
+	whit_free(q->book);
+	memset(q, 0, sizeof *q);
+}
+
+typedef struct quantize_run {
+	whit_encoder encoder; /* its rotations and codebooks until the output is complete */
+	whit_sink *sink;
+	whit_quantize_stats *st;
+	double err, ref;
+} quantize_run;
+
 static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *rel_mse, whit_err *e) {
 	whit_mat m;
 	whit_job j;
 	char name[32];
 	double start = whit_now();
-	float *copy;
-	const whit_weight src = changed_source(row, &copy);
-	int rc = encode_tensor(q, row, &src, &m, &j, e);
-	whit_free(copy);
+	int rc = whit_encoder_run(&q->encoder, row, &m, &j, e);
 	*rel_mse = j.ref > 0 ? j.err / j.ref : 0;
 	if (!rc) rc = q->sink->add(q->sink, row, &m, j.zero_groups, *rel_mse, e);
 	whit_mat_free(&m);
@@ -428,6 +435,7 @@ static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *re
 	q->ref += j.ref;
 	q->st->weights += m.rows * m.cols;
 	q->st->zero_groups += j.zero_groups;
+	q->st->f32_scale_tensors += m.scale_f32;
 	whit_spec_name(&row->spec, name);
 	whit_event("tensor",
 	           json_pack("{s:s, s:s, s:I, s:f, s:I, s:b, s:f}", "name", row->w->name, "format", name, "bytes",
@@ -499,7 +507,7 @@ static int run_rows(quantize_run *q, const whit_plan *p, whit_err *e) {
 
 int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, whit_sink *sink,
                       whit_quantize_stats *st, whit_err *e) {
-	quantize_run q = {.st = st, .sink = sink, .plan = p};
+	quantize_run q = {.st = st, .sink = sink, .encoder = {.dev = p->target.dev}};
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
 	int rc = sink->open(sink, p, m, r, st, e);
@@ -510,10 +518,7 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	else
 		sink->abort(sink);
 
-	for (int64_t i = 0; i < q.n_rot; i++) whit_rotation_free(q.rot[i]);
-	for (int64_t i = 0; i < q.n_book; i++) whit_free(q.book[i]);
-	whit_free(q.rot);
-	whit_free(q.book);
+	whit_encoder_free(&q.encoder);
 	st->rel_mse = q.ref > 0 ? q.err / q.ref : 0;
 	st->seconds = whit_now() - start;
 	return rc;

@@ -57,6 +57,24 @@ typedef struct whit_plan {
 int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit_target *t, whit_err *e);
 void whit_plan_free(whit_plan *p);
 
+/* What rule u makes of the matrix row->w in a directory: fills spec, rot, width and bytes (its planes). WHIT_EUSAGE
+ * where the format or the rotation does not fit its width. */
+int whit_plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e);
+
+/* Encodes one tensor after the other; zero, then dev set. Owns rotations and codebooks, which codes share. */
+typedef struct whit_encoder {
+	whit_dev *dev; /* where rows are encoded, NULL = the CPU */
+	whit_rotation **rot;
+	struct whit_shared_book **book;
+	int64_t n_rot, n_book;
+} whit_encoder;
+/* Chooses the codes of row (w, rule, spec, rot, width, importance, paired) by its rule's method: the bytes that
+ * whit_quantize_run stores. m gets planes of its own, with F32 scales if an F16 cannot hold one of them, to be freed by
+ * whit_mat_free also after an error; j its errors. m's rotation and codebook live as long as the encoder. NaN or Inf
+ * among the weights: WHIT_ENONFINITE. */
+int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e);
+void whit_encoder_free(whit_encoder *q);
+
 typedef struct whit_quantize_stats {
 	double seconds, rel_mse; /* rel_mse over all quantized weights */
 	int64_t weights, zero_groups, f32_scale_tensors;

@@ -1,12 +1,10 @@
 /* eval: streams one or two models over the windows of a text. Both see the same batches; logits live for one
  * tile and become points at once, so nothing but points grows with the text. */
-#include "eval/eval.h"
+#include "eval/eval_own.h"
 #include <math.h>
 #include <stdio.h>
 #include "cuda/dev.h"
-#include "eval/logits.h"
 #include "host/overlap.h"
-#include "host/progress.h"
 
 enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 };  /* a tile of logits is 64 MB at most */
 enum { STATE_FLOATS = 8 << 20, BATCH_MOST = 4096 }; /* hidden states of a batch: 32 MB per model */
@@ -14,55 +12,22 @@ static const double floor_work = 4e9; /* multiply-adds of the noise floor's plai
 
 /* ---- one pass of both models over windows ---- */
 
-typedef struct side {  /* a model and its buffers, which lie where it computes */
-	whit_model *m; /* NULL: no such side */
-	int plain;     /* run its plain twins */
-	float *h;      /* (batch tokens, hidden) */
-	float *rows;   /* (tile, hidden): scored rows */
-	float *logits; /* (tile, vocab) */
-	float *host;   /* the same on the host, where a file needs them; NULL on the CPU */
-} side;
-
-typedef struct pass {
-	side p, q; /* reference, or the only model; and the model measured against it */
-	const int32_t *ids;
-	int32_t bos; /* -1, or what replaces each window's first input */
-	const whit_windows *ws;
-	int64_t batch_tokens, tile;
-	whit_point *pt;          /* ws->scored */
-	const whit_logits *base; /* or NULL: ln P of each point from a file, p being the model measured against it */
-	float *base_rows;        /* (tile, vocab) */
-	whit_logits_out *save;   /* or NULL: where the model's logits go */
-	whit_layer_sums *layer;  /* of each layer, or NULL */
-	whit_progress *bar;      /* or NULL */
-	double done;
-	/* The batch at hand: tokens of whole windows, and which rows are scored. */
-	int64_t *start, *past, *pos, *row, rows;
-	int32_t *tokens, *target, *chunk;
-	double *row_sums; /* (tokens, 4) */
-	int *bad;         /* tile */
-	whit_dev *dev;    /* of both models; NULL: the CPU. There: the tile's rows, targets and sums; a layer's sums */
-	int64_t *dev_row;
-	int32_t *dev_target;
-	whit_logit_sums *dev_sums, *sums; /* sums: on the host */
-	double *dev_layer;
-} pass;
-
-static int64_t most_layers(const pass *s) { return s->q.m ? WHIT_MAX(s->p.m->layers, s->q.m->layers) : s->p.m->layers; }
+static int64_t most_layers(const whit_pass *s) {
+	return s->q.m ? WHIT_MAX(s->p.m->layers, s->q.m->layers) : s->p.m->layers;
+}
 
 /* What the bar counts: tokens through layers, the head being one more. */
-static double pass_work(const pass *s) {
+static double pass_work(const whit_pass *s) {
 	return (double)s->ws->fed * (double)(s->p.m->layers + 1 + (s->q.m ? s->q.m->layers + 1 : 0));
 }
 
-static int step(pass *s, double work, const char *what, whit_err *e) {
+int whit_pass_step(whit_pass *s, double work, const char *what, whit_err *e) {
 	s->done += work;
-	if (s->bar) whit_progress_step(s->bar, s->done, what);
+	if (s->bar) whit_progress_step(s->bar, s->done, s->label ? s->label : what);
 	return whit_interrupted(e);
 }
 
-/* Windows [w0, w1) as one batch. */
-static void batch_fill(pass *s, int64_t w0, int64_t w1, whit_batch *b) {
+void whit_pass_fill(whit_pass *s, int64_t w0, int64_t w1, whit_batch *b) {
 	int64_t T = 0;
 	s->rows = 0;
 	for (int64_t w = w0; w < w1; w++) {
@@ -82,22 +47,35 @@ static void batch_fill(pass *s, int64_t w0, int64_t w1, whit_batch *b) {
 	*b = (whit_batch){T, (int)(w1 - w0), s->start, s->past, s->pos, s->tokens};
 }
 
-static int side_embed(side *d, const whit_batch *b, whit_err *e) {
-	return d->m ? whit_model_embed(d->m, b, d->h, e) : 0;
+/* d's model as d wants it run; swap again puts back what was there. */
+static void swap(int *a, int *b) {
+	int was = *a;
+	*a = *b;
+	*b = was;
 }
 
-static int side_layer(side *d, int64_t l, const whit_batch *b, whit_err *e) {
-	int was, rc;
-	if (!d->m || l >= d->m->layers) return 0;
-	was = d->m->plain;
-	d->m->plain = d->plain;
-	rc = whit_model_layer(d->m, l, b, NULL, d->h, e);
-	d->m->plain = was;
+static void side_swap(whit_side *d) {
+	swap(&d->m->plain, &d->plain);
+	swap(&d->m->original, &d->original);
+}
+
+int whit_side_embed(whit_side *d, const whit_batch *b, whit_err *e) {
+	if (!d->m) return 0;
+	side_swap(d);
+	int rc = whit_model_embed(d->m, b, d->h, e);
+	side_swap(d);
 	return rc;
 }
 
-static int side_head(pass *s, side *d, const int64_t *row, int64_t n, whit_err *e) {
-	int was, rc;
+int whit_side_layer(whit_side *d, int64_t l, const whit_batch *b, whit_err *e) {
+	if (!d->m || l >= d->m->layers) return 0;
+	side_swap(d);
+	int rc = whit_model_layer(d->m, l, b, NULL, d->h, e);
+	side_swap(d);
+	return rc;
+}
+
+static int side_head(whit_pass *s, whit_side *d, const int64_t *row, int64_t n, whit_err *e) {
 	if (!d->m) return 0;
 	if (s->dev)
 		whit_rows_gather_cuda(s->dev, d->rows, d->h, s->dev_row, n, d->m->hidden);
@@ -105,10 +83,9 @@ static int side_head(pass *s, side *d, const int64_t *row, int64_t n, whit_err *
 		for (int64_t i = 0; i < n; i++)
 			memcpy(d->rows + i * d->m->hidden, d->h + row[i] * d->m->hidden,
 			       (size_t)d->m->hidden * sizeof(float));
-	was = d->m->plain;
-	d->m->plain = d->plain;
-	rc = whit_model_head(d->m, d->rows, n, d->logits, e);
-	d->m->plain = was;
+	side_swap(d);
+	int rc = whit_model_head(d->m, d->rows, n, d->logits, e);
+	side_swap(d);
 	if (!rc && d->host) {
 		whit_dev_get(s->dev, d->host, d->logits, (size_t)(n * d->m->vocab) * sizeof(float));
 		rc = whit_dev_sync(s->dev, e);
@@ -117,7 +94,7 @@ static int side_head(pass *s, side *d, const int64_t *row, int64_t n, whit_err *
 }
 
 static void compare_row(void *ctx, int64_t t, int worker) {
-	pass *s = ctx;
+	whit_pass *s = ctx;
 	int64_t n = s->p.m->hidden;
 	const float *p = s->p.h + t * n, *q = s->q.h + t * n;
 	double *sum = s->row_sums + 4 * t, diff2 = 0, p2 = 0, q2 = 0, pq = 0;
@@ -135,7 +112,7 @@ static void compare_row(void *ctx, int64_t t, int worker) {
 	sum[3] = pq;
 }
 
-static int compare_on_device(pass *s, whit_layer_sums *out, int64_t T, whit_err *e) {
+static int compare_on_device(whit_pass *s, whit_layer_sums *out, int64_t T, whit_err *e) {
 	double sum[4];
 	whit_dev_reset(s->dev);
 	whit_rows_compare_cuda(s->dev, s->dev_layer, s->p.h, s->q.h, T, s->p.m->hidden);
@@ -150,7 +127,7 @@ static int compare_on_device(pass *s, whit_layer_sums *out, int64_t T, whit_err 
 }
 
 /* Rows in parallel, their sums in order: the same number at any thread count. */
-static int compare_layer(pass *s, int64_t l, int64_t T, whit_err *e) {
+static int compare_layer(whit_pass *s, int64_t l, int64_t T, whit_err *e) {
 	whit_layer_sums *out = &s->layer[l];
 	if (s->dev) return compare_on_device(s, out, T, e);
 	whit_parallel(T, compare_row, s);
@@ -164,15 +141,15 @@ static int compare_layer(pass *s, int64_t l, int64_t T, whit_err *e) {
 }
 
 typedef struct tile {
-	pass *s;
+	whit_pass *s;
 	int64_t first; /* scored row of the batch */
 	whit_point *pt;
 } tile;
 
-static const float *host_logits(const side *d) { return d->host ? d->host : d->logits; }
+static const float *host_logits(const whit_side *d) { return d->host ? d->host : d->logits; }
 
 static int measure_row(const tile *t, int64_t i, whit_err *e) {
-	const pass *s = t->s;
+	const whit_pass *s = t->s;
 	int64_t vocab = s->p.m->vocab;
 	if (s->base) {
 		float *logp = s->base_rows + i * vocab;
@@ -194,7 +171,7 @@ static void measure_item(void *ctx, int64_t i, int worker) {
 }
 
 /* The tile's sums come back and become points; what is not finite is told as measure_row does. */
-static int measure_on_device(pass *s, const tile *t, int64_t n, whit_err *e) {
+static int measure_on_device(whit_pass *s, const tile *t, int64_t n, whit_err *e) {
 	whit_dev_reset(s->dev);
 	whit_logits_measure_cuda(s->dev, s->dev_sums, s->p.logits, s->q.m ? s->q.logits : NULL, n, s->p.m->vocab,
 	                         s->dev_target);
@@ -210,7 +187,7 @@ static int measure_on_device(pass *s, const tile *t, int64_t n, whit_err *e) {
 	return rc;
 }
 
-static int measure_tile(pass *s, tile *t, int64_t n, whit_err *e) {
+static int measure_tile(whit_pass *s, tile *t, int64_t n, whit_err *e) {
 	if (s->dev && !s->base) return measure_on_device(s, t, n, e);
 	whit_parallel(n, measure_item, t);
 	for (int64_t k = 0; k < n; k++) {
@@ -222,8 +199,7 @@ static int measure_tile(pass *s, tile *t, int64_t n, whit_err *e) {
 	return 0;
 }
 
-/* Head and metrics of the batch's scored rows, a tile at a time. */
-static int batch_score(pass *s, const whit_batch *b, whit_point *pt, whit_err *e) {
+int whit_pass_score(whit_pass *s, const whit_batch *b, whit_point *pt, whit_err *e) {
 	for (int64_t i = 0; i < s->rows; i += s->tile) {
 		int64_t n = WHIT_MIN(s->tile, s->rows - i);
 		tile t = {s, i, pt + i};
@@ -235,31 +211,33 @@ static int batch_score(pass *s, const whit_batch *b, whit_point *pt, whit_err *e
 		if (!rc) rc = side_head(s, &s->q, s->row + i, n, e);
 		if (!rc && s->save) rc = whit_logits_out_rows(s->save, host_logits(s->q.m ? &s->q : &s->p), n, e);
 		if (!rc) rc = measure_tile(s, &t, n, e);
-		if (!rc) rc = step(s, (double)b->T * (s->q.m ? 2 : 1) * (double)n / (double)s->rows, "head", e);
+		if (!rc)
+			rc = whit_pass_step(s, (double)b->T * (s->q.m ? 2 : 1) * (double)n / (double)s->rows, "head",
+			                    e);
 		if (rc) return rc;
 	}
 	return 0;
 }
 
-static int batch_run(pass *s, int64_t w0, int64_t w1, whit_point *pt, whit_err *e) {
+static int batch_run(whit_pass *s, int64_t w0, int64_t w1, whit_point *pt, whit_err *e) {
 	char label[112];
 	whit_batch b;
 	int rc;
-	batch_fill(s, w0, w1, &b);
-	if ((rc = side_embed(&s->p, &b, e)) || (rc = side_embed(&s->q, &b, e))) return rc;
+	whit_pass_fill(s, w0, w1, &b);
+	if ((rc = whit_side_embed(&s->p, &b, e)) || (rc = whit_side_embed(&s->q, &b, e))) return rc;
 	for (int64_t l = 0; l < most_layers(s); l++) {
-		if ((rc = side_layer(&s->p, l, &b, e)) || (rc = side_layer(&s->q, l, &b, e))) return rc;
+		if ((rc = whit_side_layer(&s->p, l, &b, e)) || (rc = whit_side_layer(&s->q, l, &b, e))) return rc;
 		if (s->layer && (rc = compare_layer(s, l, b.T, e))) return rc;
 		snprintf(label, sizeof label, "windows %lld-%lld of %lld, layer %lld", (long long)w0 + 1, (long long)w1,
 		         (long long)s->ws->n, (long long)l);
 		double sides = (double)((l < s->p.m->layers) + (s->q.m && l < s->q.m->layers));
-		if ((rc = step(s, (double)b.T * sides, label, e))) return rc;
+		if ((rc = whit_pass_step(s, (double)b.T * sides, label, e))) return rc;
 	}
-	return batch_score(s, &b, pt, e);
+	return whit_pass_score(s, &b, pt, e);
 }
 
 /* to_host: its logits go into a file, or are measured against one. */
-static void side_take(side *d, whit_arena *a, int64_t tokens, int64_t tile, int to_host) {
+static void side_take(whit_side *d, whit_arena *a, int64_t tokens, int64_t tile, int to_host) {
 	if (!d->m) return;
 	d->h = whit_model_alloc(d->m, (size_t)(tokens * d->m->hidden) * sizeof(float));
 	d->rows = whit_model_alloc(d->m, (size_t)(tile * d->m->hidden) * sizeof(float));
@@ -267,7 +245,7 @@ static void side_take(side *d, whit_arena *a, int64_t tokens, int64_t tile, int 
 	if (d->m->dev && to_host) d->host = whit_take(a, tile * d->m->vocab);
 }
 
-static void side_free(side *d) {
+static void side_free(whit_side *d) {
 	if (!d->m) return;
 	whit_model_free(d->m, d->h);
 	whit_model_free(d->m, d->rows);
@@ -275,7 +253,7 @@ static void side_free(side *d) {
 }
 
 /* What the metrics take on a device. A shortage is told by the next call there. */
-static void take_on_device(pass *s, whit_arena *a) {
+static void take_on_device(whit_pass *s, whit_arena *a) {
 	s->dev_row = whit_dev_alloc(s->dev, (size_t)s->tile * sizeof *s->dev_row);
 	s->dev_target = whit_dev_alloc(s->dev, (size_t)s->tile * sizeof *s->dev_target);
 	s->dev_sums = whit_dev_alloc(s->dev, (size_t)s->tile * sizeof *s->dev_sums);
@@ -283,47 +261,62 @@ static void take_on_device(pass *s, whit_arena *a) {
 	s->sums = whit_take_bytes(a, (size_t)s->tile * sizeof *s->sums);
 }
 
-static void free_on_device(pass *s) {
+static void free_on_device(whit_pass *s) {
 	whit_dev_free(s->dev, s->dev_row);
 	whit_dev_free(s->dev, s->dev_target);
 	whit_dev_free(s->dev, s->dev_sums);
 	whit_dev_free(s->dev, s->dev_layer);
 }
 
-/* Fills s->pt and s->layer from s->ws: as many whole windows at once as batch_tokens hold. */
-static int pass_run(pass *s, whit_err *e) {
-	whit_arena a = {0};
-	int64_t longest = 0, room, done = 0;
-	int rc = 0;
+void whit_pass_take(whit_pass *s) {
+	whit_arena *a = &s->arena;
+	int64_t longest = 0, room;
 	for (int64_t w = 0; w < s->ws->n; w++) longest = WHIT_MAX(longest, s->ws->w[w].end - s->ws->w[w].begin);
-	room = WHIT_MAX(longest, WHIT_MIN(s->batch_tokens, s->ws->fed));
+	room = s->room = WHIT_MAX(longest, WHIT_MIN(s->batch_tokens, s->ws->fed));
 	s->tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / s->p.m->vocab, TILE_MOST), room));
 	s->dev = s->p.m->dev;
-	side_take(&s->p, &a, room, s->tile, s->base || s->save);
-	side_take(&s->q, &a, room, s->tile, s->save != NULL);
-	if (s->dev) take_on_device(s, &a);
-	if (s->base) s->base_rows = whit_take(&a, s->tile * s->p.m->vocab);
-	s->start = whit_take_bytes(&a, (size_t)(room + 1) * sizeof(*s->start)); /* a window is a token at least */
-	s->past = whit_take_bytes(&a, (size_t)room * sizeof(*s->past));
-	s->pos = whit_take_bytes(&a, (size_t)room * sizeof(*s->pos));
-	s->row = whit_take_bytes(&a, (size_t)room * sizeof(*s->row));
-	s->tokens = whit_take_bytes(&a, (size_t)room * sizeof(*s->tokens));
-	s->target = whit_take_bytes(&a, (size_t)room * sizeof(*s->target));
-	s->chunk = whit_take_bytes(&a, (size_t)room * sizeof(*s->chunk));
-	s->row_sums = whit_take_bytes(&a, (size_t)room * 4 * sizeof(*s->row_sums));
-	s->bad = whit_take_bytes(&a, (size_t)s->tile * sizeof(*s->bad));
+	side_take(&s->p, a, room, s->tile, s->base || s->save);
+	side_take(&s->q, a, room, s->tile, s->save != NULL);
+	if (s->dev) take_on_device(s, a);
+	if (s->base) s->base_rows = whit_take(a, s->tile * s->p.m->vocab);
+	s->start = whit_take_bytes(a, (size_t)(room + 1) * sizeof(*s->start)); /* a window is a token at least */
+	s->past = whit_take_bytes(a, (size_t)room * sizeof(*s->past));
+	s->pos = whit_take_bytes(a, (size_t)room * sizeof(*s->pos));
+	s->row = whit_take_bytes(a, (size_t)room * sizeof(*s->row));
+	s->tokens = whit_take_bytes(a, (size_t)room * sizeof(*s->tokens));
+	s->target = whit_take_bytes(a, (size_t)room * sizeof(*s->target));
+	s->chunk = whit_take_bytes(a, (size_t)room * sizeof(*s->chunk));
+	s->row_sums = whit_take_bytes(a, (size_t)room * 4 * sizeof(*s->row_sums));
+	s->bad = whit_take_bytes(a, (size_t)s->tile * sizeof(*s->bad));
+}
 
-	for (int64_t w = 0, end; w < s->ws->n && !rc; w = end) {
-		int64_t tokens = 0;
-		for (end = w; end < s->ws->n && tokens + s->ws->w[end].end - s->ws->w[end].begin <= room; end++)
-			tokens += s->ws->w[end].end - s->ws->w[end].begin;
-		rc = batch_run(s, w, end, s->pt + done, e);
-		done += s->rows;
-	}
+void whit_pass_free(whit_pass *s) {
+	if (!s->room) return;
 	side_free(&s->p);
 	side_free(&s->q);
 	if (s->dev) free_on_device(s);
-	whit_arena_free(&a);
+	whit_arena_free(&s->arena);
+	s->room = 0;
+}
+
+int64_t whit_pass_end(const whit_pass *s, int64_t w0) {
+	int64_t tokens = 0, end = w0;
+	for (; end < s->ws->n && tokens + s->ws->w[end].end - s->ws->w[end].begin <= s->room; end++)
+		tokens += s->ws->w[end].end - s->ws->w[end].begin;
+	return end;
+}
+
+/* Fills s->pt and s->layer from s->ws. */
+static int pass_run(whit_pass *s, whit_err *e) {
+	int64_t done = 0;
+	int rc = 0;
+	whit_pass_take(s);
+	for (int64_t w = 0, end; w < s->ws->n && !rc; w = end) {
+		end = whit_pass_end(s, w);
+		rc = batch_run(s, w, end, s->pt + done, e);
+		done += s->rows;
+	}
+	whit_pass_free(s);
 	return rc;
 }
 
@@ -342,10 +335,20 @@ static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx,
 	return 0;
 }
 
-/* Tokenizes, and judges whether the text can be measured. */
-static int prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const whit_tok *tok, const char *name,
-                   const char *text, size_t n, const whit_eval_opts *o, whit_err *e) {
-	int rc;
+int whit_eval_prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const whit_model *m, const whit_model *ref,
+                      const whit_tok *tok, const char *text, size_t n, const whit_eval_opts *o, int64_t file_ctx,
+                      whit_err *e) {
+	int64_t context = ref && ref->context > 0 ? WHIT_MIN(ref->context, m->context) : m->context;
+	const char *name = o->name ? o->name : "text";
+	r->mode = o->mode;
+	r->vocab = m->vocab;
+	r->floor_kld = r->floor_top1 = NAN;
+	r->ctx = o->ctx ? o->ctx : file_ctx ? file_ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
+	r->stride = o->mode == WHIT_CHUNKED ? r->ctx : o->stride ? o->stride : WHIT_MAX(r->ctx / 2, 1);
+	whit_eval_size(m, &r->bpw_linear, &r->bpw_file, &r->bytes, &r->params);
+
+	int rc = check_models(m, ref, r->ctx, e);
+	if (rc) return rc;
 	r->text_bytes = (int64_t)n;
 	r->text_hash = whit_hash_bytes(text, n);
 	if ((rc = whit_tok_text(tok, name, text, n, r->vocab, ids, &r->text_invalid, e))) return rc;
@@ -366,19 +369,21 @@ static int prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const w
 
 /* ---- the run ---- */
 
-static int64_t choose_batch(const whit_model *m, const whit_model *ref, int64_t ctx) {
+int64_t whit_eval_batch(const whit_model *m, const whit_model *ref, int64_t ctx, const whit_eval_opts *o) {
+	if (o->batch_tokens > 0) return WHIT_MAX(ctx, o->batch_tokens);
 	int64_t hidden = ref ? WHIT_MAX(m->hidden, ref->hidden) : m->hidden;
 	return WHIT_MAX(ctx, WHIT_MIN(STATE_FLOATS / hidden, BATCH_MOST));
 }
 
-/* The reference against itself: the text's first tokens through its fast kernels and its plain twins. */
-static int measure_floor(whit_eval_result *r, whit_model *ref, const whit_ids *ids, int64_t want, whit_err *e) {
-	pass s = {.p = {.m = ref}, .q = {.m = ref, .plain = 1}, .ids = ids->id, .bos = -1, .batch_tokens = r->ctx};
+/* On the text's first tokens. */
+int whit_eval_floor(whit_eval_result *r, whit_model *ref, const whit_ids *ids, const whit_eval_opts *o, whit_err *e) {
+	int64_t want = o->floor_tokens >= 0 ? o->floor_tokens : (int64_t)(floor_work / (double)WHIT_MAX(r->params, 1));
+	whit_pass s = {.p = {.m = ref}, .q = {.m = ref, .plain = 1}, .ids = ids->id, .bos = -1, .batch_tokens = r->ctx};
 	int64_t n = WHIT_MIN(want + 1, WHIT_MIN(ids->n, r->ctx));
 	double kld = 0, same = 0;
 	whit_windows ws = {0};
 	int rc;
-	if (n < 2) return 0;
+	if (!want || n < 2) return 0;
 	if ((rc = whit_windows_make(&ws, WHIT_SLIDING, n, n, n, 0, e))) return rc;
 	s.ws = &ws;
 	s.pt = whit_alloc((size_t)ws.scored * sizeof(*s.pt));
@@ -407,7 +412,7 @@ static void layer_errors(whit_eval_result *r, const whit_layer_sums *sum, int64_
 	}
 }
 
-static int measure(whit_eval_result *r, pass *s, whit_model *ref, whit_err *e) {
+static int measure(whit_eval_result *r, whit_pass *s, whit_model *ref, whit_err *e) {
 	int64_t layers = ref && ref->layers == s->q.m->layers && ref->hidden == s->q.m->hidden ? ref->layers : 0;
 	double *weight = NULL, start = whit_now();
 	whit_progress bar;
@@ -435,7 +440,7 @@ static int measure(whit_eval_result *r, pass *s, whit_model *ref, whit_err *e) {
 }
 
 /* Both files stand for chunks: opens them, and keeps the windows that the reference has. */
-static int open_logits(pass *s, whit_logits_out *out, const whit_logits *base, const whit_eval_result *r,
+static int open_logits(whit_pass *s, whit_logits_out *out, const whit_logits *base, const whit_eval_result *r,
                        const whit_ids *ids, whit_windows *ws, const char *name, const whit_eval_opts *o, whit_err *e) {
 	int rc = 0;
 	if (base->row) {
@@ -453,18 +458,13 @@ static int open_logits(pass *s, whit_logits_out *out, const whit_logits *base, c
 
 int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whit_tok *tok, const char *text, size_t n,
                   const whit_eval_opts *o, whit_err *e) {
-	int64_t context = ref && ref->context > 0 ? WHIT_MIN(ref->context, m->context) : m->context;
 	const char *name = o->name ? o->name : "text";
 	whit_windows ws = {0};
 	whit_ids ids = {0};
 	whit_logits base = {0};
 	whit_logits_out save = {0};
 	int rc = 0;
-	*r = (whit_eval_result){.have_ref = ref || o->ref_logits,
-	                        .mode = o->mode,
-	                        .vocab = m->vocab,
-	                        .floor_kld = NAN,
-	                        .floor_top1 = NAN};
+	*r = (whit_eval_result){.have_ref = ref || o->ref_logits};
 	if ((o->save_logits || o->ref_logits) && (o->mode != WHIT_CHUNKED || (ref && o->ref_logits)))
 		rc = whit_fail(e, WHIT_EUSAGE, "base logits: need mode chunked, and one reference");
 	if (!rc && o->ref_logits) rc = whit_logits_open(&base, o->ref_logits, e);
@@ -472,29 +472,21 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 		whit_eval_free(r);
 		return rc;
 	}
-	r->ctx = o->ctx ? o->ctx : base.row ? base.ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
-	r->stride = o->mode == WHIT_CHUNKED ? r->ctx : o->stride ? o->stride : WHIT_MAX(r->ctx / 2, 1);
-	whit_eval_size(m, &r->bpw_linear, &r->bpw_file, &r->bytes, &r->params);
 
-	rc = check_models(m, ref, r->ctx, e);
-	if (!rc) rc = prepare(r, &ids, &ws, tok, name, text, n, o, e);
+	rc = whit_eval_prepare(r, &ids, &ws, m, ref, tok, text, n, o, base.row ? base.ctx : 0, e);
 	if (!rc) {
-		pass s = {.p = {.m = ref ? ref : m},
-		          .q = {.m = ref ? m : NULL},
-		          .ids = ids.id,
-		          .ws = &ws,
-		          .bos = ws.bos_replaces_first ? whit_tok_bos(tok) : -1,
-		          .batch_tokens = o->batch_tokens > 0 ? o->batch_tokens : choose_batch(m, ref, r->ctx)};
+		whit_pass s = {.p = {.m = ref ? ref : m},
+		               .q = {.m = ref ? m : NULL},
+		               .ids = ids.id,
+		               .ws = &ws,
+		               .bos = ws.bos_replaces_first ? whit_tok_bos(tok) : -1,
+		               .batch_tokens = whit_eval_batch(m, ref, r->ctx, o)};
 		s.p.plain = s.p.m->plain;
 		s.q.plain = m->plain;
 		rc = open_logits(&s, &save, &base, r, &ids, &ws, name, o, e);
 		if (!rc) rc = measure(r, &s, ref, e);
 	}
-	if (!rc && ref && o->floor_tokens) {
-		int64_t want =
-		        o->floor_tokens > 0 ? o->floor_tokens : (int64_t)(floor_work / (double)WHIT_MAX(r->params, 1));
-		rc = measure_floor(r, ref, &ids, want, e);
-	}
+	if (!rc && ref) rc = whit_eval_floor(r, ref, &ids, o, e);
 	if (!rc && base.row) rc = whit_map_check(&base.map, e);
 	if (!rc && o->save_logits) rc = whit_logits_out_commit(&save, e);
 	whit_logits_out_abort(&save); /* nothing, once committed */
@@ -507,7 +499,7 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 
 size_t whit_eval_need(const whit_model *m, const whit_model *ref, const whit_eval_opts *o) {
 	int64_t ctx = o->ctx ? o->ctx : m->context > 0 ? WHIT_MIN(m->context, 512) : 512;
-	int64_t T = o->batch_tokens > 0 ? WHIT_MAX(ctx, o->batch_tokens) : choose_batch(m, ref, ctx);
+	int64_t T = whit_eval_batch(m, ref, ctx, o);
 	int64_t tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / m->vocab, TILE_MOST), T));
 	return whit_model_need(m, T, tile, 0, 0) + (ref ? whit_model_need(ref, T, tile, 0, 0) : 0);
 }

@@ -103,6 +103,7 @@ static void program_free(whit_program *p) {
 	}
 	whit_free(p->slot);
 	whit_free(p->bound);
+	whit_free(p->opened);
 	whit_free(p->node);
 	whit_free(p->width);
 	whit_free(p->buffer);
@@ -189,9 +190,10 @@ static int bind(whit_model *m, unsigned flags, whit_err *e) {
 		whit_program *p = whit_program_at(m, i);
 		plan_buffers(p);
 		p->bound = whit_alloc((size_t)p->n_slot * sizeof *p->bound);
+		p->opened = whit_alloc((size_t)p->n_slot * sizeof *p->opened);
 		for (int k = 0; k < p->n_slot && !rc; k++) {
 			rc = bind_slot(m, &p->slot[k], flags, e);
-			if (!rc) p->bound[k] = bound_of(&p->slot[k]);
+			if (!rc) p->bound[k] = p->opened[k] = bound_of(&p->slot[k]);
 			const whit_weight *w = p->slot[k].weight;
 			if (!rc && !used[w - m->ckpt.w]++ && !(flags & WHIT_OPEN_LIST)) rc = whit_weight_scales(w, e);
 		}
@@ -272,6 +274,30 @@ int whit_model_role(const whit_model *m, const char *name, const char **role, in
 		}
 	}
 	return 0;
+}
+
+int whit_model_replace(whit_model *m, const char *name, const whit_mat *mat, whit_err *e) {
+	const whit_weight *w = whit_ckpt_find(&m->ckpt, name);
+	int found = 0, rc = 0;
+	if (w && mat && (mat->rows != w->mat.rows || mat->cols != w->mat.cols))
+		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: what replaces it is %lld x %lld, need %lld x %lld",
+		                 name, (long long)mat->rows, (long long)mat->cols, (long long)w->mat.rows,
+		                 (long long)w->mat.cols);
+	for (int64_t i = 0; i < m->layers + 2; i++) {
+		whit_program *p = whit_program_at(m, i);
+		for (int k = 0; k < p->n_slot; k++) {
+			if (!w || p->slot[k].weight != w || !p->slot[k].rows) continue;
+			p->bound[k].mat = mat ? mat : p->opened[k].mat;
+			if (m->dev && !rc) rc = whit_device_replace(m, i, k, mat, e);
+			found = 1;
+		}
+	}
+	if (!found) return whit_fail(e, WHIT_EINTERNAL, "tensor %s: is no matrix of the model", name);
+	if (rc) {
+		whit_err again;
+		whit_model_replace(m, name, NULL, &again);
+	}
+	return rc;
 }
 
 /* ---- memory and state ---- */
@@ -411,7 +437,7 @@ static int run(whit_model *m, const whit_program *p, const whit_batch *b, void *
 	for (int i = 0; i < p->n_node; i++) {
 		const whit_node *n = &p->node[i];
 		whit_call c = {.batch = b, .cap = cap, .scratch = &m->scratch, .plain = m->plain};
-		whit_call_fill(&c, p, n, value, p->bound);
+		whit_call_fill(&c, p, n, value, m->original ? p->opened : p->bound);
 		if (state && n->state >= 0) c.state = state[n->state];
 		whit_arena_reset(&m->scratch);
 		int rc = whit_observe(m, p, i, c.in[0], b->T, e);

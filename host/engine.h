@@ -97,7 +97,7 @@ typedef struct whit_program {
 	int64_t *buffer_width;
 	int n_val, n_buffer;
 	whit_slot *slot;
-	whit_bound *bound; /* n_slot, on the host */
+	whit_bound *bound, *opened; /* n_slot each, on the host: what stands there now, and what was opened */
 	int n_slot;
 	int n_state;
 } whit_program;
@@ -129,6 +129,7 @@ typedef struct whit_model {
 	int n_eos;
 	whit_program embed, *layer, head; /* embed: tokens to (T, hidden); head: norm and lm_head, to (T, vocab) */
 	int plain;                        /* run plain twins (oracle, noise floor) */
+	int original;                     /* run the model's own weights, though others are in their place */
 	whit_dev *dev;                    /* where the model computes; NULL: on the CPU. Borrowed */
 	struct whit_device_model *on;     /* what it holds there */
 	int kv;                           /* element type of a device's caches: WHIT_F32 (at first) or WHIT_F16 */
@@ -159,6 +160,11 @@ int whit_models_device(whit_model *const m[], int n, whit_dev *dev, size_t reser
 size_t whit_model_need(const whit_model *m, int64_t T, int64_t rows, int n_seq, int64_t cap);
 size_t whit_model_device_bytes(const whit_model *m); /* of weights, on the device; 0 on the CPU */
 int whit_model_streams(const whit_model *m);         /* 1: layers are streamed */
+/* Puts mat, of the weight's shape and any format, in the place of matrix `name` wherever the model reads it (tied: as
+ * embedding and as head); NULL puts the model's own back. On the CPU mat and what it points to are borrowed until then;
+ * a device gets a copy, and only the rotation is borrowed. Not with states in use. Errors: no matrix of that name, or
+ * another shape (WHIT_EINTERNAL); on a device its memory (WHIT_ERESOURCE), the model's own weights being back then. */
+int whit_model_replace(whit_model *m, const char *name, const whit_mat *mat, whit_err *e);
 /* Memory where m computes, for h and logits below; zeroed on the CPU. On a device NULL is possible; the next call
  * then tells. */
 void *whit_model_alloc(const whit_model *m, size_t bytes);

@@ -10,7 +10,9 @@
 enum { FEW_TOKENS = WHIT_GEMV_MAX };
 
 typedef struct dev_slot {
-	whit_mat mat; /* planes and codebook on the device */
+	whit_mat mat;          /* planes and codebook on the device */
+	whit_mat other;        /* in its place, where other_memory is not NULL */
+	uint8_t *other_memory; /* its planes and codebook */
 	float *vec;
 	size_t at[WHIT_PLANES]; /* of the program's memory */
 } dev_slot;
@@ -19,9 +21,9 @@ typedef struct dev_program {
 	const whit_program *p;
 	whit_node *node; /* as p's, with numbers that kernels read on the device */
 	dev_slot *slot;
-	whit_bound *bound; /* slots as nodes see them */
-	size_t bytes;      /* of its matrices, less those another program holds */
-	uint8_t *memory;   /* of them; NULL while they are not there */
+	whit_bound *bound, *opened; /* slots as nodes see them, now and as they were opened */
+	size_t bytes;               /* of its matrices, less those another program holds */
+	uint8_t *memory;            /* of them; NULL while they are not there */
 	whit_way way[WHIT_WAYS];
 } dev_program;
 
@@ -91,6 +93,7 @@ static void program_make(device_model *on, dev_program *dp, const whit_program *
 	dp->node = whit_alloc((size_t)p->n_node * sizeof *dp->node);
 	dp->slot = whit_alloc((size_t)p->n_slot * sizeof *dp->slot);
 	dp->bound = whit_alloc((size_t)p->n_slot * sizeof *dp->bound);
+	dp->opened = whit_alloc((size_t)p->n_slot * sizeof *dp->opened);
 	memcpy(dp->node, p->node, (size_t)p->n_node * sizeof *dp->node);
 	for (int i = 0; i < WHIT_WAYS; i++) whit_way_build(&dp->way[i], p, i);
 	for (int i = 0; i < p->n_node; i++) {
@@ -101,9 +104,9 @@ static void program_make(device_model *on, dev_program *dp, const whit_program *
 		const whit_slot *s = &p->slot[i];
 		dev_slot *ds = &dp->slot[i];
 		ds->vec = share(on, s->vec, (size_t)s->cols * sizeof *s->vec);
-		dp->bound[i] = (whit_bound){s->rows ? &ds->mat : NULL, ds->vec};
+		dp->bound[i] = dp->opened[i] = (whit_bound){s->rows ? &ds->mat : NULL, ds->vec};
 		if (!s->rows) continue;
-		ds->mat = *p->bound[i].mat;
+		ds->mat = *p->opened[i].mat;
 		ds->mat.codebook = share(on, ds->mat.codebook, sizeof(float) << ds->mat.spec.bits);
 		if (!embed_slot(on, dp, s)) dp->bytes += mat_bytes(&ds->mat, ds->at, dp->bytes);
 	}
@@ -112,6 +115,8 @@ static void program_make(device_model *on, dev_program *dp, const whit_program *
 static void program_free(device_model *on, dev_program *dp) {
 	for (int i = 0; i < WHIT_WAYS; i++) whit_way_free(&dp->way[i]);
 	if (!on->streams || dp == &on->embed || dp == &on->head) whit_dev_free(on->d, dp->memory);
+	for (int i = 0; i < dp->p->n_slot; i++) whit_dev_free(on->d, dp->slot[i].other_memory);
+	whit_free(dp->opened);
 	whit_free(dp->node);
 	whit_free(dp->slot);
 	whit_free(dp->bound);
@@ -124,7 +129,7 @@ static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 		const whit_slot *s = &dp->p->slot[i];
 		dev_slot *ds = &dp->slot[i], *other = embed_slot(on, dp, s);
 		if (!s->rows) continue;
-		const whit_mat *m = dp->p->bound[i].mat;
+		const whit_mat *m = dp->p->opened[i].mat;
 		for (int p = 0; p < WHIT_PLANES; p++) {
 			if (!m->plane[p]) continue;
 			ds->mat.plane[p] = other ? other->mat.plane[p] : memory + ds->at[p];
@@ -134,6 +139,34 @@ static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 		}
 		if (!s->dense.rows && !on->streams) whit_weight_drop(s->weight);
 	}
+}
+
+int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, whit_err *e) {
+	device_model *on = m->on;
+	dev_program *dp = i == 0 ? &on->embed : i <= m->layers ? &on->layer[i - 1] : &on->head;
+	dev_slot *ds = &dp->slot[k];
+	size_t at[WHIT_PLANES] = {0}, size, book;
+	int rc = whit_dev_sync(on->d, e); /* queued work reads what is freed here */
+	whit_dev_free(on->d, ds->other_memory);
+	ds->other_memory = NULL;
+	dp->bound[k] = dp->opened[k];
+	on->epoch++;
+	if (rc || !mat) return rc;
+	size = mat_bytes(mat, at, 0);
+	book = mat->codebook ? sizeof(float) << mat->spec.bits : 0;
+	ds->other = *mat;
+	ds->other_memory = whit_dev_alloc(on->d, size + book);
+	for (int p = 0; p < WHIT_PLANES && ds->other_memory; p++) {
+		if (!mat->plane[p]) continue;
+		ds->other.plane[p] = ds->other_memory + at[p];
+		whit_dev_put(on->d, ds->other_memory + at[p], mat->plane[p], (size_t)mat->rows * mat->row_bytes[p]);
+	}
+	if (book && ds->other_memory) {
+		ds->other.codebook = (const float *)(const void *)(ds->other_memory + size);
+		whit_dev_put(on->d, ds->other_memory + size, mat->codebook, book);
+	}
+	dp->bound[k].mat = &ds->other;
+	return whit_dev_sync(on->d, e);
 }
 
 /* Layer l into the ring's place r, once the work that used the place is done. */
@@ -355,12 +388,13 @@ typedef struct running {
 	void ***state;       /* device arrays by number, or NULL */
 	int64_t cap;
 	float **value;
+	const whit_bound *bound;
 } running;
 
 static int run_node(const running *r, int i, whit_err *e) {
 	const whit_node *n = &r->p->node[i];
 	whit_call c = {.batch = r->b, .cap = r->cap, .plain = r->m->plain, .dev = r->m->dev, .kv = r->m->kv};
-	whit_call_fill(&c, r->p->p, n, r->value, r->p->bound);
+	whit_call_fill(&c, r->p->p, n, r->value, r->bound);
 	if (r->state && n->state >= 0) c.state = r->state[n->state];
 	int rc = whit_observe(r->m, r->p->p, i, c.in[0], r->b->T, e);
 	if (!rc) n->op->cuda(&c);
@@ -381,7 +415,7 @@ static void run_gemv(const running *r, const whit_step *s) {
 	}
 	for (int k = 0; k < s->n; k++) {
 		const whit_node *n = &node[s->node + k];
-		g.w[k] = &r->p->slot[n->w[0]].mat;
+		g.w[k] = r->bound[n->w[0]].mat;
 		g.bias[k] = n->w[1] >= 0 ? r->p->slot[n->w[1]].vec : NULL;
 		g.add[k] = s->add[k] >= 0 ? r->value[s->add[k]] : NULL;
 		g.y[k] = r->value[s->y[k]];
@@ -426,7 +460,13 @@ static int run(whit_model *m, dev_program *p, const whit_batch *b, void ***state
 	int n_val = p->p->n_val, rc = 0, aside = in == out && !w->in_place;
 	int64_t size = 0, last = p->p->width[n_val - 1];
 	whit_arena_reset(&m->values);
-	running r = {m, p, b, state, cap, whit_take_bytes(&m->values, (size_t)n_val * sizeof *r.value)};
+	running r = {m,
+	             p,
+	             b,
+	             state,
+	             cap,
+	             whit_take_bytes(&m->values, (size_t)n_val * sizeof *r.value),
+	             m->original ? p->opened : p->bound};
 	int64_t *offset = whit_take_bytes(&m->values, (size_t)(w->buf.n + 1) * sizeof *offset);
 	for (int i = 0; i <= w->buf.n; i++) {
 		offset[i] = size; /* the last: the output, where it may not be where it shall */

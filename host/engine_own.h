@@ -68,6 +68,8 @@ void whit_way_build(whit_way *w, const whit_program *p, int kind);
 void whit_way_free(whit_way *w);
 
 /* ---- on a device (engine_device.c) ---- */
+/* Slot k of program i (whit_program_at): mat in its place, NULL: what was opened. */
+int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, whit_err *e);
 /* A program as what computes it sees it. */
 typedef struct whit_placed {
 	const whit_node *node;

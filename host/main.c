@@ -12,7 +12,7 @@ static const whit_cmd commands[] = {
 static void print_usage(FILE *f) {
 	fprintf(f, "whit %s: quantize language models, prove what was lost, run the result\n\n", WHIT_VERSION);
 	for (int i = 0; i < WHIT_COUNT(commands); i++)
-		fprintf(f, "  whit %-10s %s\n", commands[i].name, commands[i].summary);
+		fprintf(f, "  whit %-11s %s\n", commands[i].name, commands[i].summary);
 	fprintf(f, "\n`whit help CMD` or `whit CMD --help` prints a command's options.\n"
 	           "exit codes: 0 good, 1 internal, 2 usage or recipe, 3 input, 4 resources, 5 non-finite,\n"
 	           "            6 fingerprint, 7 lost rank, 8 check failed after export, 130/143 interrupted\n");

@@ -1,6 +1,6 @@
 /* model: whole models on a device against the CPU: every row of a batch, steps with a cache (recorded as a graph where
  * the device can), several sequences, streamed layers. */
-#include "host/engine.h"
+#include "calib/quantize.h"
 #include "tests/case.h"
 #include "tests/compare.h"
 #include <stdlib.h>
@@ -100,8 +100,50 @@ static void steps(case_run *r, whit_model *m, whit_model *cpu) {
 	whit_state_free(want);
 }
 
+/* A layer's matrix and the embedding, which may also be the head, coded as tq4: the device computes with them what the
+ * CPU does, with the model's own weights on request what it did before (own), and so again when they are back. */
+static void replaced(case_run *r, whit_model *m, whit_model *cpu, const float *own) {
+	const char *name[2] = {cpu->layer[cpu->layers - 1].slot[1].name, cpu->embed.slot[0].name};
+	whit_encoder encoder = {0};
+	whit_mat mat[2] = {0};
+	whit_err e = {0};
+	text t;
+	const whit_batch *b = text_set(&t, 2, TOKENS, 0, cpu->vocab);
+	size_t bytes = (size_t)(b->T * cpu->vocab) * sizeof(float);
+	whit_rule rule = {.rotation = WHIT_ROT_HADAMARD, .method = whit_method_find("turboquant", &e), .seed = 3};
+	int rc = whit_spec_parse("tq4", &rule.spec, &e);
+	for (int i = 0; i < 2 && !rc; i++) {
+		whit_plan_row row = {.w = whit_ckpt_find(&cpu->ckpt, name[i]), .rule = &rule};
+		whit_job j;
+		rc = whit_plan_tensor(&row, &rule, &e);
+		if (!rc) rc = whit_encoder_run(&encoder, &row, &mat[i], &j, &e);
+		if (!rc) rc = whit_model_replace(m, name[i], &mat[i], &e);
+		if (!rc) rc = whit_model_replace(cpu, name[i], &mat[i], &e);
+	}
+	if (rc) case_fail(r, "replaced: %s", e.text);
+	float *want = all_logits(r, cpu, b, NULL), *got = all_logits(r, m, b, NULL);
+	same(r, "replaced", got, want, b->T * cpu->vocab);
+	if (!memcmp(got, own, bytes)) case_fail(r, "replaced: nothing is");
+	whit_free(got);
+	m->original = 1;
+	got = all_logits(r, m, b, NULL);
+	if (memcmp(got, own, bytes)) case_fail(r, "original: other bits");
+	whit_free(got);
+	m->original = 0;
+	for (int i = 0; i < 2; i++) {
+		whit_model_replace(cpu, name[i], NULL, &e);
+		if (whit_model_replace(m, name[i], NULL, &e)) case_fail(r, "put back: %s", e.text);
+		whit_mat_free(&mat[i]);
+	}
+	got = all_logits(r, m, b, NULL);
+	if (memcmp(got, own, bytes)) case_fail(r, "put back: other bits");
+	whit_free(got);
+	whit_free(want);
+	whit_encoder_free(&encoder);
+}
+
 /* With a byte less than the weights take, layers are streamed, and nothing else is new: the same bits. */
-static void streamed(case_run *r, const char *name, size_t bytes, const float *want) {
+static void streamed(case_run *r, const char *name, size_t bytes, whit_model *cpu, const float *want) {
 	whit_model m;
 	text t;
 	if (open_on(r, &m, name, whit_dev_used(r->dev) + bytes - 1)) return;
@@ -113,6 +155,7 @@ static void streamed(case_run *r, const char *name, size_t bytes, const float *w
 			case_fail(r, "streamed, pass %d: other bits", pass);
 		whit_free(y);
 	}
+	replaced(r, &m, cpu, want);
 	whit_model_close(&m);
 }
 
@@ -140,10 +183,11 @@ static void row(case_run *r, int i) {
 	same(r, "five tokens", y, want, 5 * cpu.vocab);
 	whit_free(y);
 	steps(r, &m, &cpu);
+	replaced(r, &m, &cpu, resident);
 	size_t used = whit_model_device_bytes(&m), freed = whit_dev_used(r->dev);
 	whit_model_close(&m);
 	if (!(whit_dev_used(r->dev) + used <= freed)) case_fail(r, "closing gave back less than the weights");
-	if (cpu.layers > 2) streamed(r, rows[i], used, resident);
+	if (cpu.layers > 2) streamed(r, rows[i], used, &cpu, resident);
 	whit_free(want);
 	whit_free(resident);
 	whit_model_close(&cpu);
