@@ -225,7 +225,7 @@ static void run_flat(void) {
 	char *dir = test_model("wiki12M-qwen3");
 	run r;
 	int32_t tokens[N];
-	double up[MOST], down[MOST];
+	double up[MOST] = {0}, down[MOST] = {0};
 	for (int i = 0; i < N; i++) tokens[i] = (i * 97) % 4096;
 	if (!dir || !open_run(&r, dir, tokens, 2, N / 2)) return whit_free(dir);
 	whit_model *m = &r.m;
