@@ -60,9 +60,11 @@ static int put_labels(gguf_sink *s, const whit_plan *p, whit_err *e) {
 }
 
 /* What a GGUF source says and nothing above did. Its own labels, alignment and split are not true of the output, nor
- * what was said of the matrix that its codes were chosen with. */
+ * what was said of the matrix that its codes were chosen with, nor of blocks behind the last layer, which stay behind:
+ * their number, and a list with a word for each. */
 static int copy_pairs(gguf_sink *s, const whit_gguf *g, whit_err *e) {
-	static const char *const own[] = {"general.alignment", "general.file_type", "general.quantization_version"};
+	static const char *const own[] = {"general.alignment", "general.file_type", "general.quantization_version",
+	                                  "qwen35.nextn_predict_layers", "qwen35.attention.recurrent_layers"};
 	int rc = 0;
 	for (int64_t i = 0; i < g->n_kv && !rc; i++) {
 		const char *key = g->kv[i].key;

@@ -262,8 +262,22 @@ static json_t *real(double v) {
 	return json_real(v);
 }
 
+/* How many of the last blocks are a next-token head's. Without its tensors the number is wrong, and believing it would
+ * lose a layer. */
+static int read_next(reader *r, whit_err *e) {
+	int64_t next = 0;
+	char key[96], name[64];
+	int rc = whit_gguf_int(r->g, key_of(r, "nextn_predict_layers", key), 0, 0, r->layers - 1, &next, e);
+	if (rc || !next) return rc;
+	r->layers -= next;
+	snprintf(name, sizeof name, "blk.%lld.nextn.eh_proj.weight", (long long)r->layers);
+	if (!r->g->n || whit_gguf_tensor_find(r->g, name)) return 0; /* none at all: a file of metadata alone */
+	return whit_fail(e, WHIT_EINPUT, "%s: key %s: is %lld, need 0: tensor %s is missing", r->g->name, key,
+	                 (long long)next, name);
+}
+
 static int read_sizes(reader *r, whit_err *e) {
-	int64_t hidden, context, inner, kv_heads, value, next = 0;
+	int64_t hidden, context, inner, kv_heads, value;
 	double eps, theta = 10000;
 	char key[96];
 	int causal = 1;
@@ -285,21 +299,19 @@ static int read_sizes(reader *r, whit_err *e) {
 	if (!rc) rc = read_int(r, "attention.value_length", 0, MOST, &value, e);
 	r->rot = r->dim;
 	if (!rc) rc = read_int(r, "rope.dimension_count", 0, MOST, &r->rot, e);
-	/* the last blocks may be a next-token head's */
-	if (!rc && r->a->delta)
-		rc = whit_gguf_int(r->g, key_of(r, "nextn_predict_layers", key), 0, 0, r->layers - 1, &next, e);
-	r->layers -= next;
+	if (!rc && r->a->delta) rc = read_next(r, e);
 	if (!rc) rc = whit_gguf_real(r->g, key_of(r, "attention.layer_norm_rms_epsilon", key), 1, 0, 1, &eps, e);
 	if (!rc) rc = whit_gguf_real(r->g, key_of(r, "rope.freq_base", key), 0, 1, 1e12, &theta, e);
 	if (rc) return rc;
 	if (value != r->dim)
 		return whit_fail(e, WHIT_EINPUT, "%s: key %s.attention.value_length: is %lld, need key_length, %lld",
 		                 r->g->name, r->a->name, (long long)value, (long long)r->dim);
-	if (r->rot != r->dim && (!r->a->delta || r->rot > r->dim))
+	if (r->rot != r->dim && (!r->a->delta || r->rot > r->dim || r->rot % 2))
 		return whit_fail(
 		        e, WHIT_EINPUT,
-		        "%s: key %s.rope.dimension_count: is %lld, need a head's %lld: nothing else is implemented",
-		        r->g->name, r->a->name, (long long)r->rot, (long long)r->dim);
+		        "%s: key %s.rope.dimension_count: is %lld, need %sa head's %lld: nothing else is implemented",
+		        r->g->name, r->a->name, (long long)r->rot, r->a->delta ? "an even number up to " : "",
+		        (long long)r->dim);
 	put_int(r, "hidden_size", hidden);
 	put_int(r, "intermediate_size", inner);
 	put_int(r, "num_hidden_layers", r->layers);
