@@ -159,14 +159,24 @@ static int put_linear(const put *p, const json_t *rope, int required, whit_err *
 
 /* How many frequencies each axis of a position has, and none of a fourth; thirds where the config does not say. */
 static int put_sections(const put *p, const json_t *rope, whit_err *e) {
-	int64_t n = p->rot / 2;
+	int64_t n = p->rot / 2, sum = 0;
 	int32_t section[4] = {(int32_t)((n + 2) / 3), (int32_t)((n + 1) / 3), (int32_t)(n / 3), 0};
 	const json_t *list = json_object_get(rope, "mrope_section");
-	char full[96];
-	for (size_t i = 0; i < 3 && json_is_array(list); i++)
-		section[i] = (int32_t)json_integer_value(json_array_get(list, i));
-	snprintf(full, sizeof full, "%s.rope.dimension_sections", p->a->name);
-	return whit_gguf_put_numbers(p->o, full, WHIT_GGUF_I32, section, 4, e);
+	char text[96];
+	for (size_t i = 0; i < 3 && list && !json_is_null(list); i++) {
+		int64_t x = json_integer_value(json_array_get(list, i));
+		sum += x >= 0 && x <= n ? x : n + 1;
+		section[i] = (int32_t)x;
+	}
+	if (list && !json_is_null(list) && (sum != n || json_array_size(list) != 3)) {
+		char *is = json_dumps(list, JSON_ENCODE_ANY | JSON_COMPACT);
+		snprintf(text, sizeof text, "three counts of %lld frequencies together", (long long)n);
+		int rc = cannot(p, e, "mrope_section", is, text);
+		free(is);
+		return rc;
+	}
+	snprintf(text, sizeof text, "%s.rope.dimension_sections", p->a->name);
+	return whit_gguf_put_numbers(p->o, text, WHIT_GGUF_I32, section, 4, e);
 }
 
 static int put_delta(const put *p, int64_t layers, whit_err *e) {
@@ -216,15 +226,16 @@ static int put_rope(const put *p, whit_err *e) {
 		;
 	} else if (!strcmp(type, "linear")) {
 		rc = put_linear(p, rope, 1, e);
-	} else if (!strcmp(type, "llama3")) {
+	} else if (!strcmp(type, "llama3") && !p->a->delta) { /* whose graph takes no factors */
 		rc = llama3_factors(p, rope, theta, e);
-	} else if (!strcmp(type, "factors")) {
+	} else if (!strcmp(type, "factors") && !p->a->delta) {
 		rc = given_factors(p, rope, e);
 		if (!rc) rc = put_linear(p, rope, 0, e); /* a GGUF may have both */
 	} else if (!strcmp(type, "yarn")) {
 		rc = put_yarn(p, rope, e);
 	} else {
-		rc = cannot(p, e, "rope_type", type, "default, linear, llama3 or yarn");
+		rc = cannot(p, e, "rope_type", type,
+		            p->a->delta ? "default, linear or yarn" : "default, linear, llama3 or yarn");
 	}
 	json_decref(none);
 	return rc;
@@ -237,7 +248,7 @@ static int read_rot(put *p, whit_err *e) {
 	int rc = whit_json_real(p->config, p->path, "partial_rotary_factor", 0, 0, 1, &part, e);
 	if (!json_is_object(rope)) rope = json_object_get(p->config, "rope_scaling");
 	if (!rc && json_is_object(rope)) rc = whit_json_real(rope, p->path, "partial_rotary_factor", 0, 0, 1, &part, e);
-	p->rot = (int64_t)((double)p->dim * part) / 2 * 2;
+	p->rot = (int64_t)((double)p->dim * part + 1e-9) / 2 * 2; /* as arch_common.c has it */
 	return rc;
 }
 

@@ -86,10 +86,9 @@ int whit_config_check(const whit_model *m, const char *const *read, whit_err *e)
 /* ---- rotary frequencies ---- */
 
 /* clang-format off */
-/* What a rope dictionary may hold, by type; mrope: the default of models whose
- * positions have several axes, which are one and the same for text. */
-static const char *const rope_mrope[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "mrope_section",
-	"mrope_interleaved", NULL };
+/* What a rope dictionary may hold, by type; of any type where positions have several
+ * axes, which are one and the same for text. */
+static const char *const rope_axes[] = { "mrope_section", "mrope_interleaved", NULL };
 static const char *const rope_default[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", NULL };
 static const char *const rope_linear[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", NULL };
 static const char *const rope_llama3[] = { "type", "rope_type", "rope_theta", "partial_rotary_factor", "factor",
@@ -208,8 +207,15 @@ static int read_rope(whit_model *m, whit_decoder *d, whit_err *e) {
 	if (!rc) rc = whit_json_text(j, file, "type", 0, &type, e);
 	if (!rc) rc = whit_json_text(j, file, "rope_type", 0, &type, e);
 	if (rc) goto out;
-	d->rot = (int64_t)((double)d->dim * partial) / 2 * 2;
-	const char *const *known = !strcmp(type, "default")   ? d->partial > 0 ? rope_mrope : rope_default
+	/* 1e-9: a part that was made by a division, 30 of 88, gives 30 again */
+	d->rot = (int64_t)((double)d->dim * partial + 1e-9) / 2 * 2;
+	if (d->rot < 2) {
+		rc = whit_fail(e, WHIT_EINPUT,
+		               "%s: key partial_rotary_factor: is %g, which is %lld of a head's %lld, need 2 or more",
+		               file, partial, (long long)d->rot, (long long)d->dim);
+		goto out;
+	}
+	const char *const *known = !strcmp(type, "default")   ? rope_default
 	                           : !strcmp(type, "linear")  ? rope_linear
 	                           : !strcmp(type, "llama3")  ? rope_llama3
 	                           : !strcmp(type, "yarn")    ? rope_yarn
@@ -222,7 +228,7 @@ static int read_rope(whit_model *m, whit_decoder *d, whit_err *e) {
 		goto out;
 	}
 	json_object_foreach(j, key, value) {
-		if (json_is_null(value) || listed(known, key)) continue;
+		if (json_is_null(value) || listed(known, key) || (d->partial > 0 && listed(rope_axes, key))) continue;
 		rc = whit_fail(e, WHIT_EINPUT, "%s: rope key %.60s is unknown to rope_type \"%s\"", file, key, type);
 		goto out;
 	}
