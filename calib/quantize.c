@@ -118,8 +118,21 @@ static int makes_logits(const whit_model *m, const char *name) {
 	return 0;
 }
 
+/* Importance is of columns as a GGUF has them; a directory's matrix may have them in another order. */
+static void plan_columns(whit_plan_row *row, const whit_gguf_arch *a, const json_t *config) {
+	int64_t n = row->w->mat.cols;
+	whit_gguf_change c;
+	if (!whit_gguf_change_of(a, config, row->w->name, &c) || !c.columns) return;
+	row->reordered = whit_alloc((size_t)n * sizeof *row->reordered);
+	memcpy(row->reordered, row->importance, (size_t)n * sizeof *row->reordered);
+	c.k_heads = c.v_heads / c.k_heads; /* the way back: blocks k * r + j and j * k_heads + k change roles */
+	whit_gguf_apply(&c, row->reordered, 1, n);
+	row->importance = row->reordered;
+}
+
 /* The importance of the row's columns, counted. */
-static int plan_importance(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, whit_err *e) {
+static int plan_importance(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, const json_t *config,
+                           whit_err *e) {
 	if (!p->target.imatrix || row->why_kept || row->as_is) return 0;
 	if (row->rot.kind != WHIT_ROT_NONE) {
 		p->rotated++;
@@ -127,6 +140,7 @@ static int plan_importance(whit_plan *p, whit_plan_row *row, const whit_gguf_arc
 	}
 	row->importance = whit_imatrix_find(p->target.imatrix, a, row->w->name, row->w->mat.cols, e);
 	if (!row->importance && e->code) return e->code;
+	if (row->importance && !p->target.gguf) plan_columns(row, a, config);
 	*(row->importance ? &p->weighted : &p->unweighted) += 1;
 	return 0;
 }
@@ -159,7 +173,7 @@ static int plan_row(whit_plan *p, whit_plan_row *row, const whit_model *m, whit_
 	int rc = p->target.gguf  ? plan_gguf(p, row, a, m->config, heads ? heads->dim : 0, e)
 	         : row->why_kept ? 0
 	                         : whit_plan_tensor(row, row->rule, e);
-	if (!rc) rc = plan_importance(p, row, a, e);
+	if (!rc) rc = plan_importance(p, row, a, m->config, e);
 	if (!rc && !row->why_kept && !row->as_is && w->mat.spec.fmt && is_coded(&w->mat.spec)) p->requantized++;
 	return rc;
 }
@@ -241,6 +255,16 @@ static int64_t plan_rotations(const whit_plan *p) {
 	return bytes;
 }
 
+/* m's values, at x, as a matrix. */
+static whit_mat floats_of(const whit_mat *m, const void *x) {
+	whit_err none;
+	whit_mat f = {.rows = m->rows, .cols = m->cols, .width = m->cols};
+	whit_spec_parse("f32", &f.spec, &none);
+	f.plane[0] = x;
+	f.row_bytes[0] = (size_t)m->cols * sizeof(float);
+	return f;
+}
+
 /* Whether a row is encoded on a device: not into other floats, which cost a CPU less than the way there. */
 static int on_device(const whit_dev *dev, const whit_plan_row *row) {
 	return dev && !row->absent && !row->why_kept && !row->as_is && is_coded(&row->spec);
@@ -252,10 +276,13 @@ static int plan_device(whit_plan *p, whit_err *e) {
 	int64_t rotations = d ? plan_rotations(p) : 0, left = d ? (int64_t)whit_dev_left(d) : 0;
 	for (int64_t i = 0; i < p->n; i++) {
 		const whit_plan_row *row = &p->row[i];
-		whit_mat dst = {
-		        .spec = row->spec, .cols = row->w->mat.cols, .width = row->width, .paired = row->paired};
+		whit_mat src = row->w->mat, dst = {.spec = row->spec,
+		                                   .cols = row->w->mat.cols,
+		                                   .width = row->width,
+		                                   .paired = row->paired};
 		if (!on_device(d, row)) continue;
-		int64_t need = rotations + whit_method_device_bytes(d, &row->w->mat, &dst, &row->rot);
+		if (row->changed) src = floats_of(&src, src.plane[0]); /* which is only asked whether it is there */
+		int64_t need = rotations + whit_method_device_bytes(d, &src, &dst, &row->rot);
 		if (need > left)
 			return whit_fail(e, WHIT_ERESOURCE,
 			                 "%s: tensor %s: device memory: is %.3f MB, need %.3f MB, rotations included",
@@ -305,6 +332,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit
 }
 
 void whit_plan_free(whit_plan *p) {
+	for (int64_t i = 0; i < p->n; i++) whit_free(p->row[i].reordered);
 	whit_free(p->row);
 	memset(p, 0, sizeof *p);
 }
@@ -353,14 +381,10 @@ static whit_weight changed_source(const whit_plan_row *row, float **copy) {
 	whit_weight w = *row->w;
 	*copy = NULL;
 	if (!row->changed) return w;
-	whit_err none;
 	float *x = *copy = whit_alloc((size_t)(w.mat.rows * w.mat.cols) * sizeof *x);
 	whit_mat_decode(&w.mat, 0, w.mat.rows, x);
 	whit_gguf_apply(&row->change, x, w.mat.rows, w.mat.cols);
-	w.mat = (whit_mat){.rows = w.mat.rows, .cols = w.mat.cols, .width = w.mat.cols};
-	whit_spec_parse("f32", &w.mat.spec, &none);
-	w.mat.plane[0] = (const uint8_t *)x;
-	w.mat.row_bytes[0] = (size_t)w.mat.cols * sizeof *x;
+	w.mat = floats_of(&w.mat, x);
 	return w;
 }
 

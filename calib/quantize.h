@@ -29,6 +29,7 @@ typedef struct whit_plan_row {
 	int64_t width;           /* stored columns */
 	int64_t bytes;           /* stored; 0 for an alias */
 	const float *importance; /* of the columns; NULL = none given, or the row is rotated */
+	float *reordered;        /* the same where it had to be copied; owned */
 	char name[64];           /* in a GGUF */
 	int64_t paired;          /* whit_mat.paired in a GGUF */
 	int changed;             /* values are not the source's in a GGUF, but what `change` makes of them */
