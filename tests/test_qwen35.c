@@ -1,8 +1,9 @@
 /* qwen3_5 into a GGUF and back: order of value heads, norms, rates, the convolution; what is passed through; what is
  * refused. That the model itself is right is test_model.c's matter. */
 #include <stdlib.h>
-#include "formats/gguf_model.h"
-#include "host/engine.h"
+#include <sys/stat.h>
+#include "calib/quantize.h"
+#include "formats/json.h"
 #include "tests/test.h"
 
 static whit_err e;
@@ -198,4 +199,245 @@ static void tensor_names(void) {
 	CHECK_INT(whit_gguf_name_to_hf(a, "blk.0.ffn_norm.weight", 4, out), -1);
 }
 
-TEST_MAIN(there_and_back, passed, changes, tensor_names)
+/* ---- configs ---- */
+
+/* A checkpoint like `name` whose config.json has the members of `text` too (null: has them no more); whit_free it. */
+static char *with_config(const char *name, const char *text) {
+	char *from = golden(name), *dir = test_scratch("qwen35-config"), *cmd;
+	json_t *j = NULL, *more = config(text);
+	mkdir(dir, 0777);
+	cmd = whit_format_text("cp %s/model.safetensors %s", from, dir);
+	CHECK_INT(system(cmd), 0);
+	whit_free(cmd);
+	char *path = whit_format_text("%s/config.json", from);
+	CHECK_RC(whit_json_load(&j, path, &e), e);
+	whit_free(path);
+	json_object_update(j, more);
+	path = whit_format_text("%s/config.json", dir);
+	CHECK_RC(whit_json_write(j, path, &e), e);
+	whit_free(path);
+	whit_free(from);
+	json_decref(j), json_decref(more);
+	return dir;
+}
+
+static int opens(const char *path) {
+	whit_model m;
+	int rc = whit_model_open(&m, path, 0, &e);
+	if (!rc) whit_model_close(&m);
+	return rc;
+}
+
+static void configs(void) {
+	static const struct {
+		const char *text, *word;
+	} row[] = {
+	        {"{\"linear_value_head_dim\": 4}", "need linear_key_head_dim, 8"},
+	        {"{\"linear_num_value_heads\": 3}", "need a multiple of linear_num_key_heads, 2"},
+	        {"{\"linear_num_key_heads\": null}", "linear_num_key_heads"},
+	        {"{\"linear_key_head_dim\": 0}", "linear_key_head_dim"},
+	        {"{\"linear_conv_kernel_dim\": 3}", "linear_attn.conv1d.weight"},
+	        {"{\"attn_output_gate\": false}", "need true"},
+	        {"{\"output_gate_type\": \"sigmoid\"}", "need silu or swish"},
+	        {"{\"layer_types\": [\"full_attention\"]}", "need a list of num_hidden_layers, 4"},
+	        {"{\"layer_types\": [1, 2, 3, 4]}", "need linear_attention or full_attention"},
+	        {"{\"layer_types\": null, \"full_attention_interval\": 2}",
+	         "layers.1.self_attn.q_proj.weight is missing"},
+	        {"{\"layer_types\": null, \"full_attention_interval\": 0}", "full_attention_interval"},
+	        {"{\"rope_parameters\": {\"rope_theta\": 1e4, \"partial_rotary_factor\": 0.1}}", "need 2 or more"},
+	        {"{\"rope_parameters\": {\"rope_theta\": 1e4, \"new_key\": 1}}", "new_key is unknown"},
+	        {"{\"num_experts\": 8}", "num_experts is unknown"},
+	};
+	for (int i = 0; i < WHIT_COUNT(row); i++) {
+		char *dir = with_config("qwen3_5-f32", row[i].text);
+		CHECK_FAILS(opens(dir), WHIT_EINPUT, e, row[i].word);
+		whit_free(dir);
+	}
+	/* what changes nothing, or says what is so already */
+	char *plain = golden("qwen3_5-f32"), *dir = with_config("qwen3_5-f32", "{\"output_gate_type\": \"swish\"}");
+	CHECK(distance(plain, dir) == 0);
+	whit_free(dir);
+	dir = with_config("qwen3_5-f32", "{\"layer_types\": null}");
+	CHECK(distance(plain, dir) == 0);
+	whit_free(dir);
+	/* a longer context, as the models' authors describe it: frequencies of what is rotated, on the way out too */
+	char *gguf = test_scratch("qwen35-yarn.gguf");
+	dir = with_config("qwen3_5-f32",
+	                  "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"rope_theta\": 10000.0, \"factor\": 4.0, "
+	                  "\"partial_rotary_factor\": 0.5, \"original_max_position_embeddings\": 32, "
+	                  "\"mrope_section\": [2, 1, 1], \"mrope_interleaved\": true}}");
+	CHECK(distance(plain, dir) > 1e-3);
+	CHECK_INT(run("export %s %s --type F32 --quiet", dir, gguf, ""), 0);
+	CHECK(distance(dir, gguf) <= 1e-4); /* as in there_and_back */
+	whit_free(dir), whit_free(gguf);
+	/* sections that do not cover what is rotated */
+	static const char *const sections[] = {"[2, 1]", "[2, 1, 2]", "[5, -1, 0]", "[2, 1, 1, 0]", "\"all\""};
+	for (int i = 0; i < WHIT_COUNT(sections); i++) {
+		char *text = whit_format_text("{\"rope_parameters\": {\"partial_rotary_factor\": 0.5, "
+		                              "\"mrope_section\": %s}}",
+		                              sections[i]);
+		dir = with_config("qwen3_5-f32", text);
+		gguf = test_scratch("qwen35-sections.gguf");
+		CHECK(run("export %s %s --type F32 --quiet", dir, gguf, "") != 0);
+		whit_free(text), whit_free(dir), whit_free(gguf);
+	}
+	whit_free(plain);
+}
+
+/* ---- other people's files ---- */
+
+static void put_ones(whit_gguf_out *o, const int64_t ne[2]) {
+	int64_t n = ne[0] * ne[1];
+	float *x = whit_alloc((size_t)n * sizeof *x);
+	for (int64_t i = 0; i < n; i++) x[i] = 1;
+	CHECK_RC(whit_gguf_out_write(o, x, (size_t)n * sizeof *x, &e), e);
+	whit_free(x);
+}
+
+/* Copies a GGUF of qwen35. key: left out, or *value instead. next: with a next-token head: block 4, which is block 3
+ * again and four tensors more. */
+static char *rewrite(const char *from, const char *key, const int64_t *value, int next) {
+	static const char *const own[] = {"eh_proj", "enorm", "hnorm", "shared_head_norm"};
+	static const int64_t ne[][2] = {{64, 32}, {32, 1}, {32, 1}, {32, 1}};
+	char *to = test_scratch("qwen35-rewritten.gguf"), *full = whit_format_text("qwen35.%s", key);
+	whit_gguf g;
+	whit_gguf_out *o;
+	if (!CHECK_RC(whit_gguf_open(&g, from, &e), e) || !CHECK_RC(whit_gguf_out_open(&o, to, &e), e)) abort();
+	for (int64_t i = 0; i < g.n_kv; i++) {
+		int other = !strcmp(g.kv[i].key, full) || (next && !strcmp(g.kv[i].key, "qwen35.block_count"));
+		if (!other) CHECK_RC(whit_gguf_put_copy(o, &g.kv[i], &e), e);
+	}
+	if (value) CHECK_RC(whit_gguf_put_u32(o, full, (uint32_t)*value, &e), e);
+	if (next) CHECK_RC(whit_gguf_put_u32(o, "qwen35.block_count", 5, &e), e);
+	if (next) CHECK_RC(whit_gguf_put_u32(o, "qwen35.nextn_predict_layers", 1, &e), e);
+	for (int pass = 0; pass < 2; pass++) { /* names, then bytes */
+		for (int64_t i = 0; i < g.n; i++) {
+			const whit_gguf_tensor *t = &g.t[i];
+			if (pass)
+				CHECK_RC(whit_gguf_out_write(o, t->data, t->bytes, &e), e);
+			else
+				CHECK_RC(whit_gguf_out_tensor(o, t->name, t->type, t->ndim, t->ne, &e), e);
+		}
+		for (int64_t i = 0; next && i < g.n; i++) {
+			const whit_gguf_tensor *t = &g.t[i];
+			if (strncmp(t->name, "blk.3.", 6)) continue;
+			char *name = whit_format_text("blk.4.%s", t->name + 6);
+			if (pass)
+				CHECK_RC(whit_gguf_out_write(o, t->data, t->bytes, &e), e);
+			else
+				CHECK_RC(whit_gguf_out_tensor(o, name, t->type, t->ndim, t->ne, &e), e);
+			whit_free(name);
+		}
+		for (int i = 0; next && i < WHIT_COUNT(own); i++) {
+			char *name = whit_format_text("blk.4.nextn.%s.weight", own[i]);
+			if (pass)
+				put_ones(o, ne[i]);
+			else
+				CHECK_RC(whit_gguf_out_tensor(o, name, whit_ggml_type_of(0), i ? 1 : 2, ne[i], &e), e);
+			whit_free(name);
+		}
+	}
+	CHECK_RC(whit_gguf_out_commit(o, &e), e);
+	whit_gguf_close(&g);
+	whit_free(full);
+	return to;
+}
+
+static void hostile(void) {
+	enum { DROP = -1 };
+	static const struct {
+		const char *key;
+		int64_t value;
+		const char *word;
+	} row[] = {
+	        {"ssm.conv_kernel", DROP, "ssm.conv_kernel"},
+	        {"ssm.inner_size", DROP, "ssm.inner_size"},
+	        {"ssm.state_size", DROP, "ssm.state_size"},
+	        {"ssm.time_step_rank", DROP, "ssm.time_step_rank"},
+	        {"ssm.group_count", DROP, "ssm.group_count"},
+	        {"ssm.conv_kernel", 0, "ssm.conv_kernel"},
+	        {"ssm.conv_kernel", 3, "conv1d.weight"},
+	        {"ssm.conv_kernel", UINT32_MAX, "ssm.conv_kernel"},
+	        {"ssm.inner_size", 17, "need time_step_rank * state_size, 48"},
+	        {"ssm.state_size", 0, "ssm.state_size"},
+	        {"ssm.state_size", 1 << 24, "need time_step_rank * state_size"},
+	        {"ssm.group_count", 0, "ssm.group_count"},
+	        {"ssm.group_count", 4, "multiple of linear_num_key_heads, 4"},
+	        {"ssm.group_count", 3, "in_proj_qkv.weight"},
+	        {"full_attention_interval", 0, "full_attention_interval"},
+	        {"full_attention_interval", 2, "layers.1.self_attn"},
+	        {"attention.recurrent_layers", 1, "need a list of a truth for each of 4 layers"},
+	        {"rope.dimension_count", 7, "need an even number up to a head's 16"},
+	        {"rope.dimension_count", 18, "need an even number up to a head's 16"},
+	        {"nextn_predict_layers", 1, "blk.3.nextn.eh_proj.weight is missing"},
+	        {"nextn_predict_layers", 4, "nextn_predict_layers"},
+	        {"expert_count", 8, "expert_count"},
+	};
+	char *dir = golden("qwen3_5-grouped-bf16"), *f32 = test_scratch("qwen35-hostile.gguf");
+	CHECK_INT(run("export %s %s --type F32 --quiet", dir, f32, ""), 0);
+	for (int i = 0; i < WHIT_COUNT(row); i++) {
+		char *path = rewrite(f32, row[i].key, row[i].value == DROP ? NULL : &row[i].value, 0);
+		CHECK_FAILS(opens(path), WHIT_EINPUT, e, row[i].word);
+		whit_free(path);
+	}
+	whit_free(dir), whit_free(f32);
+}
+
+/* A next-token head behind the last layer is not the model's, and stays behind with what was said of it. */
+static void next_token_head(void) {
+	char *dir = golden("qwen3_5-grouped-bf16"), *f32 = test_scratch("qwen35-head.gguf"),
+	     *out = test_scratch("qwen35-headless.gguf"), *packed = test_scratch("qwen35-head-packed");
+	whit_ckpt c;
+	CHECK_INT(run("export %s %s --type F32 --quiet", dir, f32, ""), 0);
+	char *with = rewrite(f32, "none", NULL, 1);
+	CHECK(distance(f32, with) == 0);
+	CHECK_INT(run("export %s %s --type F32 --quiet", with, out, ""), 0);
+	CHECK(distance(f32, out) == 0);
+	/* a directory keeps it */
+	CHECK_INT(run("quantize %s %s --method nearest --format int8 --quiet", with, packed, ""), 0);
+	if (CHECK_RC(whit_ckpt_open(&c, packed, &e), e)) {
+		CHECK(whit_ckpt_find(&c, "mtp.fc.weight") != NULL);
+		CHECK(whit_ckpt_find(&c, "mtp.layers.0.self_attn.q_proj.weight") != NULL);
+		whit_ckpt_close(&c);
+	}
+	whit_free(dir), whit_free(f32), whit_free(out), whit_free(packed), whit_free(with);
+}
+
+/* An importance matrix knows columns as a GGUF has them: a directory's recipe gets them in the source's order. */
+static void importance(void) {
+	whit_model m;
+	whit_recipe r;
+	whit_plan p;
+	enum { COLS = 48, BLOCK = 8, KEYS = 2, EACH = 3 };
+	float sum2[COLS];
+	whit_importance one = {
+	        .name = whit_strdup("blk.0.ssm_out.weight"), .sum2 = sum2, .cols = COLS, .count = 1, .mean = sum2};
+	const whit_imatrix im = {.path = (char *)(uintptr_t) "none", .w = &one, .n = 1};
+	static const char lines[] = "@linear int8\n* keep\n";
+	const whit_rule base = {.method = whit_method_find("nearest", &e)};
+	char *dir = golden("qwen3_5-grouped-bf16");
+	for (int i = 0; i < COLS; i++) sum2[i] = (float)i;
+	CHECK_RC(whit_recipe_parse(&r, lines, sizeof lines - 1, "lines", &base, &e), e);
+	if (CHECK_RC(whit_model_open(&m, dir, 0, &e), e) &&
+	    CHECK_RC(whit_plan_make(&p, &m, &r, &(whit_target){.imatrix = &im}, &e), e)) {
+		int seen = 0;
+		CHECK_INT(p.weighted, 1);
+		for (int64_t i = 0; i < p.n; i++) {
+			if (!p.row[i].importance) continue;
+			seen++;
+			CHECK_TEXT(p.row[i].w->name, "model.layers.0.linear_attn.out_proj.weight");
+			for (int h = 0; h < KEYS * EACH; h++) /* head h is value h % EACH of key h / EACH */
+				for (int k = 0; k < BLOCK; k++)
+					CHECK_NEAR(p.row[i].importance[h * BLOCK + k],
+					           (h % EACH * KEYS + h / EACH) * BLOCK + k, 0);
+		}
+		CHECK_INT(seen, 1);
+		whit_plan_free(&p);
+		whit_model_close(&m);
+	}
+	whit_recipe_free(&r);
+	whit_free(one.name);
+	whit_free(dir);
+}
+
+TEST_MAIN(there_and_back, passed, changes, tensor_names, configs, hostile, next_token_head, importance)
