@@ -1,6 +1,6 @@
 /* whit_random_model: a checkpoint of random weights, too large for caches, to measure on: blocks of a published
- * qwen3's shape, BF16. Same seed, same bytes, at any number of threads. No tokenizer: it is for
- * `whit bench --model` and `whit quantize`. */
+ * qwen3's or qwen3.5's shape (of the text part), BF16. Same seed, same bytes, at any number of threads. No tokenizer:
+ * it is for `whit bench --model` and `whit quantize`. */
 #define _GNU_SOURCE
 #include <math.h>
 #include <stdio.h>
@@ -8,17 +8,21 @@
 #include "formats/safetensors.h"
 #include "host/options.h"
 
-/* Columns as config.json of Qwen/Qwen3-NAME has them. */
+/* Columns as config.json of Qwen/Qwen3-NAME has them (qwen3.5's: Qwen/Qwen3.5-NAME, Qwen3.6-27B). */
 typedef struct shape {
 	const char *name;
 	int64_t hidden, inner, heads, kv, dim, layers, vocab;
-	int tied; /* the head is the embedding */
+	int tied;                 /* the head is the embedding */
+	int64_t k_heads, v_heads; /* of gated delta net, in all but every fourth layer; 0 = attention everywhere */
 } shape;
+enum { DELTA_DIM = 128, TAPS = 4 };
 static const shape shapes[] = {
-        {"qwen3-0.6b", 1024, 3072, 16, 8, 128, 28, 151936, 1},
-        {"qwen3-4b", 2560, 9728, 32, 8, 128, 36, 151936, 1},
-        {"qwen3-8b", 4096, 12288, 32, 8, 128, 36, 151936, 0},
-        {"qwen3-14b", 5120, 17408, 40, 8, 128, 40, 151936, 0},
+        {"qwen3-0.6b", 1024, 3072, 16, 8, 128, 28, 151936, 1, 0, 0},
+        {"qwen3-4b", 2560, 9728, 32, 8, 128, 36, 151936, 1, 0, 0},
+        {"qwen3-8b", 4096, 12288, 32, 8, 128, 36, 151936, 0, 0, 0},
+        {"qwen3-14b", 5120, 17408, 40, 8, 128, 40, 151936, 0, 0, 0},
+        {"qwen3.5-0.8b", 1024, 3584, 8, 2, 256, 24, 248320, 1, 16, 16},
+        {"qwen3.6-27b", 5120, 17408, 24, 4, 256, 64, 248320, 0, 16, 48},
 };
 
 /* ---- random values: N(0, 1/cols) by its quantiles ----
@@ -68,12 +72,19 @@ typedef struct writer {
 	uint64_t seed;
 } writer;
 
-/* rows 0: a vector of ones. */
-static int add(writer *w, const char *name, int64_t rows, int64_t cols, whit_err *e) {
-	int64_t dims[2] = {rows ? rows : cols, cols};
+typedef struct part { /* a tensor of a block, or outside */
+	const char *name;
+	int64_t rows, cols; /* rows 0: a vector */
+	float all;          /* its values */
+	int conv;           /* shape is (rows, 1, cols) */
+} part;
+
+static int add(writer *w, const char *name, const part *p, whit_err *e) {
+	int64_t rows = p->rows, cols = p->cols;
+	int64_t dims[3] = {rows ? rows : cols, p->conv ? 1 : cols, cols};
 	strip s = {whit_alloc((size_t)(STRIP * cols) * sizeof *s.out), w->table, w->seed, whit_hash_u64(name), 0, cols};
-	int rc = whit_st_out_begin(w->o, name, WHIT_BF16, rows ? 2 : 1, dims, e);
-	for (int64_t c = 0; c < cols && !rows; c++) s.out[c] = whit_f32_to_bf16(1);
+	int rc = whit_st_out_begin(w->o, name, WHIT_BF16, p->conv ? 3 : rows ? 2 : 1, dims, e);
+	for (int64_t c = 0; c < cols && !rows; c++) s.out[c] = whit_f32_to_bf16(p->all);
 	if (!rc && !rows) rc = whit_st_out_write(w->o, s.out, (size_t)cols * sizeof *s.out, e);
 	for (int i = 0; i < LEVELS && rows; i++)
 		w->table[i] = whit_f32_to_bf16((float)(w->quantile[i] / sqrt((double)cols)));
@@ -88,31 +99,53 @@ static int add(writer *w, const char *name, int64_t rows, int64_t cols, whit_err
 	return rc;
 }
 
-typedef struct part {
-	const char *name;
-	int64_t rows, cols;
-} part;
-enum { PARTS = 11 };
+enum { PARTS = 14 };
 
-static void block_of(const shape *s, part p[PARTS]) {
-	const part block[PARTS] = {
-	        {"input_layernorm", 0, s->hidden},
-	        {"mlp.down_proj", s->hidden, s->inner},
-	        {"mlp.gate_proj", s->inner, s->hidden},
-	        {"mlp.up_proj", s->inner, s->hidden},
-	        {"post_attention_layernorm", 0, s->hidden},
-	        {"self_attn.k_norm", 0, s->dim},
-	        {"self_attn.k_proj", s->kv * s->dim, s->hidden},
-	        {"self_attn.o_proj", s->hidden, s->heads * s->dim},
-	        {"self_attn.q_norm", 0, s->dim},
-	        {"self_attn.q_proj", s->heads * s->dim, s->hidden},
-	        {"self_attn.v_proj", s->kv * s->dim, s->hidden},
+/* Of layer l; returns their number. Norms multiply by 1: qwen3.5's hold what is added to that. */
+static int block_of(const shape *s, int64_t l, part p[PARTS]) {
+	int64_t H = s->hidden, kd = s->k_heads * DELTA_DIM, vd = s->v_heads * DELTA_DIM;
+	float one = s->k_heads ? 0 : 1;
+	int64_t q = s->heads * s->dim * (s->k_heads ? 2 : 1); /* and its gate */
+	const part common[] = {
+	        {"input_layernorm.weight", 0, H, one, 0},          {"mlp.down_proj.weight", H, s->inner, 0, 0},
+	        {"mlp.gate_proj.weight", s->inner, H, 0, 0},       {"mlp.up_proj.weight", s->inner, H, 0, 0},
+	        {"post_attention_layernorm.weight", 0, H, one, 0},
 	};
-	memcpy(p, block, sizeof block);
+	const part attention[] = {
+	        {"self_attn.k_norm.weight", 0, s->dim, one, 0},
+	        {"self_attn.k_proj.weight", s->kv * s->dim, H, 0, 0},
+	        {"self_attn.o_proj.weight", H, s->heads * s->dim, 0, 0},
+	        {"self_attn.q_norm.weight", 0, s->dim, one, 0},
+	        {"self_attn.q_proj.weight", q, H, 0, 0},
+	        {"self_attn.v_proj.weight", s->kv * s->dim, H, 0, 0},
+	};
+	const part delta[] = {
+	        {"linear_attn.A_log", 0, s->v_heads, 0, 0},
+	        {"linear_attn.conv1d.weight", 2 * kd + vd, TAPS, 0, 1},
+	        {"linear_attn.dt_bias", 0, s->v_heads, -3,
+	         0}, /* a state forgets 5 % at a token: exp(-ln(1 + exp(-3))) */
+	        {"linear_attn.in_proj_a.weight", s->v_heads, H, 0, 0},
+	        {"linear_attn.in_proj_b.weight", s->v_heads, H, 0, 0},
+	        {"linear_attn.in_proj_qkv.weight", 2 * kd + vd, H, 0, 0},
+	        {"linear_attn.in_proj_z.weight", vd, H, 0, 0},
+	        {"linear_attn.norm.weight", 0, DELTA_DIM, 1, 0},
+	        {"linear_attn.out_proj.weight", H, vd, 0, 0},
+	};
+	int linear = s->k_heads && (l + 1) % 4;
+	memcpy(p, common, sizeof common);
+	memcpy(p + WHIT_COUNT(common), linear ? delta : attention, linear ? sizeof delta : sizeof attention);
+	return WHIT_COUNT(common) + (linear ? WHIT_COUNT(delta) : WHIT_COUNT(attention));
+}
+
+static int64_t layer_params(const shape *s, int64_t l) {
+	part p[PARTS];
+	int64_t sum = 0;
+	for (int i = block_of(s, l, p); i--;) sum += WHIT_MAX(p[i].rows, 1) * p[i].cols;
+	return sum;
 }
 
 static int write_weights(const char *path, const shape *s, uint64_t seed, whit_err *e) {
-	part block[PARTS];
+	const part embed = {NULL, s->vocab, s->hidden, 0, 0}, norm = {NULL, 0, s->hidden, s->k_heads ? 0 : 1, 0};
 	writer w = {.seed = seed};
 	size_t bound = whit_st_header_bound("model.layers.9999.post_attention_layernorm.weight") + 64;
 	int rc = whit_st_out_open(&w.o, path, (size_t)(s->layers * PARTS + 4) * bound, e);
@@ -120,17 +153,18 @@ static int write_weights(const char *path, const shape *s, uint64_t seed, whit_e
 	w.quantile = whit_alloc(LEVELS * sizeof *w.quantile);
 	w.table = whit_alloc(LEVELS * sizeof *w.table);
 	whit_parallel(LEVELS / 2, find_quantile, w.quantile);
-	block_of(s, block);
-	rc = add(&w, "model.embed_tokens.weight", s->vocab, s->hidden, e);
+	rc = add(&w, "model.embed_tokens.weight", &embed, e);
 	for (int64_t l = 0; l < s->layers && !rc; l++) {
-		for (int i = 0; i < PARTS && !rc; i++) {
-			char *name = whit_format_text("model.layers.%lld.%s.weight", (long long)l, block[i].name);
-			rc = add(&w, name, block[i].rows, block[i].cols, e);
+		part block[PARTS];
+		int n = block_of(s, l, block);
+		for (int i = 0; i < n && !rc; i++) {
+			char *name = whit_format_text("model.layers.%lld.%s", (long long)l, block[i].name);
+			rc = add(&w, name, &block[i], e);
 			whit_free(name);
 		}
 	}
-	if (!rc) rc = add(&w, "model.norm.weight", 0, s->hidden, e);
-	if (!rc && !s->tied) rc = add(&w, "lm_head.weight", s->vocab, s->hidden, e);
+	if (!rc) rc = add(&w, "model.norm.weight", &norm, e);
+	if (!rc && !s->tied) rc = add(&w, "lm_head.weight", &embed, e);
 	whit_free(w.quantile);
 	whit_free(w.table);
 	if (!rc) return whit_st_out_commit(w.o, e);
@@ -138,11 +172,8 @@ static int write_weights(const char *path, const shape *s, uint64_t seed, whit_e
 	return rc;
 }
 
-static int make(const char *out, const shape *s, uint64_t seed, int64_t params, whit_err *e) {
-	whit_outdir d;
-	int rc = whit_outdir_open(&d, out, 0, e);
-	if (rc) return rc;
-	char *config = whit_outdir_file(&d, "config.json"), *weights = whit_outdir_file(&d, "model.safetensors");
+/* config.json of a qwen3. */
+static json_t *config_of(const shape *s) {
 	json_t *j =
 	        json_pack("{ss s[s] sI sI sI sI sI sI sI sI sI sf sf sb ss ss}", "model_type", "qwen3", "architectures",
 	                  "Qwen3ForCausalLM", "hidden_size", (json_int_t)s->hidden, "intermediate_size",
@@ -151,6 +182,26 @@ static int make(const char *out, const shape *s, uint64_t seed, int64_t params, 
 	                  (json_int_t)s->dim, "vocab_size", (json_int_t)s->vocab, "max_position_embeddings",
 	                  (json_int_t)40960, "eos_token_id", (json_int_t)0, "rms_norm_eps", 1e-6, "rope_theta", 1e6,
 	                  "tie_word_embeddings", s->tied, "hidden_act", "silu", "torch_dtype", "bfloat16");
+	if (!s->k_heads) return j;
+	json_t *more = json_pack(
+	        "{ss s[s] sI sI sI sI sI sI sI s{ss sf sf sb s[i,i,i]}}", "model_type", "qwen3_5_text", "architectures",
+	        "Qwen3_5ForCausalLM", "max_position_embeddings", (json_int_t)262144, "full_attention_interval",
+	        (json_int_t)4, "linear_conv_kernel_dim", (json_int_t)TAPS, "linear_key_head_dim", (json_int_t)DELTA_DIM,
+	        "linear_value_head_dim", (json_int_t)DELTA_DIM, "linear_num_key_heads", (json_int_t)s->k_heads,
+	        "linear_num_value_heads", (json_int_t)s->v_heads, "rope_parameters", "rope_type", "default",
+	        "rope_theta", 1e7, "partial_rotary_factor", 0.25, "mrope_interleaved", 1, "mrope_section", 11, 11, 10);
+	json_object_del(j, "rope_theta");
+	json_object_update(j, more);
+	json_decref(more);
+	return j;
+}
+
+static int make(const char *out, const shape *s, uint64_t seed, int64_t params, whit_err *e) {
+	whit_outdir d;
+	int rc = whit_outdir_open(&d, out, 0, e);
+	if (rc) return rc;
+	char *config = whit_outdir_file(&d, "config.json"), *weights = whit_outdir_file(&d, "model.safetensors");
+	json_t *j = config_of(s);
 	rc = whit_json_write(j, config, e);
 	json_decref(j);
 	if (!rc) rc = write_weights(weights, s, seed, e);
@@ -177,16 +228,16 @@ static int shape_find(shape *s, const char *name, whit_err *e) {
 int main(int argc, char **argv) {
 	const char *out = NULL, *name = shapes[0].name;
 	int64_t params = 0, vocab = 0, seed = 1;
-	const whit_opt opt[] = {{"OUT", 's', "DIR", "directory to make", &out, 1},
-	                        {"--shape", 's', "NAME", "qwen3-0.6b, -4b, -8b or -14b (default qwen3-0.6b)", &name, 0},
-	                        {"--params", 'i', "N",
-	                         "parameters, met to half a layer (default: the shape's number of layers)", &params, 0},
-	                        {"--vocab", 'i', "N", "rows of the embedding (default: the shape's)", &vocab, 0},
-	                        {"--seed", 'i', "N", "(default 1)", &seed, 0},
-	                        {0}};
+	const whit_opt opt[] = {
+	        {"OUT", 's', "DIR", "directory to make", &out, 1},
+	        {"--shape", 's', "NAME", "qwen3-0.6b (default), -4b, -8b, -14b, qwen3.5-0.8b or qwen3.6-27b", &name, 0},
+	        {"--params", 'i', "N", "parameters, met to half a layer (default: the shape's number of layers)",
+	         &params, 0},
+	        {"--vocab", 'i', "N", "rows of the embedding (default: the shape's)", &vocab, 0},
+	        {"--seed", 'i', "N", "(default 1)", &seed, 0},
+	        {0}};
 	whit_err e = {0};
 	shape s;
-	part block[PARTS];
 	whit_signals_catch();
 	int rc = whit_options("whit_random_model", "write a checkpoint of random weights", opt, argc, argv, &e);
 	if (rc > 0) return 0;
@@ -195,13 +246,12 @@ int main(int argc, char **argv) {
 		rc = whit_fail(&e, WHIT_EUSAGE, "--params and --vocab are %lld and %lld, need positive ones",
 		               (long long)params, (long long)vocab);
 	if (!rc) {
-		int64_t each = 0, rest;
-		block_of(&s, block);
-		for (int i = 0; i < PARTS; i++) each += WHIT_MAX(block[i].rows, 1) * block[i].cols;
 		if (vocab) s.vocab = vocab;
-		rest = (s.vocab * (s.tied ? 1 : 2) + 1) * s.hidden;
-		if (params) s.layers = WHIT_MAX(1, (params - rest + each / 2) / each);
-		rc = make(out, &s, (uint64_t)seed, each * s.layers + rest, &e);
+		int64_t all = (s.vocab * (s.tied ? 1 : 2) + 1) * s.hidden, l = 0;
+		for (; params ? l < 1 || all + layer_params(&s, l) / 2 <= params : l < s.layers; l++)
+			all += layer_params(&s, l);
+		s.layers = l;
+		rc = make(out, &s, (uint64_t)seed, all, &e);
 	}
 	if (rc) fprintf(stderr, "whit_random_model: %s\n", e.text);
 	return -rc;

@@ -70,6 +70,8 @@ check "bytes depend on threads" cmp "$scratch/r1/model.safetensors" "$scratch/r3
 check "bytes do not depend on the seed" test -s "$scratch/s2/model.safetensors" -a "$(cmp -s "$scratch/r1/model.safetensors" "$scratch/s2/model.safetensors"; echo $?)" = 1
 check "a random model compresses" test "$(head -c 1000000 "$scratch/r1/model.safetensors" | gzip | wc -c)" -gt 600000
 check "a random model runs, by the likeliest token" "$whit" bench --device cpu --model "$scratch/r1" --prompt 3 -n 2 --greedy --seconds 0.01
+"$random" "$scratch/d1" --shape qwen3.5-0.8b "${small[@]}" >/dev/null
+check "a random delta net runs" "$whit" bench --device cpu --model "$scratch/d1" --prompt 3 -n 2 --greedy --seconds 0.01
 "$random" "$scratch/x" --shape qwen3-9b >"$scratch/out" 2>&1
 check "an unknown shape" grep -q 'qwen3-9b, need one of: qwen3-0.6b, qwen3-4b' "$scratch/out"
 
