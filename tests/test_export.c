@@ -60,6 +60,30 @@ static void put_norm(maker *m, int64_t l, const char *name, int64_t n) {
 	put(m, full, 0, n);
 }
 
+enum { K_HEADS = 2, V_HEADS = 6, DELTA_DIM = 128, TAPS = 4 };
+static const char delta_keys[] = "\"linear_num_key_heads\": 2, \"linear_num_value_heads\": 6, "
+                                 "\"linear_key_head_dim\": 128, \"linear_value_head_dim\": 128";
+
+/* qwen3_5's layers that are not attention. */
+static void put_delta(maker *m, int64_t l) {
+	int64_t H = m->s->hidden, V = V_HEADS * DELTA_DIM, C = 2 * K_HEADS * DELTA_DIM + V;
+	char full[128];
+	put_linear(m, l, "linear_attn.in_proj_qkv", C, H, 0);
+	put_linear(m, l, "linear_attn.in_proj_z", V, H, 0);
+	put_linear(m, l, "linear_attn.in_proj_a", V_HEADS, H, 0);
+	put_linear(m, l, "linear_attn.in_proj_b", V_HEADS, H, 0);
+	put_linear(m, l, "linear_attn.out_proj", H, V, 0);
+	put_norm(m, l, "linear_attn.norm", DELTA_DIM);
+	put_norm(m, l, "linear_attn.conv1d", C * TAPS);
+	json_t *shape = json_pack("[I, I, I]", (json_int_t)C, (json_int_t)1, (json_int_t)TAPS);
+	snprintf(full, sizeof full, "model.layers.%" PRId64 ".linear_attn.conv1d.weight", l);
+	json_object_set_new(json_object_get(m->head, full), "shape", shape);
+	snprintf(full, sizeof full, "model.layers.%" PRId64 ".linear_attn.A_log", l);
+	put(m, full, 0, V_HEADS);
+	snprintf(full, sizeof full, "model.layers.%" PRId64 ".linear_attn.dt_bias", l);
+	put(m, full, 0, V_HEADS);
+}
+
 /* whit_free the directory's name. */
 static char *make_model(const char *name, const shape *s) {
 	char *dir = test_scratch(name), *path = whit_format_text("%s/config.json", dir),
@@ -77,21 +101,27 @@ static char *make_model(const char *name, const shape *s) {
 	whit_free(config);
 	whit_free(path);
 	maker m = {.f = fopen(data, "wb"), .head = json_object(), .s = s};
-	int qwen2 = !strcmp(s->arch, "qwen2"), qk_norm = !strcmp(s->arch, "qwen3");
+	int qwen2 = !strcmp(s->arch, "qwen2"), delta = !strcmp(s->arch, "qwen3_5_text");
+	int qk_norm = delta || !strcmp(s->arch, "qwen3");
 	if (!m.f) abort();
 	put(&m, "model.embed_tokens.weight", VOCAB, s->hidden);
 	for (int64_t l = 0; l < s->layers; l++) {
-		put_linear(&m, l, "self_attn.q_proj", s->heads * s->dim, s->hidden, s->bias || qwen2);
-		put_linear(&m, l, "self_attn.k_proj", s->kv * s->dim, s->hidden, s->bias || qwen2);
-		put_linear(&m, l, "self_attn.v_proj", s->kv * s->dim, s->hidden, s->bias || qwen2);
-		put_linear(&m, l, "self_attn.o_proj", s->hidden, s->heads * s->dim, s->bias);
+		int attention = !delta || (l + 1) % 4 == 0, gated = delta ? 2 : 1;
+		if (attention) {
+			put_linear(&m, l, "self_attn.q_proj", gated * s->heads * s->dim, s->hidden, s->bias || qwen2);
+			put_linear(&m, l, "self_attn.k_proj", s->kv * s->dim, s->hidden, s->bias || qwen2);
+			put_linear(&m, l, "self_attn.v_proj", s->kv * s->dim, s->hidden, s->bias || qwen2);
+			put_linear(&m, l, "self_attn.o_proj", s->hidden, s->heads * s->dim, s->bias);
+			if (qk_norm) put_norm(&m, l, "self_attn.q_norm", s->dim);
+			if (qk_norm) put_norm(&m, l, "self_attn.k_norm", s->dim);
+		} else {
+			put_delta(&m, l);
+		}
 		put_linear(&m, l, "mlp.gate_proj", s->inner, s->hidden, s->bias);
 		put_linear(&m, l, "mlp.up_proj", s->inner, s->hidden, s->bias);
 		put_linear(&m, l, "mlp.down_proj", s->hidden, s->inner, s->bias);
 		put_norm(&m, l, "input_layernorm", s->hidden);
 		put_norm(&m, l, "post_attention_layernorm", s->hidden);
-		if (qk_norm) put_norm(&m, l, "self_attn.q_norm", s->dim);
-		if (qk_norm) put_norm(&m, l, "self_attn.k_norm", s->dim);
 	}
 	put(&m, "model.norm.weight", 0, s->hidden);
 	if (!s->tied) put(&m, "lm_head.weight", VOCAB, s->hidden);
@@ -380,7 +410,8 @@ static void presets(void) {
 			                 .hidden = v[5],
 			                 .inner = v[6],
 			                 .tied = (int)v[4],
-			                 .hole = 1};
+			                 .hole = 1,
+			                 .more = strcmp(word[0], "qwen3_5_text") ? NULL : delta_keys};
 			dir = make_model(now, &s);
 			strcpy(key, now);
 			if (!CHECK_RC(whit_model_open(&m, dir, 0, &e), e)) return;

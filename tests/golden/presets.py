@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """Which type llama-quantize gives each tensor, for tests/test_export.c.   presets.py WHIT LLAMA_QUANTIZE >presets.txt
+                                  presets.py --schema tests/snapshots/qwen3.6-27b.schema >>presets.txt
 
 Models are empty (sparse) checkpoints of real depths and head ratios; `llama-quantize --dry-run` says what it would do.
 A line: arch layers heads kv_heads tied hidden inner imatrix (0, 1, or 2 = with and without) preset, the type of most tensors, then
-those of other type (or "refused"): "stem=TYPE", or along the layers "stem=TYPE*N,TYPE*M,...". Measured with llama.cpp d32676d77426."""
+those of other type (or "refused"): "stem=TYPE", or along the layers "stem=TYPE*N,TYPE*M,...". Measured with llama.cpp d32676d77426.
+
+qwen3_5's lines are of that commit's own list for Qwen3.6-27B, whose mix depends on layers, head ratio and blocks that fit alone; where
+a layer has no such tensor, the type of the one before stands."""
 import json, os, re, struct, subprocess, sys, tempfile
 
 PRESETS = "Q1_0 Q2_0 Q2_K Q3_K_S Q3_K_M Q3_K_L Q4_0 Q4_1 Q4_K_S Q4_K_M Q5_0 Q5_1 Q5_K_S Q5_K_M Q6_K Q8_0 " \
@@ -107,4 +111,37 @@ def main(whit, quantize):
         os.remove(path + ".gguf")
 
 
-main(*sys.argv[1:])
+def schema(path):
+    layers, base, lines = 64, {}, {}
+    for line in open(path):
+        part = line.split()
+        if line[0] == "[":
+            preset = part[0].strip("[]")
+            base[preset], lines[preset] = part[1].upper(), {}
+        elif part and line[0] != "#":
+            lines[preset][part[0]] = part[1].upper()
+    full = lambda l: (l + 1) % 4 == 0
+    stems = {"attn_qkv": lambda l: not full(l), "attn_v": full, "attn_output": full, "ffn_down": lambda l: True}
+    for preset in [p for p in PRESETS if p in base]:
+        seen, known = [], set()
+        for stem, there in stems.items():
+            types, last = [], None
+            for l in range(layers):
+                name = "blk.%d.%s.weight" % (l, stem)
+                last = lines[preset].get(name, base[preset]) if there(l) else last
+                types.append(last)
+                known.add(name)
+            first = next(t for t in types if t)
+            types = [t or first for t in types]
+            if runs(types) != base[preset]:
+                seen.append("%s=%s" % (stem, runs(types)))
+        for name in ("output", "token_embd"):
+            known.add(name + ".weight")
+            if lines[preset].get(name + ".weight", base[preset]) != base[preset]:
+                seen.append("%s=%s" % (name, lines[preset][name + ".weight"]))
+        if set(lines[preset]) - known:
+            sys.exit("%s: %s has tensors of other stems" % (path, preset))
+        print("qwen3_5_text 64 24 4 0 768 1024 0", preset, base[preset], *sorted(seen))
+
+
+schema(sys.argv[2]) if sys.argv[1] == "--schema" else main(*sys.argv[1:])
