@@ -148,11 +148,13 @@ static int read_delta(const whit_model *m, delta_net *o, whit_err *e) {
 	return 0;
 }
 
-static int build_text(whit_model *m, whit_decoder *d, whit_err *e) {
+/* tied: what is said of that outside m->config, which then holds; NULL: nothing. */
+static int build_text(whit_model *m, whit_decoder *d, const json_t *tied, whit_err *e) {
 	delta_net *o = whit_take_bytes(&m->arena, sizeof *o);
 	memset(o, 0, sizeof *o);
 	int rc = whit_config_check(m, keys, e);
 	if (!rc) rc = whit_decoder_read(m, d, 1, e);
+	if (json_is_boolean(tied)) d->tied = json_is_true(tied);
 	if (!rc) rc = whit_json_bool(m->config, m->ckpt.config_path, "attention_bias", 0, &d->qkv_bias, e);
 	if (!rc) rc = read_delta(m, o, e);
 	if (rc) return rc;
@@ -169,19 +171,20 @@ static whit_decoder decoder(void) { return (whit_decoder){.qk_norm = 1, .gated =
 
 static int build(whit_model *m, whit_err *e) {
 	whit_decoder d = decoder();
-	return build_text(m, &d, e);
+	return build_text(m, &d, NULL, e);
 }
 
-/* The outer config's word on tied embeddings holds where the inner one has none. */
+/* Two configs may differ on tied embeddings: the outer one is that of the whole model, whose head it is (transformers
+ * 5.24, get_expanded_tied_weights_keys reads its config). */
 static int build_multimodal(whit_model *m, whit_err *e) {
 	whit_decoder d = decoder();
-	const json_t *text;
+	const json_t *text, *tied = json_object_get(m->ckpt.config, "tie_word_embeddings");
 	int rc = whit_config_check(m, outer, e);
 	if (!rc) rc = whit_json_member(m->ckpt.config, m->ckpt.config_path, "text_config", 1, JSON_OBJECT, &text, e);
 	if (!rc) rc = whit_json_bool(m->ckpt.config, m->ckpt.config_path, "tie_word_embeddings", 0, &d.tied, e);
 	if (rc) return rc;
 	m->config = text;
-	return build_text(m, &d, e);
+	return build_text(m, &d, tied, e);
 }
 
 const whit_arch whit_arch_qwen3_5 = {"qwen3_5", "Qwen3.5, Qwen3.6 dense: text part of the multimodal checkpoint",

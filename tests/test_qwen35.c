@@ -260,6 +260,23 @@ static void configs(void) {
 	dir = with_config("qwen3_5-f32", "{\"layer_types\": null}");
 	CHECK(distance(plain, dir) == 0);
 	whit_free(dir);
+	/* the whole model's word on its head holds, and the text model's where there is none */
+	char *tower = golden("qwen3_5-tower-bf16");
+	json_t *j = NULL, *inner;
+	char *path = whit_format_text("%s/config.json", tower);
+	CHECK_RC(whit_json_load(&j, path, &e), e);
+	inner = json_object_get(j, "text_config");
+	for (int i = 0; i < 2; i++) {
+		json_object_set_new(i ? j : inner, "tie_word_embeddings", i ? json_null() : json_false());
+		if (i) json_object_set_new(inner, "tie_word_embeddings", json_true());
+		char *text = json_dumps(j, 0);
+		dir = with_config("qwen3_5-tower-bf16", text);
+		CHECK(distance(tower, dir) == 0);
+		free(text);
+		whit_free(dir);
+	}
+	json_decref(j);
+	whit_free(path), whit_free(tower);
 	/* a longer context, as the models' authors describe it: frequencies of what is rotated, on the way out too */
 	char *gguf = test_scratch("qwen35-yarn.gguf");
 	dir = with_config("qwen3_5-f32",
