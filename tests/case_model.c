@@ -122,7 +122,7 @@ static void replaced(case_run *r, whit_model *m, whit_model *cpu, const float *o
 	}
 	if (rc) case_fail(r, "replaced: %s", e.text);
 	float *want = all_logits(r, cpu, b, NULL), *got = all_logits(r, m, b, NULL);
-	same(r, "replaced", got, want, b->T * cpu->vocab);
+	same(r, cpu, "replaced", got, want, b->T * cpu->vocab);
 	if (!memcmp(got, own, bytes)) case_fail(r, "replaced: nothing is");
 	whit_free(got);
 	m->original = 1;

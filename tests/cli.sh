@@ -149,13 +149,13 @@ else
 		echo "FAILED: 3 layers take $small MB, 12 take $large MB"; failed=$((failed + 1)); fi
 fi
 # calibrate: one line for each mistake, nothing half-written
-expect 2 "need one of: diag" "$whit" calibrate "$model" --text "$text" --stats hessian --out "$scratch/im.gguf"
+expect 2 "need a directory" "$whit" calibrate "$model" --text "$text" --stats hessian --out "$scratch/im.gguf"
 expect 2 "--out is missing" "$whit" calibrate "$model" --text "$text"
 expect 2 "need 1 to the model's 512" "$whit" calibrate "$model" --text "$text" --ctx 1024 --out "$scratch/im.gguf"
 expect 3 "tiny.txt: text is" "$whit" calibrate "$model" --text "$text" --text "$scratch/tiny.txt" --out "$scratch/im.gguf" --quiet
 expect 2 "absent-parent" "$whit" calibrate "$model" --text "$text" --out "$scratch/absent-parent/im.gguf"
 absent "$scratch/im.gguf" "$scratch/im.gguf.partial"
-expect 0 "diag of 42 weights, 2 chunks of 64" "$whit" calibrate "$model" --text "$text" --chunks 2 --ctx 64 --out "$scratch/im.gguf" --json "$scratch/im.json" --quiet
+expect 0 "diag of 42 weights, 2 samples of 64 tokens" "$whit" calibrate "$model" --text "$text" --chunks 2 --ctx 64 --out "$scratch/im.gguf" --json "$scratch/im.json" --quiet
 if grep -q '"tokens": 128' "$scratch/im.json"; then ok=$((ok + 1)); else echo "FAILED: calibrate --json"; failed=$((failed + 1)); fi
 # base logits: another mode, two references, a file about another text
 expect 2 "needs --mode chunked" "$whit" eval "$model" --text "$text" --save-logits "$scratch/base.bin"
