@@ -164,6 +164,9 @@ static void row(case_run *r, int i) {
 	text t;
 	case_run on_cpu = {.set = r->set, .where = r->where};
 	case_label(r, "%s", rows[i]);
+#ifdef __SANITIZE_ADDRESS__ /* minutes there; its kernels are sanitized in delta, conv, gate and the rest */
+	if (case_skip(r, strstr(rows[i], "qwen3_5") != NULL)) return;
+#endif
 	if (case_skip(r, !r->dev) || open_on(&on_cpu, &cpu, rows[i], 0)) return;
 	if (open_on(r, &m, rows[i], 0)) {
 		whit_model_close(&cpu);
