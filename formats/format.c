@@ -87,6 +87,30 @@ void whit_mat_free(whit_mat *m) {
 	}
 }
 
+enum { FLOAT_ROWS = 64 }; /* of an item */
+
+typedef struct floats_job {
+	whit_mat *to;
+	const whit_mat *m;
+} floats_job;
+
+static void floats_item(void *ctx, int64_t i, int worker) {
+	const floats_job *j = ctx;
+	int64_t r0 = i * FLOAT_ROWS, r1 = WHIT_MIN(r0 + FLOAT_ROWS, j->to->rows);
+	float *out = (float *)(uintptr_t)j->to->plane[0]; /* whit_mat_alloc's planes are ours to write */
+	(void)worker;
+	whit_mat_decode(j->m, r0, r1, out + r0 * j->to->cols);
+}
+
+int whit_mat_floats(whit_mat *to, const whit_mat *m, whit_err *e) {
+	floats_job j = {to, m};
+	*to = (whit_mat){.rows = m->rows, .cols = m->cols, .width = m->cols};
+	int rc = whit_spec_parse("f32", &to->spec, e);
+	if (!rc) rc = whit_mat_alloc(to, e);
+	if (!rc) whit_parallel((to->rows + FLOAT_ROWS - 1) / FLOAT_ROWS, floats_item, &j);
+	return rc;
+}
+
 int whit_parse_number(const char **s) {
 	if (**s < '1' || **s > '9') return -1;
 	char *end;

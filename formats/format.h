@@ -107,6 +107,8 @@ WHIT_DEVICE void whit_rows_encode_cuda(whit_dev *d, const whit_mat *m, int64_t r
  * whit_mat_free releases planes so allocated. */
 int whit_mat_alloc(whit_mat *m, whit_err *e);
 void whit_mat_free(whit_mat *m);
+/* Allocates *to as the F32 matrix of what m decodes to, logical rows in the original frame; rows in parallel. */
+int whit_mat_floats(whit_mat *to, const whit_mat *m, whit_err *e);
 /* For parse functions: a decimal number of 1..65536 without leading zero at *s, which moves past it; or -1. */
 int whit_parse_number(const char **s);
 #endif

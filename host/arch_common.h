@@ -38,7 +38,12 @@ struct whit_decoder {
 	const void *own; /* the mixer's */
 };
 
-/* Reads what all three families have, into m and d: sizes, eps, ties, ids that end generation, activation,
+/* The keys that whit_decoder_read reads. */
+#define WHIT_DECODER_KEYS                                                                                              \
+	"vocab_size", "hidden_size", "num_hidden_layers", "max_position_embeddings", "intermediate_size",              \
+	        "num_attention_heads", "num_key_value_heads", "head_dim", "rms_norm_eps", "tie_word_embeddings",       \
+	        "bos_token_id", "eos_token_id", "rope_theta", "rope_scaling", "rope_parameters"
+/* Reads what all families have, into m and d: sizes, eps, ties, ids that end generation, activation,
  * rope. head_dim is required or defaults to hidden / heads. */
 int whit_decoder_read(whit_model *m, whit_decoder *d, int head_dim_required, whit_err *e);
 /* use_sliding_window, sliding_window, max_window_layers, layer_types: Qwen's. */

@@ -1,24 +1,7 @@
 /* llama: Llama 1 to 3 and kin; biases and head_dim where the config says so. */
 #include "host/arch_common.h"
 
-static const char *const keys[] = {"vocab_size",
-                                   "hidden_size",
-                                   "num_hidden_layers",
-                                   "max_position_embeddings",
-                                   "intermediate_size",
-                                   "num_attention_heads",
-                                   "num_key_value_heads",
-                                   "head_dim",
-                                   "rms_norm_eps",
-                                   "tie_word_embeddings",
-                                   "bos_token_id",
-                                   "eos_token_id",
-                                   "rope_theta",
-                                   "rope_scaling",
-                                   "rope_parameters",
-                                   "attention_bias",
-                                   "mlp_bias",
-                                   NULL};
+static const char *const keys[] = {WHIT_DECODER_KEYS, "attention_bias", "mlp_bias", NULL};
 
 /* Buffers that old checkpoints hold and the config implies. */
 static const char *const ignored[] = {"*self_attn.rotary_emb.inv_freq", "lm_head.weight", NULL};

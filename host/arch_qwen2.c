@@ -1,12 +1,8 @@
 /* qwen2: Qwen2 and Qwen2.5, dense: biases on q, k and v. */
 #include "host/arch_common.h"
 
-static const char *const keys[] = {
-        "vocab_size",        "hidden_size",         "num_hidden_layers",   "max_position_embeddings",
-        "intermediate_size", "num_attention_heads", "num_key_value_heads", "head_dim",
-        "rms_norm_eps",      "tie_word_embeddings", "bos_token_id",        "eos_token_id",
-        "rope_theta",        "rope_scaling",        "rope_parameters",     "use_sliding_window",
-        "sliding_window",    "max_window_layers",   "layer_types",         NULL};
+static const char *const keys[] = {WHIT_DECODER_KEYS,   "use_sliding_window", "sliding_window",
+                                   "max_window_layers", "layer_types",        NULL};
 
 /* Buffers that old checkpoints hold and the config implies. */
 static const char *const ignored[] = {"*self_attn.rotary_emb.inv_freq", "lm_head.weight", NULL};

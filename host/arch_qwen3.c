@@ -1,21 +1,7 @@
 /* qwen3: Qwen3, dense: RMSNorm on the heads of q and k before rope. */
 #include "host/arch_common.h"
 
-static const char *const keys[] = {"vocab_size",
-                                   "hidden_size",
-                                   "num_hidden_layers",
-                                   "max_position_embeddings",
-                                   "intermediate_size",
-                                   "num_attention_heads",
-                                   "num_key_value_heads",
-                                   "head_dim",
-                                   "rms_norm_eps",
-                                   "tie_word_embeddings",
-                                   "bos_token_id",
-                                   "eos_token_id",
-                                   "rope_theta",
-                                   "rope_scaling",
-                                   "rope_parameters",
+static const char *const keys[] = {WHIT_DECODER_KEYS,
                                    "attention_bias",
                                    "use_sliding_window",
                                    "sliding_window",

@@ -525,30 +525,13 @@ static int journal_read(session *s, whit_err *e) {
 
 /* ---- the run ---- */
 
-enum { DECODE_ROWS = 64 };
-
-typedef struct decoding {
-	const whit_mat *from;
-	whit_mat to;
-} decoding;
-
-static void decode_item(void *ctx, int64_t i, int worker) {
-	decoding *d = ctx;
-	int64_t r0 = i * DECODE_ROWS, r1 = WHIT_MIN(r0 + DECODE_ROWS, d->to.rows);
-	float *out = (float *)(uintptr_t)d->to.plane[0]; /* whit_mat_alloc's planes are ours to write */
-	(void)worker;
-	whit_mat_decode(d->from, r0, r1, out + r0 * d->to.cols);
-}
-
 /* m becomes what it decodes to, as whit eval --compute float has it. */
 static int decode(whit_mat *m, whit_err *e) {
-	decoding d = {.from = m, .to = {.rows = m->rows, .cols = m->cols, .width = m->cols}};
-	int rc = whit_spec_parse("f32", &d.to.spec, e);
-	if (!rc) rc = whit_mat_alloc(&d.to, e);
+	whit_mat to;
+	int rc = whit_mat_floats(&to, m, e);
 	if (rc) return rc;
-	whit_parallel((m->rows + DECODE_ROWS - 1) / DECODE_ROWS, decode_item, &d);
 	whit_mat_free(m);
-	*m = d.to;
+	*m = to;
 	return 0;
 }
 

@@ -123,16 +123,6 @@ static int is_plain(const whit_mat *w) {
 	return !strcmp(f, "f32") || !strcmp(f, "f16") || !strcmp(f, "bf16");
 }
 
-enum { DECODE_ROWS = 64 };
-
-static void decode_item(void *ctx, int64_t i, int worker) {
-	whit_slot *s = ctx;
-	int64_t r0 = i * DECODE_ROWS, r1 = WHIT_MIN(r0 + DECODE_ROWS, s->dense.rows);
-	(void)worker;
-	float *out = (float *)(uintptr_t)s->dense.plane[0]; /* whit_mat_alloc's planes are ours to write */
-	whit_mat_decode(&s->weight->mat, r0, r1, out + r0 * s->dense.cols);
-}
-
 static int bind_slot(const whit_model *m, whit_slot *s, unsigned flags, whit_err *e) {
 	const whit_weight *w = s->weight = whit_ckpt_find(&m->ckpt, s->name);
 	int64_t need[3] = {s->rows ? s->rows : s->taps ? s->cols / s->taps : s->cols, s->taps ? 1 : s->cols, s->taps};
@@ -156,12 +146,7 @@ static int bind_slot(const whit_model *m, whit_slot *s, unsigned flags, whit_err
 			return whit_fail(e, WHIT_ENONFINITE, "%s: tensor %s: value %lld is %g, need a finite one",
 			                 w->file, s->name, (long long)bad, s->vec[bad]);
 	} else if ((flags & WHIT_OPEN_DECODE) && !is_plain(&w->mat)) {
-		int rc = whit_spec_parse("f32", &s->dense.spec, e);
-		s->dense.rows = s->rows;
-		s->dense.cols = s->dense.width = s->cols;
-		if (!rc) rc = whit_mat_alloc(&s->dense, e);
-		if (rc) return rc;
-		whit_parallel((s->rows + DECODE_ROWS - 1) / DECODE_ROWS, decode_item, s);
+		return whit_mat_floats(&s->dense, &w->mat, e);
 	}
 	return 0;
 }
@@ -315,6 +300,22 @@ static void memory_free(whit_dev *d, void *p) {
 
 void whit_model_free(const whit_model *m, void *p) { memory_free(m->dev, p); }
 
+static void memory_zero(whit_dev *d, void *p, size_t n) {
+	if (d)
+		whit_dev_zero(d, p, n);
+	else
+		memset(p, 0, n);
+}
+
+void whit_model_zero(const whit_model *m, void *p, size_t n) { memory_zero(m->dev, p, n); }
+
+void whit_model_copy(const whit_model *m, void *to, const void *from, size_t n) {
+	if (m->dev)
+		whit_dev_copy(m->dev, to, from, n);
+	else
+		memcpy(to, from, n);
+}
+
 size_t whit_node_state(const whit_model *m, const whit_node *n, int64_t cap) {
 	size_t bytes = n->state < 0 ? 0 : n->op->state_bytes(n, cap);
 	return m->dev && m->kv == WHIT_F16 && whit_node_is(n, "attention") ? bytes / 2 : bytes;
@@ -374,13 +375,8 @@ void whit_state_free(whit_state *s) {
 void whit_state_clear(whit_state *s) {
 	for (int64_t l = 0; l < s->layers; l++)
 		for (int i = 0; s->block[l][i]; i++)
-			for (int k = 0; k < s->n_seq; k++) {
-				void *block = s->block[l][i][k];
-				if (!s->dev)
-					memset(block, 0, s->each[l][i]);
-				else if (block)
-					whit_dev_zero(s->dev, block, s->each[l][i]);
-			}
+			for (int k = 0; k < s->n_seq; k++)
+				if (s->block[l][i][k]) memory_zero(s->dev, s->block[l][i][k], s->each[l][i]);
 }
 
 size_t whit_state_bytes(const whit_state *s) { return s->bytes; }

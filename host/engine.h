@@ -169,6 +169,9 @@ int whit_model_replace(whit_model *m, const char *name, const whit_mat *mat, whi
  * then tells. */
 void *whit_model_alloc(const whit_model *m, size_t bytes);
 void whit_model_free(const whit_model *m, void *p);
+/* n bytes of such memory to 0, and from one piece to another; queued on a device. */
+void whit_model_zero(const whit_model *m, void *p, size_t n);
+void whit_model_copy(const whit_model *m, void *to, const void *from, size_t n);
 
 /* Per-sequence state (KV cache) of all layers for n_seq sequences of up to cap tokens. It stays valid as
  * long as the model. A batch with state has at most n_seq sequences: its sequence s continues state s. */

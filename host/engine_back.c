@@ -5,20 +5,6 @@
 #include "cuda/dev.h"
 #include "host/engine_own.h"
 
-static void zero(const whit_model *m, float *p, int64_t n) {
-	if (m->dev)
-		whit_dev_zero(m->dev, p, (size_t)n * sizeof *p);
-	else
-		memset(p, 0, (size_t)n * sizeof *p);
-}
-
-static void copy(const whit_model *m, float *to, const float *from, int64_t n) {
-	if (m->dev)
-		whit_dev_copy(m->dev, to, from, (size_t)n * sizeof *to);
-	else
-		memcpy(to, from, (size_t)n * sizeof *to);
-}
-
 /* The gradient of a value lives from its last reader down to the node that makes it: nodes in reverse order are steps
  * of which the first to add to a gradient makes it. */
 static void plan(const whit_program *p, whit_buffers *b) {
@@ -55,11 +41,14 @@ typedef struct back {
 	int64_t layer; /* -1 = the embedding, the number of layers = the head */
 } back;
 
+/* Floats of a buffer for T tokens. */
+static int64_t room(int64_t T, int64_t width) { return (T * width + 63) / 64 * 64; }
+
 /* Floats of all values between, one buffer each, and of gradients between, for T tokens. */
 static int64_t back_floats(const whit_program *p, const whit_buffers *b, int64_t T) {
 	int64_t n = 0;
-	for (int v = 1; v < p->n_val - 1; v++) n += (T * p->width[v] + 63) / 64 * 64;
-	for (int i = 0; i < b->n; i++) n += (T * b->width[i] + 63) / 64 * 64;
+	for (int v = 1; v < p->n_val - 1; v++) n += room(T, p->width[v]);
+	for (int i = 0; i < b->n; i++) n += room(T, b->width[i]);
 	return n;
 }
 
@@ -109,8 +98,8 @@ static int begin(back *b, const whit_batch *host, const float *in, float *out, f
 		m->back_bytes = m->back ? bytes : 0;
 	}
 	float *at = m->back, **buffer = whit_take_bytes(&m->values, list);
-	for (int v = 1; v < p->n_val - 1 && at; v++) b->value[v] = at, at += (T * p->width[v] + 63) / 64 * 64;
-	for (int i = 0; i < g.n && at; i++) buffer[i] = at, at += (T * g.width[i] + 63) / 64 * 64;
+	for (int v = 1; v < p->n_val - 1 && at; v++) b->value[v] = at, at += room(T, p->width[v]);
+	for (int i = 0; i < g.n && at; i++) buffer[i] = at, at += room(T, g.width[i]);
 	for (int v = 1; v < p->n_val - 1; v++) b->grad[v] = buffer[g.of[v]];
 	b->value[0] = (float *)(uintptr_t)in; /* nodes only read it */
 	b->value[p->n_val - 1] = out;
@@ -159,7 +148,7 @@ static int back_node(back *b, int i, whit_err *e) {
 		int v = n->in[k];
 		if (v < 0 || !b->grad[v]) continue;
 		din[k] = b->grad[v];
-		if (!b->made[v]++) zero(b->m, din[k], b->host->T * b->p->width[v]);
+		if (!b->made[v]++) whit_model_zero(b->m, din[k], (size_t)(b->host->T * b->p->width[v]) * sizeof(float));
 	}
 	for (int k = 0; k < WHIT_NODE_W && b->dw; k++)
 		if (n->w[k] >= 0) dw[k] = b->dw[n->w[k]];
@@ -208,7 +197,7 @@ int whit_model_layer_back(whit_model *m, int64_t l, const whit_batch *b, const f
 	rc = begin(&k, b, h, work, work + n, dh, e);
 	if (!rc) rc = forward(&k, e);
 	if (!rc) rc = backward(&k, e);
-	if (!rc) copy(m, dh, work + n, n);
+	if (!rc) whit_model_copy(m, dh, work + n, (size_t)n * sizeof *dh);
 	if (m->dev) {
 		whit_device_place_end(m, l - 1, &k.at);
 		whit_dev_plain(m->dev, was);
@@ -237,7 +226,7 @@ static int head_tile(back *k, const float *h, int64_t n, const whit_loss *l, dou
 		if (l->draw) whit_draw_cpu(target, logits, draw, n, m->vocab);
 		(m->plain ? whit_xent_cpu : whit_xent_fast_cpu)(loss, logits, logits, target, n, m->vocab);
 	}
-	if (dh) zero(m, dh, n * m->hidden), k->made[0] = 1;
+	if (dh) whit_model_zero(m, dh, (size_t)(n * m->hidden) * sizeof *dh), k->made[0] = 1;
 	return backward(k, e);
 }
 

@@ -141,9 +141,15 @@ static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 	}
 }
 
+/* As whit_program_at counts them. */
+static dev_program *program_on(const whit_model *m, int64_t i) {
+	device_model *on = m->on;
+	return i == 0 ? &on->embed : i <= m->layers ? &on->layer[i - 1] : &on->head;
+}
+
 int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, whit_err *e) {
 	device_model *on = m->on;
-	dev_program *dp = i == 0 ? &on->embed : i <= m->layers ? &on->layer[i - 1] : &on->head;
+	dev_program *dp = program_on(m, i);
 	dev_slot *ds = &dp->slot[k];
 	size_t at[WHIT_PLANES] = {0}, size, book;
 	int rc = whit_dev_sync(on->d, e); /* queued work reads what is freed here */
@@ -497,7 +503,7 @@ static int run(whit_model *m, dev_program *p, const whit_batch *b, void ***state
 
 void whit_device_place(whit_model *m, int64_t l, const whit_batch *b, whit_placed *out) {
 	device_model *on = m->on;
-	const dev_program *p = l < 0 ? &on->embed : l < m->layers ? &on->layer[l] : &on->head;
+	const dev_program *p = program_on(m, l + 1);
 	*out = (whit_placed){.node = p->node, .bound = p->bound};
 	batch_put(on, b, &out->batch, NULL);
 	if (p != &on->embed && p != &on->head) out->ring = layer_begin(on, l);

@@ -44,28 +44,41 @@ typedef struct attn_job {
 	const whit_vec *vec;
 } attn_job;
 
-/* One head, BLOCK queries as the columns of a tile: S^T = K (scale Q)^T, softmax down the columns with what
- * a query does not see at -Inf and then 0, Y = S V. */
+/* BLOCK queries of one head, as the columns of tiles, and the keys that any of them sees. */
+typedef struct attn_tile {
+	int64_t g, t0, n, begin, keys; /* kv head; queries t0 .. t0 + n - 1; keys begin .. begin + keys - 1 */
+	float *q, *p;                  /* (dim, BLOCK); (keys, BLOCK): what each query makes of each key, P^T */
+} attn_tile;
+
+/* S^T = K (scale Q)^T, softmax down the columns with what a query does not see at -Inf and then 0. room: q, then p. */
+static attn_tile attn_scores(const attn_job *j, int64_t h, int64_t t0, float *room) {
+	int64_t dim = j->dim, ldq = j->heads * dim, ld = j->kv_heads * dim, first = j->past + t0 + 1;
+	attn_tile t = {.g = h / (j->heads / j->kv_heads), .t0 = t0, .n = WHIT_MIN(BLOCK, j->T - t0)};
+	t.begin = j->window && first > j->window ? first - j->window : 0; /* first: keys the first query sees */
+	t.keys = first + t.n - 1 - t.begin;
+	t.q = room, t.p = room + dim * BLOCK;
+	for (int64_t i = 0; i < t.n; i++)
+		for (int64_t d = 0; d < dim; d++) t.q[d * BLOCK + i] = j->scale * j->q[(t0 + i) * ldq + h * dim + d];
+	j->vec->gemm(t.keys, t.n, dim, j->k + t.begin * ld + t.g * dim, ld, 1, t.q, BLOCK, t.p, BLOCK, 0);
+	for (int pass = 0; pass < 2; pass++) {
+		for (int64_t i = 0; i < t.n; i++) {
+			int64_t to = first + i - t.begin, from = j->window && to > j->window ? to - j->window : 0;
+			for (int64_t r = 0; r < from; r++) t.p[r * BLOCK + i] = pass ? 0 : -INFINITY;
+			for (int64_t r = to; r < t.keys; r++) t.p[r * BLOCK + i] = pass ? 0 : -INFINITY;
+		}
+		if (!pass) j->vec->softmax_columns(t.p, BLOCK, t.keys, t.n);
+	}
+	return t;
+}
+
+/* Y = P V */
 static void attn_block(void *ctx, int64_t item, int worker) {
 	const attn_job *j = ctx;
-	int64_t h = item % j->heads, t0 = item / j->heads * BLOCK, n = WHIT_MIN(BLOCK, j->T - t0), dim = j->dim;
-	int64_t g = h / (j->heads / j->kv_heads), ldq = j->heads * dim, ld = j->kv_heads * dim;
-	int64_t first = j->past + t0 + 1, end = first + n - 1; /* keys the first query sees, the last one sees */
-	int64_t begin = j->window && first > j->window ? first - j->window : 0, keys = end - begin;
-	float *q = j->tile + worker * j->tile_size, *s = q + dim * BLOCK;
-	const float *k = j->k + begin * ld + g * dim, *v = j->v + begin * ld + g * dim;
-	for (int64_t i = 0; i < n; i++)
-		for (int64_t d = 0; d < dim; d++) q[d * BLOCK + i] = j->scale * j->q[(t0 + i) * ldq + h * dim + d];
-	j->vec->gemm(keys, n, dim, k, ld, 1, q, BLOCK, s, BLOCK, 0);
-	for (int pass = 0; pass < 2; pass++) {
-		for (int64_t i = 0; i < n; i++) {
-			int64_t to = first + i - begin, from = j->window && to > j->window ? to - j->window : 0;
-			for (int64_t r = 0; r < from; r++) s[r * BLOCK + i] = pass ? 0 : -INFINITY;
-			for (int64_t r = to; r < keys; r++) s[r * BLOCK + i] = pass ? 0 : -INFINITY;
-		}
-		if (!pass) j->vec->softmax_columns(s, BLOCK, keys, n);
-	}
-	j->vec->gemm(n, dim, keys, s, 1, BLOCK, v, ld, j->y + t0 * ldq + h * dim, ldq, 0);
+	int64_t h = item % j->heads, t0 = item / j->heads * BLOCK, dim = j->dim;
+	int64_t ldq = j->heads * dim, ld = j->kv_heads * dim;
+	attn_tile t = attn_scores(j, h, t0, j->tile + worker * j->tile_size);
+	j->vec->gemm(t.n, dim, t.keys, t.p, 1, BLOCK, j->v + t.begin * ld + t.g * dim, ld, j->y + t0 * ldq + h * dim,
+	             ldq, 0);
 }
 
 /* One query of all heads that share a kv head. */
@@ -143,40 +156,27 @@ typedef struct attn_back_job {
 	attn_job f; /* y, q, k, v and the shapes; past 0 */
 } attn_back_job;
 
-/* BLOCK queries of one head, as the columns of tiles: p = P^T and s = dS^T, (keys, BLOCK). */
-static void back_block(const attn_back_job *b, int64_t h, int64_t t0, float *q) {
+/* The same tile, and s = dS^T beside it. */
+static void back_block(const attn_back_job *b, int64_t h, int64_t t0, float *room) {
 	const attn_job *j = &b->f;
-	int64_t n = WHIT_MIN(BLOCK, j->T - t0), dim = j->dim, g = h / (j->heads / j->kv_heads);
-	int64_t ldq = j->heads * dim, ld = j->kv_heads * dim, at = t0 * ldq + h * dim;
-	int64_t begin = j->window && t0 + 1 > j->window ? t0 + 1 - j->window : 0, keys = t0 + n - begin;
-	float *p = q + dim * BLOCK, *s = p + j->T * BLOCK, dot[BLOCK];
-	const float *k = j->k + begin * ld + g * dim, *v = j->v + begin * ld + g * dim;
-	for (int64_t i = 0; i < n; i++)
-		for (int64_t d = 0; d < dim; d++) q[d * BLOCK + i] = j->scale * j->q[at + i * ldq + d];
-	j->vec->gemm(keys, n, dim, k, ld, 1, q, BLOCK, p, BLOCK, 0);
-	for (int pass = 0; pass < 2; pass++) {
-		for (int64_t i = 0; i < n; i++) {
-			int64_t to = t0 + 1 + i - begin, from = j->window && to > j->window ? to - j->window : 0;
-			for (int64_t r = 0; r < from; r++) p[r * BLOCK + i] = pass ? 0 : -INFINITY;
-			for (int64_t r = to; r < keys; r++) p[r * BLOCK + i] = pass ? 0 : -INFINITY;
-		}
-		if (!pass) j->vec->softmax_columns(p, BLOCK, keys, n);
-	}
+	int64_t dim = j->dim, ldq = j->heads * dim, ld = j->kv_heads * dim, at = t0 * ldq + h * dim;
+	attn_tile t = attn_scores(j, h, t0, room);
+	int64_t n = t.n, keys = t.keys, out = t.begin * ld + t.g * dim;
+	float *p = t.p, *s = p + j->T * BLOCK, dot[BLOCK];
 	for (int64_t i = 0; i < n; i++) {
 		const float *dy = b->dy + at + i * ldq, *y = j->y + at + i * ldq;
 		double sum = 0;
 		for (int64_t d = 0; d < dim; d++) {
 			sum += (double)dy[d] * y[d];
-			q[d * BLOCK + i] = dy[d];
+			t.q[d * BLOCK + i] = dy[d];
 		}
 		dot[i] = (float)sum;
 	}
-	j->vec->gemm(keys, n, dim, v, ld, 1, q, BLOCK, s, BLOCK, 0);
+	j->vec->gemm(keys, n, dim, j->v + out, ld, 1, t.q, BLOCK, s, BLOCK, 0);
 	for (int64_t r = 0; r < keys; r++)
 		for (int64_t i = 0; i < n; i++)
 			s[r * BLOCK + i] = j->scale * p[r * BLOCK + i] * (s[r * BLOCK + i] - dot[i]);
-	int64_t out = begin * ld + g * dim;
-	if (b->dq) j->vec->gemm(n, dim, keys, s, 1, BLOCK, k, ld, b->dq + at, ldq, 1);
+	if (b->dq) j->vec->gemm(n, dim, keys, s, 1, BLOCK, j->k + out, ld, b->dq + at, ldq, 1);
 	if (b->dk) j->vec->gemm(keys, dim, n, s, BLOCK, 1, j->q + at, ldq, b->dk + out, ld, 1);
 	if (b->dv) j->vec->gemm(keys, dim, n, p, BLOCK, 1, b->dy + at, ldq, b->dv + out, ld, 1);
 }
