@@ -204,14 +204,13 @@ static int same_book(const whit_plan_row *a, const whit_plan_row *b) {
 	       (a->spec.group ? a->spec.group : a->width) == (b->spec.group ? b->spec.group : b->width);
 }
 
-/* Bytes of the codebooks, each once. */
-static int64_t plan_books(const whit_plan *p) {
+int64_t whit_plan_books(const whit_plan_row *row, int64_t n) {
 	int64_t bytes = 0;
-	for (int64_t i = 0; i < p->n; i++) {
+	for (int64_t i = 0; i < n; i++) {
 		int64_t j = 0;
-		if (p->row[i].why_kept || !p->row[i].spec.fmt->needs_codebook) continue;
-		while (j < i && !same_book(&p->row[j], &p->row[i])) j++;
-		bytes += j == i ? 4ll << p->row[i].spec.bits : 0;
+		if (row[i].why_kept || !row[i].spec.fmt->needs_codebook) continue;
+		while (j < i && !same_book(&row[j], &row[i])) j++;
+		bytes += j == i ? 4ll << row[i].spec.bits : 0;
 	}
 	return bytes;
 }
@@ -324,7 +323,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit
 		return rc;
 	}
 	qsort(p->row, (size_t)p->n, sizeof *p->row, by_layer);
-	p->linear_bytes += plan_books(p);
+	p->linear_bytes += whit_plan_books(p->row, p->n);
 	p->bpw_linear = p->quantized ? 8.0 * (double)p->linear_bytes / (double)p->linear_weights : 0;
 	p->bpw_file = 8.0 * (double)p->file_bytes / (double)p->params;
 	p->peak_bytes = whit_peak_rss() + plan_memory(p) + plan_rotations(p) + PEAK_SLACK;

@@ -62,6 +62,9 @@ void whit_plan_free(whit_plan *p);
  * where the format or the rotation does not fit its width. */
 int whit_plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e);
 
+/* Bytes of the codebooks of n rows, each once: equal ones are shared. */
+int64_t whit_plan_books(const whit_plan_row *row, int64_t n);
+
 /* Encodes one tensor after the other; zero, then dev set. Owns rotations and codebooks, which codes share. */
 typedef struct whit_encoder {
 	whit_dev *dev; /* where rows are encoded, NULL = the CPU */

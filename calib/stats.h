@@ -57,6 +57,8 @@ typedef struct whit_stats_text { /* in */
 	int64_t invalid, tokens, chunks; /* bytes that are not UTF-8; tokens of the whole text; chunks used */
 } whit_stats_text;
 
+static inline const char *whit_stats_domain_name(const whit_stats_text *t) { return t->domain ? t->domain : "text"; }
+
 typedef struct whit_stats_opts {
 	unsigned kinds;
 	int estimator;
@@ -97,9 +99,9 @@ typedef struct whit_stats_input { /* what some linear layers of one program all 
 } whit_stats_input;
 
 typedef struct whit_stats_domain {
-	const char *name;      /* borrowed from the texts */
-	int64_t first, chunks; /* of all chunks */
-	double nll;            /* sum of losses, where gradients were taken */
+	const char *name; /* borrowed from the texts */
+	int64_t chunks;
+	double nll; /* sum of losses, where gradients were taken */
 } whit_stats_domain;
 
 typedef struct whit_stats {

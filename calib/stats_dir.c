@@ -26,12 +26,11 @@ static json_t *texts_json(const whit_stats_text *text, int n) {
 	json_t *all = json_array();
 	for (int i = 0; i < n; i++) {
 		const char *base = strrchr(text[i].name, '/');
-		char hex[33], hash[48];
-		whit_hash_hex(whit_hash_bytes(text[i].data, text[i].bytes), hex);
-		snprintf(hash, sizeof hash, "xxh3-128:%s", hex);
+		char hash[48];
+		whit_hash_text(whit_hash_bytes(text[i].data, text[i].bytes), hash);
 		json_array_append_new(all, json_pack("{s:s, s:s, s:s, s:I}", "name", base ? base + 1 : text[i].name,
-		                                     "domain", text[i].domain ? text[i].domain : "text", "hash", hash,
-		                                     "bytes", (json_int_t)text[i].bytes));
+		                                     "domain", whit_stats_domain_name(&text[i]), "hash", hash, "bytes",
+		                                     (json_int_t)text[i].bytes));
 	}
 	return all;
 }
@@ -49,23 +48,9 @@ json_t *whit_stats_job(const whit_model *m, const char *model_print, const char 
 	return j;
 }
 
-/* The first members of saved and job that differ, as "key: is X, need Y". */
 static int differs(const char *path, const json_t *saved, const json_t *job, whit_err *e) {
-	const char *key;
-	json_t *v;
-	char list[700] = "";
-	json_object_foreach((json_t *)(uintptr_t)job, key, v) {
-		json_t *was = json_object_get(saved, key);
-		if (json_equal(was, v)) continue;
-		char *a = was ? json_dumps(was, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
-		char *b = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
-		size_t n = strlen(list);
-		snprintf(list + n, sizeof list - n, "%s%s is %.120s, need %.120s", n ? "; " : "", key, a ? a : "absent",
-		         b);
-		free(a);
-		free(b);
-	}
-	if (!list[0]) return 0;
+	char list[700];
+	if (!whit_json_differs(saved, job, list, sizeof list)) return 0;
 	return whit_fail(e, WHIT_EFINGERPRINT, "%s: is of another run: %s", path, list);
 }
 

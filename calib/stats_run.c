@@ -41,24 +41,23 @@ static int cut(chunks *c, whit_stats_text *t, const whit_model *m, const whit_to
 	return 0;
 }
 
-static const char *domain_of(const whit_stats_text *t) { return t->domain ? t->domain : "text"; }
-
 /* Domains in the order they are first named, their texts together. */
 static int cut_all(whit_stats *s, chunks *c, const whit_tok *tok, whit_stats_text *text, int n_text, whit_err *e) {
 	int rc = 0;
 	s->domain = whit_alloc((size_t)n_text * sizeof *s->domain);
 	for (int i = 0; i < n_text; i++) {
 		int known = 0;
-		for (int d = 0; d < s->n_domain; d++) known |= !strcmp(s->domain[d].name, domain_of(&text[i]));
-		if (!known) s->domain[s->n_domain++].name = domain_of(&text[i]);
+		for (int d = 0; d < s->n_domain; d++)
+			known |= !strcmp(s->domain[d].name, whit_stats_domain_name(&text[i]));
+		if (!known) s->domain[s->n_domain++].name = whit_stats_domain_name(&text[i]);
 	}
 	for (int d = 0; d < s->n_domain && !rc; d++) {
 		int64_t left = s->o.chunks > 0 ? s->o.chunks : -1;
-		s->domain[d].first = c->n;
+		int64_t first = c->n;
 		for (int i = 0; i < n_text && !rc; i++)
-			if (!strcmp(s->domain[d].name, domain_of(&text[i])))
+			if (!strcmp(s->domain[d].name, whit_stats_domain_name(&text[i])))
 				rc = cut(c, &text[i], s->m, tok, s->ctx, d, &left, e);
-		s->domain[d].chunks = c->n - s->domain[d].first;
+		s->domain[d].chunks = c->n - first;
 		if (!rc && left > 0)
 			whit_say("warning: domain %s: its text gives %lld chunks of %lld tokens, %lld were asked for",
 			         s->domain[d].name, (long long)s->domain[d].chunks, (long long)s->ctx,
@@ -102,14 +101,19 @@ enum { STATE_FLOATS = 8 << 20, BATCH_MOST = 4096 }; /* a batch in the middle of 
 enum { HELD_BYTES = 256 << 20, BACK_BYTES = 1 << 30 };
 enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 }; /* logits, where the head is asked for */
 
-/* Chunks of a batch, and chunks that wait together between layers, of n; `copies` of their states are held. */
+/* States of each chunk that are held: on the way back all layers' inputs, the last output and a gradient. */
+static int64_t copies_of(const whit_model *m, const whit_stats_opts *o, int back) {
+	return back ? m->layers + 2 : o->other ? 2 : 1;
+}
+
+/* Chunks of a batch, and chunks that wait together between layers, of n. */
 static void sizes(const whit_model *m, const whit_stats_opts *o, int64_t ctx, int64_t n, int back, int64_t *each,
                   int64_t *held) {
-	int64_t state = ctx * m->hidden * (int64_t)sizeof(float), copies = back ? m->layers + 2 : o->other ? 2 : 1;
+	int64_t state = ctx * m->hidden * (int64_t)sizeof(float) * copies_of(m, o, back);
 	int64_t room = o->batch_tokens > 0 ? o->batch_tokens : WHIT_MIN(STATE_FLOATS / m->hidden, BATCH_MOST);
 	int64_t wait = o->held_bytes > 0 ? o->held_bytes : back ? BACK_BYTES : HELD_BYTES;
 	*each = WHIT_MIN(n, WHIT_MAX(1, room / ctx));
-	*held = WHIT_MIN(n, WHIT_MAX(*each, wait / (state * copies) / *each * *each));
+	*held = WHIT_MIN(n, WHIT_MAX(*each, wait / state / *each * *each));
 }
 
 static int64_t head_tile(const whit_model *m, int64_t tokens) {
@@ -145,10 +149,10 @@ size_t whit_stats_need(const whit_model *m, const whit_stats_opts *o) {
 	size_t most = 0;
 	int64_t ctx = WHIT_MAX(context_of(m, o), 1);
 	for (int back = 0; back < (o->kinds & WHIT_STAT_BACK ? 2 : 1); back++) {
-		int64_t each, held, copies = back ? m->layers + 2 : o->other ? 2 : 1;
+		int64_t each, held;
 		sizes(m, o, ctx, o->chunks ? o->chunks : INT32_MAX, back, &each, &held);
 		size_t n = whit_model_need(m, each * ctx, o->head ? head_tile(m, each * ctx) : 0, 0, 0) +
-		           sums_bytes(m, o) + (size_t)(held * ctx * m->hidden * copies) * sizeof(float);
+		           sums_bytes(m, o) + (size_t)(held * ctx * m->hidden * copies_of(m, o, back)) * sizeof(float);
 		if (back)
 			n += whit_model_back_need(m, each * ctx) +
 			     (size_t)(WHIT_MIN(ctx, whit_model_head_tile(m)) * m->vocab) * sizeof(float);
@@ -180,6 +184,11 @@ typedef struct pass {
 	const float **met;        /* by number of the input in s->in; NULL: not yet */
 } pass;
 
+static int is_kind(const whit_sum *u, const char *kind) { return !strcmp(strrchr(u->name, '/') + 1, kind); }
+
+/* The loss is the host's to add up, wherever the model computes. */
+static int on_device(const pass *p, const whit_sum *u) { return p->m->dev && !is_kind(u, "nll"); }
+
 static int on_begin(pass *p, int64_t layer, whit_err *e) {
 	whit_stats *s = p->s;
 	whit_stats_layer *l = &s->layer[layer];
@@ -192,16 +201,11 @@ static int on_begin(pass *p, int64_t layer, whit_err *e) {
 	for (int64_t i = 0; i < l->n && !rc; i++) {
 		whit_sum *u = &l->sum[i];
 		u->on = u->data;
-		if (!p->m->dev) continue;
+		if (!on_device(p, u)) continue;
 		if ((u->on = whit_dev_alloc(p->m->dev, whit_sum_bytes(u))))
 			whit_dev_put(p->m->dev, u->on, u->data, whit_sum_bytes(u));
 	}
 	return rc || !p->m->dev ? rc : whit_dev_sync(p->m->dev, e);
-}
-
-static int is_gram(const whit_sum *u) {
-	const char *kind = strrchr(u->name, '/') + 1;
-	return !strcmp(kind, "in.hessian");
 }
 
 /* Back to the host and, where there is a directory, to disk. */
@@ -209,13 +213,14 @@ static int on_end(pass *p, int64_t layer, whit_err *e) {
 	whit_stats *s = p->s;
 	whit_stats_layer *l = &s->layer[layer];
 	int rc = 0;
-	for (int64_t i = 0; i < l->n && p->m->dev; i++)
-		if (l->sum[i].on) whit_dev_get(p->m->dev, l->sum[i].data, l->sum[i].on, whit_sum_bytes(&l->sum[i]));
+	for (int64_t i = 0; i < l->n; i++)
+		if (on_device(p, &l->sum[i]) && l->sum[i].on)
+			whit_dev_get(p->m->dev, l->sum[i].data, l->sum[i].on, whit_sum_bytes(&l->sum[i]));
 	if (p->m->dev) rc = whit_dev_sync(p->m->dev, e);
 	for (int64_t i = 0; i < l->n; i++) {
-		if (p->m->dev)
+		if (on_device(p, &l->sum[i]))
 			whit_dev_free(p->m->dev, l->sum[i].on);
-		else if (is_gram(&l->sum[i]))
+		else if (is_kind(&l->sum[i], "in.hessian"))
 			whit_gram_mirror_cpu(l->sum[i].data, l->sum[i].shape[0]);
 		l->sum[i].on = NULL;
 	}
@@ -314,10 +319,7 @@ static int see(void *ctx, int64_t layer, int value, const float *x, int64_t T, i
 	size_t bytes = (size_t)(T * cols) * sizeof *x; /* the engine reuses its memory */
 	float *keep = p->m->dev ? whit_model_alloc(p->m, bytes) : whit_take_bytes(&p->kept, bytes);
 	p->met[i] = keep;
-	if (!p->m->dev)
-		memcpy(keep, x, bytes);
-	else if (keep)
-		whit_dev_copy(p->m->dev, keep, x, bytes);
+	if (keep) whit_model_copy(p->m, keep, x, bytes);
 	return 0;
 }
 
@@ -360,10 +362,7 @@ static int fisher(pass *p, int64_t layer, int64_t k, const whit_slot *w, const f
 	}
 	float *g = work(p, n);
 	if (!g) return whit_dev_sync(p->m->dev, e);
-	if (p->m->dev)
-		whit_dev_zero(p->m->dev, g, (size_t)n * sizeof *g);
-	else
-		memset(g, 0, (size_t)n * sizeof *g);
+	whit_model_zero(p->m, g, (size_t)n * sizeof *g);
 	product(p, g, d, x, w->rows, w->cols);
 	if (p->m->dev)
 		whit_square_sums_cuda(p->m->dev, on(full), on(row), on(col), g, w->rows, w->cols);
@@ -537,9 +536,7 @@ static int keep_inputs(pass *p, int64_t g0, int64_t g1, int64_t size, whit_err *
 			int64_t at = (c - g0) * p->s->ctx * m->hidden;
 			float *in = p->h + WHIT_MAX(l, 0) * size + at, *out = p->h + (l + 1) * size + at;
 			fill(p, c, WHIT_MIN(c + p->each, g1), &b);
-			size_t bytes = (size_t)(b.T * m->hidden) * sizeof *in;
-			if (l >= 0 && m->dev) whit_dev_copy(m->dev, out, in, bytes);
-			if (l >= 0 && !m->dev) memcpy(out, in, bytes);
+			if (l >= 0) whit_model_copy(m, out, in, (size_t)(b.T * m->hidden) * sizeof *in);
 			int rc = l < 0 ? whit_model_embed(m, &b, out, e) : whit_model_layer(m, l, &b, NULL, out, e);
 			if (rc) return rc;
 			if (l >= 0 && (rc = step(p, (double)b.T, g0, g1, l, 0, e))) return rc;
@@ -572,13 +569,7 @@ static int back_group(pass *p, int64_t g0, int64_t g1, whit_err *e) {
 		}
 		for (int64_t c = WHIT_MAX(g0, p->from); c < g1 && !rc && l == 0 && observed; c++) {
 			whit_sum *u = whit_stats_find(p->s, 0, p->s->domain[p->c->domain[c]].name, "loss", "nll");
-			double now;
-			if (m->dev) whit_dev_get(m->dev, u->data, u->on, sizeof now);
-			if (m->dev) rc = whit_dev_sync(m->dev, e);
-			now = *(double *)u->data + nll[c - g0];
-			*(double *)u->data = now;
-			if (m->dev) whit_dev_put(m->dev, u->on, u->data, sizeof now);
-			if (m->dev && !rc) rc = whit_dev_sync(m->dev, e);
+			*(double *)u->data += nll[c - g0];
 		}
 		if (!rc && observed) {
 			p->s->layer[l].seen[1] = g1;
@@ -591,12 +582,11 @@ static int back_group(pass *p, int64_t g0, int64_t g1, whit_err *e) {
 
 /* ---- all of it ---- */
 
-/* Room for a pass whose groups hold `copies` states. */
-static void room(pass *p, int64_t copies, int back) {
+static void room(pass *p, int back) {
 	whit_stats *s = p->s;
 	sizes(p->m, &s->o, s->ctx, p->c->n, back, &p->each, &p->held);
 	size_t state = (size_t)(p->held * s->ctx * p->m->hidden) * sizeof(float), T = (size_t)(p->each * s->ctx);
-	p->h = whit_model_alloc(p->m, state * (size_t)copies);
+	p->h = whit_model_alloc(p->m, back ? state * (size_t)copies_of(p->m, &s->o, 1) : state);
 	p->x = s->o.other && !back ? whit_model_alloc(s->o.other, state) : NULL;
 	p->start = whit_alloc((size_t)(p->each + 1) * sizeof *p->start);
 	p->past = whit_alloc((size_t)p->each * sizeof *p->past);
@@ -640,7 +630,7 @@ static int passes(pass *p, whit_err *e) {
 	p->bar = &bar;
 	for (int k = 0; k < 2 && !rc; k++) {
 		if (!(k ? back : up)) continue;
-		room(p, k ? p->m->layers + 2 : 1, k);
+		room(p, k);
 		for (int64_t g = 0; g < s->chunks && !rc; g += p->held) {
 			int64_t end = WHIT_MIN(g + p->held, s->chunks);
 			rc = k ? back_group(p, g, end, e) : run_group(p, g, end, layers, e);

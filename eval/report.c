@@ -203,14 +203,11 @@ static json_t *logits_json(const char *path) {
 static json_t *texts_json(const whit_report *r) {
 	const whit_eval_result *v = r->result;
 	json_t *o = json_object(), *t = json_object();
-	char hex[33], hash[48];
+	char hash[48];
 	json_object_set_new(o, "calibration", json_null()); /* of other programs' steps: not known here */
 	json_object_set_new(o, "search", json_null());
 	json_object_set_new(t, "path", text(r->text));
-	if (v) {
-		whit_hash_hex(v->text_hash, hex);
-		snprintf(hash, sizeof hash, "xxh3-128:%s", hex);
-	}
+	if (v) whit_hash_text(v->text_hash, hash);
 	json_object_set_new(t, "hash", v ? json_string(hash) : json_null());
 	json_object_set_new(t, "bytes", v ? integer(v->text_bytes) : json_null());
 	json_object_set_new(t, "bytes_not_utf8", v ? integer(v->text_invalid) : json_null());

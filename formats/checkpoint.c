@@ -390,10 +390,7 @@ int whit_ckpt_fingerprint(const whit_ckpt *c, char out[48], whit_err *e) {
 		n += k;
 		whit_free(line);
 	}
-	if (!rc) {
-		memcpy(out, "xxh3-128:", 9);
-		whit_hash_hex(whit_hash_bytes(all ? all : "", n), out + 9);
-	}
+	if (!rc) whit_hash_text(whit_hash_bytes(all ? all : "", n), out);
 	whit_free(all);
 	whit_free(h.hash);
 	whit_free(h.rc);

@@ -149,3 +149,20 @@ int whit_json_member(const json_t *j, const char *file, const char *key, int req
 	*out = v;
 	return 0;
 }
+
+int whit_json_differs(const json_t *is, const json_t *need, char *list, size_t room) {
+	const char *key;
+	json_t *v, *all = (json_t *)(uintptr_t)need; /* iterators want it */
+	list[0] = 0;
+	json_object_foreach(all, key, v) {
+		json_t *was = json_object_get(is, key);
+		if (json_equal(was, v)) continue;
+		char *a = was ? json_dumps(was, JSON_ENCODE_ANY | JSON_COMPACT) : NULL;
+		char *b = json_dumps(v, JSON_ENCODE_ANY | JSON_COMPACT);
+		size_t n = strlen(list);
+		snprintf(list + n, room - n, "%s%s is %.120s, need %.120s", n ? "; " : "", key, a ? a : "absent", b);
+		free(a);
+		free(b);
+	}
+	return list[0] != 0;
+}

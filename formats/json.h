@@ -22,5 +22,7 @@ int whit_json_text(const json_t *j, const char *file, const char *key, int requi
 /* The same for a member of JSON_OBJECT or JSON_ARRAY; borrowed from j. */
 int whit_json_member(const json_t *j, const char *file, const char *key, int required, json_type type,
                      const json_t **out, whit_err *e);
+/* 1 where `is` lacks a member of object need or has another value there; list then says of each "key is X, need Y". */
+int whit_json_differs(const json_t *is, const json_t *need, char *list, size_t room);
 const char *whit_json_kind(const json_t *j); /* "integer", "object", ...; NULL is "absent" */
 #endif

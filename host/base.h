@@ -114,8 +114,9 @@ typedef struct whit_hash {
 	uint64_t hi, lo;
 } whit_hash;
 whit_hash whit_hash_bytes(const void *p, size_t n);
-uint64_t whit_hash_u64(const char *s);         /* of a string: keys for whit_rng */
-void whit_hash_hex(whit_hash h, char out[33]); /* 32 lower-case digits */
+uint64_t whit_hash_u64(const char *s);          /* of a string: keys for whit_rng */
+void whit_hash_hex(whit_hash h, char out[33]);  /* 32 lower-case digits */
+void whit_hash_text(whit_hash h, char out[48]); /* "xxh3-128:" and those, as files say it */
 
 /* ---- 16-bit and 8-bit floats: round to nearest even; NaN stays NaN; f16 overflow gives Inf ---- */
 float whit_f16_to_f32(uint16_t h);

@@ -116,6 +116,11 @@ void whit_hash_hex(whit_hash h, char out[33]) {
 	snprintf(out, 33, "%016llx%016llx", (unsigned long long)h.hi, (unsigned long long)h.lo);
 }
 
+void whit_hash_text(whit_hash h, char out[48]) {
+	memcpy(out, "xxh3-128:", 9);
+	whit_hash_hex(h, out + 9);
+}
+
 /* ---- small floats ---- */
 
 static float bits_f32(uint32_t u) {

@@ -2,7 +2,6 @@
  * layers saw: a directory of statistics (calib/stats.h), or, as llama.cpp reads it too, an importance matrix. */
 #include <stdio.h>
 #include "calib/stats_dir.h"
-#include "cuda/dev.h"
 #include "eval/report.h"
 #include "formats/json.h"
 #include "host/commands.h"
@@ -155,18 +154,14 @@ static whit_stats_opts options_of(session *s) {
 
 /* What the bytes of a result depend on, as a directory remembers it. */
 static int make_job(session *s, whit_err *e) {
-	char print[48], other[48], where[200];
+	char print[48], other[48];
 	whit_stats_opts o = options_of(s);
 	int rc = whit_ckpt_fingerprint(&s->model.ckpt, print, e);
 	if (!rc && s->a.against) rc = whit_ckpt_fingerprint(&s->other.ckpt, other, e);
 	if (rc) return rc;
-	snprintf(where, sizeof where, "cpu, %s", whit_cpu_level_name(whit_cpu_level()));
-	if (s->dev) {
-		whit_dev_info info;
-		whit_dev_describe(s->dev, &info);
-		snprintf(where, sizeof where, "%s, toolkit %d", info.name, info.toolkit);
-	}
+	char *where = whit_device_text(s->dev);
 	s->job = whit_stats_job(&s->model, print, s->a.against ? other : NULL, s->text, s->n, &o, where);
+	whit_free(where);
 	return 0;
 }
 
@@ -214,15 +209,13 @@ static json_t *texts_json(const session *s) {
 	json_t *all = json_array();
 	for (int i = 0; i < s->n; i++) {
 		const whit_stats_text *t = &s->text[i];
-		char hex[33];
-		whit_hash_hex(whit_hash_bytes(t->data, t->bytes), hex);
-		char *hash = whit_format_text("xxh3-128:%s", hex);
+		char hash[48];
+		whit_hash_text(whit_hash_bytes(t->data, t->bytes), hash);
 		json_array_append_new(all, json_pack("{s:o, s:s, s:s, s:I, s:I, s:I, s:I}", "path",
 		                                     whit_report_text(t->name, strlen(t->name)), "domain",
-		                                     t->domain ? t->domain : "text", "hash", hash, "bytes",
+		                                     whit_stats_domain_name(t), "hash", hash, "bytes",
 		                                     (json_int_t)t->bytes, "bytes_not_utf8", (json_int_t)t->invalid,
 		                                     "tokens", (json_int_t)t->tokens, "chunks", (json_int_t)t->chunks));
-		whit_free(hash);
 	}
 	return all;
 }

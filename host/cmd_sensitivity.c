@@ -224,11 +224,6 @@ static int check_args(session *s, whit_err *e) {
 
 /* ---- what is measured ---- */
 
-static int order(const part *x, const part *y) {
-	if (x->layer != y->layer) return x->layer < y->layer ? -1 : 1;
-	return 0;
-}
-
 /* The parts, in the order of their layers and within them of the model's programs. */
 static void find_parts(session *s) {
 	const whit_model *m = &s->m;
@@ -238,7 +233,7 @@ static void find_parts(session *s) {
 		p.cls = p.w->alias ? 0 : whit_model_role(m, p.w->name, &p.role, &p.layer);
 		if (p.cls != WHIT_CLASS_LINEAR && !(p.cls && s->a.embeddings)) continue;
 		int64_t at = s->n++;
-		for (; at > 0 && order(&p, &s->part[at - 1]) < 0; at--) s->part[at] = s->part[at - 1];
+		for (; at > 0 && p.layer < s->part[at - 1].layer; at--) s->part[at] = s->part[at - 1];
 		s->part[at] = p;
 	}
 }
@@ -288,11 +283,6 @@ static int64_t first_layer(const session *s, const whit_sens_entry *x) {
 	return first;
 }
 
-static int same_book(const whit_plan_row *a, const whit_plan_row *b) {
-	return a->spec.bits == b->spec.bits &&
-	       (a->spec.group ? a->spec.group : a->width) == (b->spec.group ? b->spec.group : b->width);
-}
-
 /* Counts what the entry quantizes. Nothing: the entry is dropped. */
 static void add_entry(session *s, whit_sens_entry x) {
 	whit_plan_row *row = whit_alloc((size_t)s->n * sizeof *row);
@@ -303,12 +293,10 @@ static void add_entry(session *s, whit_sens_entry x) {
 			continue;
 		x.weights += row[n].w->mat.rows * row[n].w->mat.cols;
 		x.bytes += row[n].bytes;
-		int64_t j = 0;
-		while (j < n && !same_book(&row[j], &row[n])) j++;
-		if (j == n && row[n].spec.fmt->needs_codebook) x.book_bytes += 4ll << row[n].spec.bits;
 		n++;
 	}
 	x.tensors = n;
+	x.book_bytes = whit_plan_books(row, n);
 	if (n) s->table.entry[s->table.n++] = x;
 	whit_free(row);
 }
@@ -374,24 +362,13 @@ static int make_entries(session *s, whit_err *e) {
 /* ---- what the numbers depend on, and the journal ---- */
 
 static json_t *hash_json(whit_hash h) {
-	char hex[33];
-	whit_hash_hex(h, hex);
-	char *text = whit_format_text("xxh3-128:%s", hex);
-	json_t *j = json_string(text);
-	whit_free(text);
-	return j;
+	char text[48];
+	whit_hash_text(h, text);
+	return json_string(text);
 }
 
 static json_t *device_json(const session *s) {
-	whit_dev_info info;
-	if (!s->dev) {
-		char *cpu = whit_format_text("cpu, %s", whit_cpu_level_name(whit_cpu_level()));
-		json_t *j = json_string(cpu);
-		whit_free(cpu);
-		return j;
-	}
-	whit_dev_describe(s->dev, &info);
-	char *name = whit_format_text("%s, %d terms", info.name, whit_dev_terms(s->dev, 0));
+	char *name = whit_device_text(s->dev);
 	json_t *j = whit_report_text(name, strlen(name));
 	whit_free(name);
 	return j;
@@ -423,9 +400,8 @@ static int make_inputs(session *s, whit_err *e) {
 	        (json_int_t)a->floor_tokens, "by", by, "formats", formats, "scale", whit_scale_name(u->rule), "density",
 	        whit_density_name(u->density), "seed", (json_int_t)a->seed, "embeddings", a->embeddings, "compute",
 	        a->compute, "device", device_json(s));
-	char *text = json_dumps(s->inputs, JSON_COMPACT), hex[33];
-	whit_hash_hex(whit_hash_bytes(text, strlen(text)), hex);
-	snprintf(s->print, sizeof s->print, "xxh3-128:%s", hex);
+	char *text = json_dumps(s->inputs, JSON_COMPACT);
+	whit_hash_text(whit_hash_bytes(text, strlen(text)), s->print);
 	free(text);
 	return 0;
 }
@@ -454,23 +430,12 @@ static int journal_write(const session *s, whit_err *e) {
 	return rc;
 }
 
-/* Both sides of the first input that differs. */
 static int journal_other(const session *s, const json_t *was, whit_err *e) {
-	const char *key;
-	json_t *need;
-	json_object_foreach(s->inputs, key, need) {
-		const json_t *is = json_object_get(was, key);
-		if (is && json_equal(is, need)) continue;
-		char *a = is ? json_dumps(is, JSON_ENCODE_ANY | JSON_COMPACT) : NULL,
-		     *b = json_dumps(need, JSON_ENCODE_ANY | JSON_COMPACT);
-		whit_fail(
-		        e, WHIT_EFINGERPRINT,
-		        "%s: belongs to other inputs: %s is %s, need %s; give another --out, or --force to start anew",
-		        s->path[JOURNAL], key, a ? a : "absent", b);
-		free(a);
-		free(b);
-		return e->code;
-	}
+	char list[700];
+	if (whit_json_differs(was, s->inputs, list, sizeof list))
+		return whit_fail(e, WHIT_EFINGERPRINT,
+		                 "%s: belongs to other inputs: %s; give another --out, or --force to start anew",
+		                 s->path[JOURNAL], list);
 	return whit_fail(e, WHIT_EFINGERPRINT, "%s: has inputs that this run does not have", s->path[JOURNAL]);
 }
 

@@ -51,6 +51,13 @@ int whit_device_open(whit_dev **d, whit_err *e) {
 	return 0;
 }
 
+char *whit_device_text(whit_dev *d) {
+	whit_dev_info info;
+	if (!d) return whit_format_text("cpu, %s", whit_cpu_level_name(whit_cpu_level()));
+	whit_dev_describe(d, &info);
+	return whit_format_text("%s, toolkit %d, %d terms", info.name, info.toolkit, whit_dev_terms(d, 0));
+}
+
 void whit_device_close(whit_dev *d) {
 	if (d) whit_dev_close(d);
 }

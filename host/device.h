@@ -11,4 +11,7 @@ int whit_device_ask(const char *spec, int64_t vram, const char *precision, whit_
  * auto: then the CPU, and a line that says why. Free with whit_device_close. */
 int whit_device_open(whit_dev **d, whit_err *e);
 void whit_device_close(whit_dev *d); /* NULL is allowed */
+/* What results depend on of where they are computed: the CPU's vector level (d NULL), or the device, the toolkit and
+ * its products' precision. whit_free it. */
+char *whit_device_text(whit_dev *d);
 #endif
