@@ -11,4 +11,7 @@ int whit_device_ask(const char *spec, int64_t vram, const char *precision, whit_
  * auto: then the CPU, and a line that says why. Free with whit_device_close. */
 int whit_device_open(whit_dev **d, whit_err *e);
 void whit_device_close(whit_dev *d); /* NULL is allowed */
+/* What --kv of a command says, the element of keys and values in a device's cache: *type is WHIT_F32 for "f32",
+ * WHIT_F16 for "f16"; WHIT_EUSAGE for another word. */
+int whit_device_kv(int *type, const char *command, const char *word, whit_err *e);
 #endif
