@@ -59,16 +59,15 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	        {0}};
 	int rc = whit_options("bench", "measure kernels and models on this machine", opt, argc, argv, e);
 	if (rc) return rc < 0 ? rc : 0;
-	int packed = !strcmp(compute, "packed"), half = !strcmp(kv, "f16");
+	int packed = !strcmp(compute, "packed");
 	if (!packed && strcmp(compute, "float"))
 		return whit_fail(e, WHIT_EUSAGE, "bench: --compute is %s, need packed or float", compute);
-	if (!half && strcmp(kv, "f32")) return whit_fail(e, WHIT_EUSAGE, "bench: --kv is %s, need f32 or f16", kv);
+	bench_load load = {.open_flags = packed ? 0 : WHIT_OPEN_DECODE, .greedy = greedy};
+	if ((rc = whit_device_kv(&load.kv, "bench", kv, e))) return rc;
 	if (n < 0 || n > 1 << 30 || !(seconds > 0))
 		return whit_fail(e, WHIT_EUSAGE, "bench: -n and --seconds are %lld and %g, need positive ones",
 		                 (long long)n, seconds);
 	if (json && (rc = whit_out_try(json, e))) return rc;
-	bench_load load = {
-	        .open_flags = packed ? 0 : WHIT_OPEN_DECODE, .kv = half ? WHIT_F16 : WHIT_F32, .greedy = greedy};
 	bench_run b = {0};
 	whit_dev *dev = NULL;
 	if (!(rc = read_prompts(&prompt, &load, e))) rc = whit_device_open(&dev, e);

@@ -3,6 +3,7 @@
 #include "bench/run.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include "eval/eval.h"
 
 typedef struct pass {
 	whit_model *m;
@@ -130,16 +131,6 @@ static json_t *spread_json(const bench_time *t, double tokens_per_s) {
 	return j;
 }
 
-static int64_t parameters(const whit_ckpt *c) {
-	int64_t n = 0;
-	for (int64_t i = 0; i < c->n; i++) {
-		int64_t all = 1;
-		for (int k = 0; k < c->w[i].ndim; k++) all *= c->w[i].shape[k];
-		if (!c->w[i].alias) n += all;
-	}
-	return n;
-}
-
 static void print_times(const char *what, const bench_time *t, double tokens_per_s) {
 	printf("  %-12s", what);
 	if (tokens_per_s > 0)
@@ -154,7 +145,10 @@ static void report(bench_run *b, const pass *p, const char *name, unsigned open_
 	whit_dev *d = p->m->dev;
 	traffic t = traffic_of(p);
 	double bytes = t.layers + t.head + t.kv, s = bound(b, p, &t), fast = (double)p->prompt / r->prefill.median;
+	double bits_linear, bits_file;
+	int64_t file_bytes, parameters;
 	bench_row row = {.t = r->prefill};
+	whit_eval_size(p->m, &bits_linear, &bits_file, &file_bytes, &parameters);
 	snprintf(row.name, sizeof row.name, "model %.40s prefill %lld", name, (long long)p->prompt);
 	/* The head runs for the last token only. */
 	row.flops = 2 * (double)p->prompt * (t.weights - (double)p->m->vocab * (double)p->m->hidden);
@@ -189,9 +183,9 @@ static void report(bench_run *b, const pass *p, const char *name, unsigned open_
 	json_array_append_new(
 	        b->models,
 	        json_pack("{s:s, s:s, s:I, s:I, s:I, s:s, s:b, s:b, s:I, s:I, s:o, s:o, s:o, s:f, s:o, s:o}", "model",
-	                  name, "arch", p->m->arch->name, "parameters", (json_int_t)parameters(&p->m->ckpt),
-	                  "active_weights", (json_int_t)t.weights, "file_bytes", (json_int_t)p->m->ckpt.file_bytes,
-	                  "compute", open_flags & WHIT_OPEN_DECODE ? "float" : "packed", "greedy", p->greedy, "streams",
+	                  name, "arch", p->m->arch->name, "parameters", (json_int_t)parameters, "active_weights",
+	                  (json_int_t)t.weights, "file_bytes", (json_int_t)file_bytes, "compute",
+	                  open_flags & WHIT_OPEN_DECODE ? "float" : "packed", "greedy", p->greedy, "streams",
 	                  whit_model_streams(p->m), "prompt", (json_int_t)p->prompt, "n", (json_int_t)p->n, "prefill",
 	                  spread_json(&r->prefill, fast), "decode", spread_json(&r->decode, 1 / r->decode.mean),
 	                  "first_token", spread_json(&r->first, 0), "first_token_cold_seconds", r->cold, "memory",

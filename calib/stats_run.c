@@ -218,9 +218,8 @@ static int on_end(pass *p, int64_t layer, whit_err *e) {
 			whit_dev_get(p->m->dev, l->sum[i].data, l->sum[i].on, whit_sum_bytes(&l->sum[i]));
 	if (p->m->dev) rc = whit_dev_sync(p->m->dev, e);
 	for (int64_t i = 0; i < l->n; i++) {
-		if (on_device(p, &l->sum[i]))
-			whit_dev_free(p->m->dev, l->sum[i].on);
-		else if (is_kind(&l->sum[i], "in.hessian"))
+		if (on_device(p, &l->sum[i])) whit_dev_free(p->m->dev, l->sum[i].on);
+		if (is_kind(&l->sum[i], "in.hessian")) /* a device's products need not be symmetric to the last bit */
 			whit_gram_mirror_cpu(l->sum[i].data, l->sum[i].shape[0]);
 		l->sum[i].on = NULL;
 	}
@@ -315,7 +314,7 @@ static int see(void *ctx, int64_t layer, int value, const float *x, int64_t T, i
 		            cols);
 		if (h) gram(p, h->on, at, cols);
 	}
-	if (!p->s->o.other || layer == p->m->layers) return 0;
+	if (!p->s->o.other) return 0;
 	size_t bytes = (size_t)(T * cols) * sizeof *x; /* the engine reuses its memory */
 	float *keep = p->m->dev ? whit_model_alloc(p->m, bytes) : whit_take_bytes(&p->kept, bytes);
 	p->met[i] = keep;
@@ -328,13 +327,13 @@ static int see_other(void *ctx, int64_t layer, int value, const float *x, int64_
 	pass *p = ctx;
 	int64_t i;
 	int rc = find_input(p->s, layer, value, &i, e);
-	if (rc || layer == p->m->layers) return rc;
+	if (rc) return rc;
 	if (cols != p->s->in[i].cols || !p->met[i])
 		return whit_fail(e, WHIT_EINPUT, "%s: input of %s is %lld wide there, need %lld",
 		                 p->s->o.other->ckpt.path, p->s->in[i].weight[0], (long long)cols,
 		                 (long long)p->s->in[i].cols);
-	for (int64_t k = 0; k * p->s->ctx < T; k++) {
-		int64_t at = k * p->s->ctx * cols;
+	for (int64_t k = 0; k * p->rows < T; k++) {
+		int64_t at = k * p->rows * cols;
 		if (p->at + k < p->from) continue;
 		product(p, sum_of(p, layer, k, p->s->in[i].weight[0], "in.cross")->on, p->met[i] + at, x + at, cols,
 		        cols);
@@ -430,18 +429,30 @@ static int step(pass *p, double tokens, int64_t g0, int64_t g1, int64_t layer, i
 	return whit_interrupted(e);
 }
 
-/* The head's input is what is asked for; nobody reads the logits. Tiles are parts of one chunk. */
-static int run_head(pass *p, float *h, int64_t c0, int64_t c1, whit_err *e) {
-	int64_t ctx = p->s->ctx, tile = head_tile(p->m, ctx);
-	float *logits = whit_model_alloc(p->m, (size_t)(tile * p->m->vocab) * sizeof *logits);
+/* What see kept for see_other. */
+static void forget(pass *p) {
+	for (int64_t i = 0; p->met && i < p->s->n; i++) {
+		if (p->m->dev) whit_model_free(p->m, (void *)(uintptr_t)p->met[i]);
+		p->met[i] = NULL;
+	}
+	whit_arena_reset(&p->kept);
+}
+
+/* The head's input is what is asked for; nobody reads the logits. Tiles are parts of one chunk. at: of the first. */
+static int run_head(pass *p, int64_t at, int64_t c0, int64_t c1, whit_err *e) {
+	whit_model *m = p->m, *other = p->s->o.other;
+	int64_t ctx = p->s->ctx, tile = head_tile(m, ctx), vocab = other ? WHIT_MAX(m->vocab, other->vocab) : m->vocab;
+	float *logits = whit_model_alloc(m, (size_t)(tile * vocab) * sizeof *logits);
 	int rc = 0;
-	for (int64_t r = 0; r < (c1 - c0) * ctx && !rc; r += p->rows) {
+	for (int64_t r = 0; r < (c1 - c0) * ctx && !rc; r += p->rows, at += p->rows * m->hidden) {
 		p->at = c0 + r / ctx;
 		p->rows = WHIT_MIN(tile, ctx - r % ctx);
-		rc = whit_model_head(p->m, h + r * p->m->hidden, p->rows, logits, e);
+		rc = whit_model_head(m, p->h + at, p->rows, logits, e);
+		if (!rc && other) rc = whit_model_head(other, p->x + at, p->rows, logits, e);
+		forget(p);
 	}
 	p->rows = ctx;
-	whit_model_free(p->m, logits);
+	whit_model_free(m, logits);
 	return rc;
 }
 
@@ -453,16 +464,12 @@ static int run_batch(pass *p, int64_t l, int64_t g0, int64_t c, int64_t end, int
 	int rc;
 	fill(p, c, WHIT_MIN(c + p->each, end), &b);
 	*tokens = b.T;
-	if (l == m->layers) return run_head(p, p->h + at, c, c + b.n_seq, e);
+	if (l == m->layers) return run_head(p, at, c, c + b.n_seq, e);
 	rc = l < 0 ? whit_model_embed(m, &b, p->h + at, e) : whit_model_layer(m, l, &b, NULL, p->h + at, e);
 	if (!rc && other)
 		rc = l < 0 ? whit_model_embed(other, &b, p->x + at, e)
 		           : whit_model_layer(other, l, &b, NULL, p->x + at, e);
-	for (int64_t i = 0; p->met && i < p->s->n; i++) {
-		if (m->dev) whit_model_free(m, (void *)(uintptr_t)p->met[i]);
-		p->met[i] = NULL;
-	}
-	whit_arena_reset(&p->kept);
+	forget(p);
 	return rc;
 }
 

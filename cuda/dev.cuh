@@ -31,7 +31,7 @@ struct whit_dev {
 	struct whit_dev_kept *kept; /* whit_dev_keep's */
 	size_t n_kept;
 #ifdef __CUDACC__
-	int index, capturing;
+	int index;
 	bool early; /* a kernel may start before the one in front of it has ended: WHIT_AFTER */
 	cudaStream_t stream, copy;
 	cudaEvent_t mark[WHIT_DEV_MARKS];
@@ -58,7 +58,9 @@ size_t whit_dev_raw_left(whit_dev *d);
 int whit_dev_check(whit_dev *d, cudaError_t rc, const char *call, const char *file, int line);
 
 /* kernel<<<grid, block, smem, stream of d>>>(...), checked; nothing once the device holds an error. A kernel of a
- * template goes in parentheses. Shared memory beyond 48 KB is asked for. */
+ * template goes in parentheses. A block gets more than 48 KB of shared memory if it is asked for, and the kernel's
+ * static arrays, which a launch does not know, count: gemv's 48 KB of 12288 columns with its 3 KB need it. So 40 KB of
+ * dynamic memory are where asking begins: static arrays beside it are 8 KB at most. */
 #define WHIT_LAUNCH(kernel, grid, block, smem, d, ...) WHIT_LAUNCH_AS(0, kernel, grid, block, smem, d, __VA_ARGS__)
 /* The same for a kernel that begins with WHIT_AFTER: where the device can (sm_90), its blocks take free
  * multiprocessors while the work in front of it ends, so what precedes WHIT_AFTER is hidden there. */

@@ -29,12 +29,6 @@ struct lanes {
 	unsigned mask;
 };
 
-static __device__ __forceinline__ double lanes_sum(const lanes &l, double v) {
-	double s = 0;
-	for (int k = 0; k < LANES; k++) s += __shfl_sync(l.mask, v, k, LANES);
-	return s;
-}
-
 /* Group number blockIdx * THREADS / LANES + ..., false: there are fewer. *row counts from 0, *g within the row. */
 static __device__ __forceinline__ bool lanes_take(lanes &l, const encode_args &a, int64_t width, int64_t *row,
                                                   int64_t *g) {
@@ -101,7 +95,7 @@ static __device__ __forceinline__ void tq_dots(const lanes &l, const whit_mat &m
 		a = fma(p, (double)l.y[i], a);
 		b = fma(p, c, b);
 	}
-	*yc = lanes_sum(l, a), *cc = lanes_sum(l, b);
+	*yc = encode_sum<LANES>(a, l.mask), *cc = encode_sum<LANES>(b, l.mask);
 }
 
 __global__ void __launch_bounds__(THREADS) tq_encode_kernel(const whit_mat m, const encode_args a) {
@@ -111,7 +105,7 @@ __global__ void __launch_bounds__(THREADS) tq_encode_kernel(const whit_mat m, co
 	int64_t stored = whit_mat_row(&m, a.r0 + row);
 	double sum = 0, s = 0, yc, cc;
 	for (int64_t i = l.lane; i < l.n; i += LANES) sum += (double)l.y[i] * l.y[i];
-	double n2 = lanes_sum(l, sum), norm = sqrt(n2);
+	double n2 = encode_sum<LANES>(sum, l.mask), norm = sqrt(n2);
 	for (int64_t i0 = 0; i0 < l.n; i0 += LANES) {
 		int64_t i = i0 + l.lane;
 		int code = n2 > 0 && i < l.n ? tq_code(m, l.y[i], norm) : 0;
@@ -148,7 +142,7 @@ static __device__ __forceinline__ void try_step(trial *best, const lanes &l, con
 		a = fma(p, (double)l.y[i], a);
 		b = fma(p, q, b);
 	}
-	double wq = lanes_sum(l, a), qq = lanes_sum(l, b);
+	double wq = encode_sum<LANES>(a, l.mask), qq = encode_sum<LANES>(b, l.mask);
 	if (qq > 0 && wq * wq / qq > best->gain) *best = {wq * wq / qq, wq / qq};
 }
 

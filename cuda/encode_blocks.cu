@@ -97,6 +97,10 @@ __global__ void __launch_bounds__(THREADS) grid_encode_kernel(const job j, const
 	count_add(j, found.bad, found.zero);
 }
 
+template <int kind, int N> static void launch_grid(whit_dev *d, const job &j, const whit_grid &g, const int *any) {
+	WHIT_LAUNCH((grid_encode_kernel<kind, N>), whit_blocks(j.blocks, THREADS), THREADS, 0, d, j, g, any);
+}
+
 static void encode_grid(whit_dev *d, const job &j, const whit_grid &g) {
 	int *any = NULL;
 	if (j.imp) {
@@ -104,27 +108,23 @@ static void encode_grid(whit_dev *d, const job &j, const whit_grid &g) {
 		whit_dev_zero(d, any, sizeof *any);
 		WHIT_LAUNCH(any_nonzero_kernel, whit_blocks(j.m.width, THREADS), THREADS, 0, d, any, j.imp, j.m.width);
 	}
-#define KIND(k, N)                                                                                                     \
-	case k:                                                                                                        \
-		WHIT_LAUNCH((grid_encode_kernel<k, N>), whit_blocks(j.blocks, THREADS), THREADS, 0, d, j, g, any);     \
-		break
 	switch (g.kind) {
 	case WHIT_GRID_STEP:
-		if (g.weights <= 64)
-			WHIT_LAUNCH((grid_encode_kernel<WHIT_GRID_STEP, 64>), whit_blocks(j.blocks, THREADS), THREADS,
-			            0, d, j, g, any);
-		else
-			WHIT_LAUNCH((grid_encode_kernel<WHIT_GRID_STEP, 256>), whit_blocks(j.blocks, THREADS), THREADS,
-			            0, d, j, g, any);
-		break;
-		KIND(WHIT_GRID_FINE, 32);
-		KIND(WHIT_GRID_MIN, 32);
-		KIND(WHIT_GRID_LEVELS, 32);
-		KIND(WHIT_GRID_POWER, 32);
-		KIND(WHIT_GRID_SIGN, 128);
-		KIND(WHIT_GRID_SUPER, 32);
+		return g.weights <= 64 ? launch_grid<WHIT_GRID_STEP, 64>(d, j, g, any)
+		                       : launch_grid<WHIT_GRID_STEP, 256>(d, j, g, any);
+	case WHIT_GRID_FINE:
+		return launch_grid<WHIT_GRID_FINE, 32>(d, j, g, any);
+	case WHIT_GRID_MIN:
+		return launch_grid<WHIT_GRID_MIN, 32>(d, j, g, any);
+	case WHIT_GRID_LEVELS:
+		return launch_grid<WHIT_GRID_LEVELS, 32>(d, j, g, any);
+	case WHIT_GRID_POWER:
+		return launch_grid<WHIT_GRID_POWER, 32>(d, j, g, any);
+	case WHIT_GRID_SIGN:
+		return launch_grid<WHIT_GRID_SIGN, 128>(d, j, g, any);
+	case WHIT_GRID_SUPER:
+		return launch_grid<WHIT_GRID_SUPER, 32>(d, j, g, any);
 	}
-#undef KIND
 }
 
 /* ---- K formats ---- */
@@ -138,13 +138,6 @@ __global__ void mean_kernel(double *per_mean, const float *imp, int64_t blocks) 
 	double mean = 0;
 	for (int i = 0; i < K; i++) mean += imp[b * K + i] / 256.0;
 	per_mean[b] = mean > 0 ? 1 / mean : 0;
-}
-
-/* Of the lanes of a block, in their order. */
-template <int lanes> static __device__ __forceinline__ double lanes_sum(double v) {
-	double s = 0;
-	for (int l = 0; l < lanes; l++) s += __shfl_sync(0xffffffffu, v, l, lanes);
-	return s;
 }
 
 typedef struct chosen { /* kquant.c's, of one lane; d, m, over: the same in a block's lanes */
@@ -176,9 +169,9 @@ static __device__ __forceinline__ void start(chosen *c, const whit_kshape &k, co
 template <int lanes>
 static __device__ __forceinline__ void restart(chosen *c, const whit_kpanel &p, const whit_kshape &k, int exponent) {
 	double s = c->scale, t = c->min, d = c->d, m = c->m;
-	double aa = lanes_sum<lanes>(s * s * c->fit.qq[0]), ab = lanes_sum<lanes>(s * t * c->fit.q[0]);
-	double bb = lanes_sum<lanes>(t * t * p.sw[0]);
-	double ax = lanes_sum<lanes>(s * c->fit.qx[0]), bx = lanes_sum<lanes>(t * p.swx[0]);
+	double aa = encode_sum<lanes>(s * s * c->fit.qq[0]), ab = encode_sum<lanes>(s * t * c->fit.q[0]);
+	double bb = encode_sum<lanes>(t * t * p.sw[0]);
+	double ax = encode_sum<lanes>(s * c->fit.qx[0]), bx = encode_sum<lanes>(t * p.swx[0]);
 	if (kquant::solve(&k, aa, ab, bb, ax, bx, &d, &m)) set_scales(c, k, d, m, exponent);
 }
 
@@ -222,11 +215,11 @@ __global__ void __launch_bounds__(THREADS)
 		if (r) fit[0] = c.fit;
 		kquant::whit_kquant_near_lane(&p, &k, &c.d, &c.m, fit, r || k.min_hi ? 1 : 2, reach, min_reach,
 		                              &c.scale, &c.min, &c.fit);
-		double error = lanes_sum<lanes>(c.fit.err[0]);
+		double error = encode_sum<lanes>(c.fit.err[0]);
 		if (error < least) best = c, least = error;
 		if (r < kquant::RESTARTS) restart<lanes>(&c, p, k, exponent);
 	}
-	double by = kquant::longer(least, lanes_sum<lanes>(p.swxx[0]));
+	double by = kquant::longer(least, encode_sum<lanes>(p.swxx[0]));
 	c = best;
 	set_scales(&best, k, c.d * by, c.m * by, exponent);
 	if (best.over > c.over) best = c;

@@ -89,13 +89,6 @@ static __device__ __forceinline__ void put(const gemv_args &a, int q, int t, flo
 	PICK(a, q, y)[at] = v;
 }
 
-/* The input by itself, a block, where no multiprocessor holds it. */
-template <int values> __global__ void gemv_input_kernel(float *out, const gemv_input in, int tokens, int stride) {
-	WHIT_AFTER();
-	gemv_fill_norm<values, 4>(out, in);
-	gemv_fill<values, 4>(out, in, tokens, stride);
-}
-
 /* TT tokens or fewer; R rows at a time, U loads of each. `per` batches of R x U loads make R rows. */
 template <class W, int TT, int R, int U, bool OWN>
 __global__ void __launch_bounds__(THREADS, TT == 1 && OWN ? 2 : 1) gemv_kernel(const gemv_args a, int per) {
@@ -209,7 +202,7 @@ template <class W, int TT> static void launch_ready(whit_dev *d, gemv_args a) {
 	float *ready = (float *)whit_dev_take(d, (size_t)TT * per * step * sizeof *ready);
 	unsigned grid = (unsigned)WHIT_MIN(d->sms, a.rows);
 	if (!ready) return;
-	WHIT_LAUNCH_EARLY((gemv_input_kernel<W::values>), 1, THREADS, 0, d, ready, a.in, TT, per * step);
+	WHIT_LAUNCH_EARLY((gemv_input_kernel<W::values, 4>), 1, THREADS, 0, d, ready, a.in, TT, per * step);
 	a.ready = ready;
 	WHIT_LAUNCH_EARLY((gemv_kernel<W, TT, 2, U, false>), grid, THREADS, 0, d, a, per);
 }

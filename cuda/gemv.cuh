@@ -114,6 +114,14 @@ static __device__ __forceinline__ void gemv_fill(float *out, const gemv_input &i
 	}
 }
 
+/* A group's input by itself, of one block, where no multiprocessor holds it; arguments as above. */
+template <int values, int V>
+__global__ void gemv_input_kernel(float *out, const gemv_input in, int tokens, int stride) {
+	WHIT_AFTER();
+	gemv_fill_norm<values, V>(out, in);
+	gemv_fill<values, V>(out, in, tokens, stride);
+}
+
 /* Sums of n values (a power of two up to 32) over the warp, each step handing half of them to the other lane: lane l
  * gets value l / (32 / n), in one order of additions. */
 template <int n, int h = 16> static __device__ __forceinline__ float gemv_fold(const float (&v)[n]) {

@@ -54,13 +54,6 @@ template <> struct run<whit_fmt_int> {
 	}
 };
 
-/* The input by itself, a block, where no multiprocessor holds it. */
-__global__ void packed_input_kernel(float *out, const gemv_input in, int stride) {
-	WHIT_AFTER();
-	gemv_fill_norm<RUN, 1>(out, in);
-	gemv_fill<RUN, 1>(out, in, in.T, stride);
-}
-
 /* A warp a row, as many blocks as run at once; the input in shared memory, or in `ready`. */
 template <class F, int TT>
 __global__ void __launch_bounds__(THREADS, TT == 1 ? 3 : 2)
@@ -109,7 +102,7 @@ void whit_gemv_packed(whit_dev *d, const gemv_input *in, const whit_mat *w, floa
 	float *ready = NULL;
 	if (bytes + 256 > (size_t)d->shared) {
 		if (!(ready = (float *)whit_dev_take(d, bytes))) return;
-		WHIT_LAUNCH_EARLY(packed_input_kernel, 1, 4 * THREADS, 0, d, ready, *in, stride);
+		WHIT_LAUNCH_EARLY((gemv_input_kernel<RUN, 1>), 1, 4 * THREADS, 0, d, ready, *in, in->T, stride);
 		bytes = 0;
 	}
 	/* as many as run at once: every block makes its input anew */

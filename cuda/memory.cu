@@ -65,9 +65,10 @@ void *whit_dev_alloc(whit_dev *d, size_t bytes) {
 	if (d->err.code) return NULL;
 	size_t asked = WHIT_MAX(bytes, (size_t)1); /* the emulator guards the byte behind it */
 	bytes = rounded(bytes);
-	void *p = d->limit && d->used + bytes > d->limit ? NULL : whit_dev_raw_alloc(d, asked);
+	bool over = d->limit && d->used + bytes > d->limit;
+	void *p = over ? NULL : whit_dev_raw_alloc(d, asked);
 	if (!p) {
-		if (d->limit && d->used + bytes > d->limit)
+		if (over)
 			whit_dev_fail(d, WHIT_ERESOURCE,
 			              "device memory: is %zu bytes by --vram, of which %zu are used, need %zu more",
 			              d->limit, d->used, bytes);

@@ -170,6 +170,11 @@ static void measure_item(void *ctx, int64_t i, int worker) {
 	t->pt[i].chunk = t->s->chunk[t->first + i];
 }
 
+/* e's text, with where the batch's scored row i is. */
+static int fail_at(const whit_pass *s, int64_t i, whit_err *e) {
+	return whit_fail_in(e, "window %d, its token %lld", s->chunk[i], (long long)s->pos[s->row[i]]);
+}
+
 /* The tile's sums come back and become points; what is not finite is told as measure_row does. */
 static int measure_on_device(whit_pass *s, const tile *t, int64_t n, whit_err *e) {
 	whit_dev_reset(s->dev);
@@ -179,9 +184,7 @@ static int measure_on_device(whit_pass *s, const tile *t, int64_t n, whit_err *e
 	int rc = whit_dev_sync(s->dev, e);
 	for (int64_t i = 0; i < n && !rc; i++) {
 		rc = whit_point_of_sums(&t->pt[i], &s->sums[i], s->q.m != NULL, e);
-		if (rc)
-			return whit_fail_in(e, "window %d, its token %lld", s->chunk[t->first + i],
-			                    (long long)s->pos[s->row[t->first + i]]);
+		if (rc) return fail_at(s, t->first + i, e);
 		t->pt[i].chunk = s->chunk[t->first + i];
 	}
 	return rc;
@@ -193,8 +196,7 @@ static int measure_tile(whit_pass *s, tile *t, int64_t n, whit_err *e) {
 	for (int64_t k = 0; k < n; k++) {
 		if (!s->bad[k]) continue;
 		measure_row(t, k, e); /* again, for its text */
-		return whit_fail_in(e, "window %d, its token %lld", s->chunk[t->first + k],
-		                    (long long)s->pos[s->row[t->first + k]]);
+		return fail_at(s, t->first + k, e);
 	}
 	return 0;
 }
@@ -268,12 +270,17 @@ static void free_on_device(whit_pass *s) {
 	whit_dev_free(s->dev, s->dev_layer);
 }
 
+/* Scored rows at once, of a batch of so many tokens. */
+static int64_t choose_tile(const whit_model *m, int64_t tokens) {
+	return WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / m->vocab, TILE_MOST), tokens));
+}
+
 void whit_pass_take(whit_pass *s) {
 	whit_arena *a = &s->arena;
 	int64_t longest = 0, room;
 	for (int64_t w = 0; w < s->ws->n; w++) longest = WHIT_MAX(longest, s->ws->w[w].end - s->ws->w[w].begin);
 	room = s->room = WHIT_MAX(longest, WHIT_MIN(s->batch_tokens, s->ws->fed));
-	s->tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / s->p.m->vocab, TILE_MOST), room));
+	s->tile = choose_tile(s->p.m, room);
 	s->dev = s->p.m->dev;
 	side_take(&s->p, a, room, s->tile, s->base || s->save);
 	side_take(&s->q, a, room, s->tile, s->save != NULL);
@@ -335,15 +342,20 @@ static int check_models(const whit_model *m, const whit_model *ref, int64_t ctx,
 	return 0;
 }
 
+/* The context asked for, or what 0 stands for. */
+static int64_t choose_ctx(const whit_model *m, const whit_model *ref, int64_t asked) {
+	int64_t context = ref && ref->context > 0 ? WHIT_MIN(ref->context, m->context) : m->context;
+	return asked ? asked : context > 0 ? WHIT_MIN(context, 512) : 512;
+}
+
 int whit_eval_prepare(whit_eval_result *r, whit_ids *ids, whit_windows *ws, const whit_model *m, const whit_model *ref,
                       const whit_tok *tok, const char *text, size_t n, const whit_eval_opts *o, int64_t file_ctx,
                       whit_err *e) {
-	int64_t context = ref && ref->context > 0 ? WHIT_MIN(ref->context, m->context) : m->context;
 	const char *name = o->name ? o->name : "text";
 	r->mode = o->mode;
 	r->vocab = m->vocab;
 	r->floor_kld = r->floor_top1 = NAN;
-	r->ctx = o->ctx ? o->ctx : file_ctx ? file_ctx : context > 0 ? WHIT_MIN(context, 512) : 512;
+	r->ctx = choose_ctx(m, ref, o->ctx || !file_ctx ? o->ctx : file_ctx);
 	r->stride = o->mode == WHIT_CHUNKED ? r->ctx : o->stride ? o->stride : WHIT_MAX(r->ctx / 2, 1);
 	whit_eval_size(m, &r->bpw_linear, &r->bpw_file, &r->bytes, &r->params);
 
@@ -498,9 +510,9 @@ int whit_eval_run(whit_eval_result *r, whit_model *m, whit_model *ref, const whi
 }
 
 size_t whit_eval_need(const whit_model *m, const whit_model *ref, const whit_eval_opts *o) {
-	int64_t ctx = o->ctx ? o->ctx : m->context > 0 ? WHIT_MIN(m->context, 512) : 512;
+	int64_t ctx = choose_ctx(m, ref, o->ctx);
 	int64_t T = whit_eval_batch(m, ref, ctx, o);
-	int64_t tile = WHIT_MAX(1, WHIT_MIN(WHIT_MIN(TILE_FLOATS / m->vocab, TILE_MOST), T));
+	int64_t tile = choose_tile(m, T);
 	return whit_model_need(m, T, tile, 0, 0) + (ref ? whit_model_need(ref, T, tile, 0, 0) : 0);
 }
 

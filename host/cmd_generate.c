@@ -98,8 +98,8 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	int packed = !strcmp(compute, "packed");
 	if (!packed && strcmp(compute, "float"))
 		return whit_fail(e, WHIT_EUSAGE, "generate: --compute is %s, need packed or float", compute);
-	if (strcmp(kv, "f32") && strcmp(kv, "f16"))
-		return whit_fail(e, WHIT_EUSAGE, "generate: --kv is %s, need f32 or f16", kv);
+	int type;
+	if ((rc = whit_device_kv(&type, "generate", kv, e))) return rc;
 	if (n < 1) return whit_fail(e, WHIT_EUSAGE, "generate: -n is %lld, need 1 or more", (long long)n);
 	if (ctx < 0) return whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, need 1 or more", (long long)ctx);
 	whit_model m;
@@ -108,7 +108,7 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	if ((rc = whit_device_open(&dev, e))) return rc;
 	rc = whit_model_open(&m, path, packed ? 0 : WHIT_OPEN_DECODE, e);
 	if (rc) goto out;
-	m.kv = strcmp(kv, "f16") ? WHIT_F32 : WHIT_F16;
+	m.kv = type;
 	if (ctx > m.context)
 		rc = whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, the model's context is %lld", (long long)ctx,
 		               (long long)m.context);

@@ -1,6 +1,7 @@
 #include "host/device.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include "formats/tensor.h"
 #include "host/progress.h"
 
 static const char *asked = "auto";
@@ -60,4 +61,11 @@ char *whit_device_text(whit_dev *d) {
 
 void whit_device_close(whit_dev *d) {
 	if (d) whit_dev_close(d);
+}
+
+int whit_device_kv(int *type, const char *command, const char *word, whit_err *e) {
+	*type = strcmp(word, "f16") ? WHIT_F32 : WHIT_F16;
+	if (*type == WHIT_F32 && strcmp(word, "f32"))
+		return whit_fail(e, WHIT_EUSAGE, "%s: --kv is %s, need f32 or f16", command, word);
+	return 0;
 }

@@ -14,4 +14,7 @@ void whit_device_close(whit_dev *d); /* NULL is allowed */
 /* What results depend on of where they are computed: the CPU's vector level (d NULL), or the device, the toolkit and
  * its products' precision. whit_free it. */
 char *whit_device_text(whit_dev *d);
+/* What --kv of a command says, the element of keys and values in a device's cache: *type is WHIT_F32 for "f32",
+ * WHIT_F16 for "f16"; WHIT_EUSAGE for another word. */
+int whit_device_kv(int *type, const char *command, const char *word, whit_err *e);
 #endif
