@@ -195,12 +195,6 @@ __global__ void attn_join_kernel(float *y, const float *part, int splits, int di
  * thread of the 16 x 16 has ROWS / 16 queries; of the scores COLS / 16 keys, of the values every 16th column. Keys and
  * values take turns in one tile; rows a float longer, so that columns of it meet all banks. */
 enum { COLS = 32, TILE_THREADS = 256 };
-/* n rows of DIM elements, ld apart, into the tile's (COLS, DIM + 1), zero beyond them. */
-template <class E, int DIM>
-static __device__ __forceinline__ void attn_stage(float *tile, const E *from, int64_t ld, int n) {
-	for (int i = (int)threadIdx.x; i < COLS * DIM; i += TILE_THREADS)
-		tile[i / DIM * (DIM + 1) + i % DIM] = i / DIM < n ? attn_load(from + i / DIM * ld + i % DIM) : 0;
-}
 template <class E, int ROWS, int DIM>
 __global__ void __launch_bounds__(TILE_THREADS) attn_tile_kernel(const attn_args a) {
 	WHIT_SHARED_DYNAMIC(float, shared);
@@ -228,7 +222,9 @@ __global__ void __launch_bounds__(TILE_THREADS) attn_tile_kernel(const attn_args
 	for (int64_t j0 = first.begin; j0 < last.end; j0 += COLS) {
 		int n = (int)WHIT_MIN((int64_t)COLS, last.end - j0);
 		__syncthreads();
-		attn_stage<E, DIM>(kv, first.k + j0 * ld + g * DIM, ld, n);
+		for (int i = tid; i < COLS * DIM; i += TILE_THREADS)
+			kv[i / DIM * LD + i % DIM] =
+			        i / DIM < n ? attn_load(first.k + (j0 + i / DIM) * ld + g * DIM + i % DIM) : 0;
 		__syncthreads();
 		float score[R][C] = {};
 		WHIT_UNROLL_BY(4)
@@ -266,7 +262,9 @@ __global__ void __launch_bounds__(TILE_THREADS) attn_tile_kernel(const attn_args
 			for (int c = 0; c < V; c++) sum[i][c] *= keep;
 		}
 		__syncthreads();
-		attn_stage<E, DIM>(kv, first.v + j0 * ld + g * DIM, ld, n);
+		for (int i = tid; i < COLS * DIM; i += TILE_THREADS)
+			kv[i / DIM * LD + i % DIM] =
+			        i / DIM < n ? attn_load(first.v + (j0 + i / DIM) * ld + g * DIM + i % DIM) : 0;
 		__syncthreads();
 		WHIT_UNROLL_BY(4)
 		for (int j = 0; j < COLS; j++) {
