@@ -40,46 +40,55 @@ typedef struct block_run {
 	whit_rows_sum *sum;
 } block_run;
 
+int whit_rows_load(const whit_mat *src, const whit_mat *dst, int64_t r0, int64_t r1, float *x, float *w,
+                   whit_rows_sum *s) {
+	int64_t n = (r1 - r0) * src->cols;
+	whit_mat_decode(src, r0, r1, x);
+	int64_t bad = whit_first_nonfinite(x, n);
+	s->bad = bad >= 0 ? r0 * src->cols + bad : -1;
+	if (bad >= 0 || !dst) return 0;
+	s->ref = whit_sum_squares_cpu(x, NULL, n);
+	if (dst->rot)
+		whit_rotate_cpu(dst->rot, w, x, r1 - r0);
+	else if (w != x)
+		memcpy(w, x, (size_t)n * sizeof *w);
+	return whit_rows_sound(s, dst);
+}
+
+void whit_rows_measure(const whit_mat *dst, int64_t r0, int64_t r1, const float *x, const float *w, float *y, float *z,
+                       whit_rows_sum *s) {
+	int64_t n = (r1 - r0) * dst->cols;
+	if (dst->paired) /* never with a rotation */
+		whit_mat_decode(dst, r0, r1, z);
+	else
+		dst->spec.fmt->decode(dst, r0, r1, z);
+	if (dst->width == dst->cols) {
+		s->err = whit_sum_squares_cpu(w, z, n);
+	} else {
+		whit_unrotate_cpu(dst->rot, y, z, r1 - r0);
+		s->err = whit_sum_squares_cpu(x, y, n);
+	}
+}
+
 static void block_item(void *ctx, int64_t i, int worker) {
 	const block_run *b = ctx;
 	const whit_mat *src = &b->src->mat;
 	whit_rows_sum *s = &b->sum[i];
-	int64_t r0 = i * b->rows, r1 = WHIT_MIN(r0 + b->rows, src->rows), n = (r1 - r0) * src->cols;
+	whit_job *j = b->job;
+	whit_mat *dst = j ? j->dst : NULL;
+	int64_t r0 = i * b->rows, r1 = WHIT_MIN(r0 + b->rows, src->rows);
 	float *x = b->buf + 3 * b->room * worker, *y = x + b->room, *z = y + b->room;
+	float *w = dst && dst->rot ? y : x;
 	whit_err stop;
 
 	s->bad = -1;
 	if (whit_interrupted(&stop)) /* asked again, and reported, after the last block */
 		return;
-	whit_mat_decode(src, r0, r1, x);
-	int64_t bad = whit_first_nonfinite(x, n);
-	if (bad >= 0) s->bad = r0 * src->cols + bad;
-	if (bad >= 0 || !b->job) return;
-
-	whit_job *j = b->job;
-	whit_mat *dst = j->dst;
-	const float *rotated = x;
-	if (dst->rot) {
-		whit_rotate_cpu(dst->rot, y, x, r1 - r0);
-		rotated = y;
-	}
+	if (!whit_rows_load(src, dst, r0, r1, x, w, s)) return;
 	for (int64_t r = r0; r < r1; r++)
-		s->bad_scales += dst->spec.fmt->encode(dst, whit_mat_row(dst, r), rotated + (r - r0) * dst->width,
+		s->bad_scales += dst->spec.fmt->encode(dst, whit_mat_row(dst, r), w + (r - r0) * dst->width,
 		                                       j->importance, j->rule, &s->zero_groups);
-
-	/* The error belongs to the source's elements. A rotation keeps lengths, so it may be measured where the
-	 * codes are; but where padding was added, part of that length lies in columns that decoding drops. */
-	if (dst->paired) /* never with a rotation */
-		whit_mat_decode(dst, r0, r1, z);
-	else
-		dst->spec.fmt->decode(dst, r0, r1, z);
-	s->ref = whit_sum_squares_cpu(x, NULL, n);
-	if (dst->width == dst->cols) {
-		s->err = whit_sum_squares_cpu(rotated, z, n);
-	} else {
-		whit_unrotate_cpu(dst->rot, y, z, r1 - r0);
-		s->err = whit_sum_squares_cpu(x, y, n);
-	}
+	whit_rows_measure(dst, r0, r1, x, w, y, z, s);
 }
 
 int64_t whit_method_scratch(int64_t width) {
@@ -95,6 +104,36 @@ int whit_rows_sound(const whit_rows_sum *s, const whit_mat *dst) {
 }
 
 int64_t whit_rows_block(int64_t width, int64_t rows) { return WHIT_MIN(WHIT_MAX(BLOCK_FLOATS / width, 1), rows); }
+
+/* j NULL: only looks. */
+static int total(const whit_weight *src, whit_job *j, const whit_rows_sum *sum, int64_t n, int64_t rows, whit_err *e) {
+	for (int64_t i = 0; i < n; i++) {
+		const whit_rows_sum *s = &sum[i];
+		if (s->bad >= 0)
+			return whit_fail(e, WHIT_ENONFINITE,
+			                 "%s: tensor %s: row %lld, column %lld: is NaN or Inf, need a finite weight",
+			                 src->file, src->name, (long long)(s->bad / src->mat.cols),
+			                 (long long)(s->bad % src->mat.cols));
+		if (!j) continue;
+		if (!whit_rows_sound(s, j->dst))
+			return whit_fail(e, WHIT_ENONFINITE,
+			                 "%s: tensor %s: rows %lld to %lld: norm is %g, need at most the %g of F32",
+			                 src->file, src->name, (long long)(i * rows),
+			                 (long long)(WHIT_MIN((i + 1) * rows, src->mat.rows) - 1), sqrt(s->ref),
+			                 (double)FLT_MAX);
+		j->err += s->err;
+		j->ref += s->ref;
+		j->zero_groups += s->zero_groups;
+		j->bad_scales += s->bad_scales;
+	}
+	return 0;
+}
+
+int whit_rows_total(whit_job *j, const whit_rows_sum *sum, int64_t n, int64_t rows, whit_err *e) {
+	j->err = j->ref = 0;
+	j->zero_groups = j->bad_scales = 0;
+	return total(j->src, j, sum, n, rows, e);
+}
 
 static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 	int64_t width = j ? WHIT_MAX(j->dst->width, src->mat.cols) : src->mat.cols;
@@ -112,26 +151,7 @@ static int walk_blocks(const whit_weight *src, whit_job *j, whit_err *e) {
 	}
 
 	if (!rc) rc = whit_interrupted(e);
-	for (int64_t i = 0; i < blocks && !rc; i++) {
-		const whit_rows_sum *s = &b.sum[i];
-		if (s->bad >= 0)
-			rc = whit_fail(e, WHIT_ENONFINITE,
-			               "%s: tensor %s: row %lld, column %lld: is NaN or Inf, need a finite weight",
-			               src->file, src->name, (long long)(s->bad / src->mat.cols),
-			               (long long)(s->bad % src->mat.cols));
-		else if (j && !whit_rows_sound(s, j->dst))
-			rc = whit_fail(e, WHIT_ENONFINITE,
-			               "%s: tensor %s: rows %lld to %lld: norm is %g, need at most the %g of F32",
-			               src->file, src->name, (long long)(i * b.rows),
-			               (long long)(WHIT_MIN((i + 1) * b.rows, src->mat.rows) - 1), sqrt(s->ref),
-			               (double)FLT_MAX);
-		if (j) {
-			j->err += s->err;
-			j->ref += s->ref;
-			j->zero_groups += s->zero_groups;
-			j->bad_scales += s->bad_scales;
-		}
-	}
+	if (!rc) rc = total(src, j, b.sum, blocks, b.rows, e);
 	whit_free(b.sum);
 	whit_free(b.buf);
 	return rc;

@@ -4,7 +4,7 @@
 #define WHIT_METHOD_H
 #include "formats/checkpoint.h"
 
-enum { WHIT_NEEDS_NOTHING = 0, WHIT_NEEDS_DIAG = 1, WHIT_NEEDS_HESSIAN = 2, WHIT_NEEDS_FISHER = 4 };
+enum { WHIT_NEEDS_NOTHING = 0, WHIT_NEEDS_HESSIAN = 1, WHIT_NEEDS_CROSS = 2 /* of the original model's inputs too */ };
 
 /* One tensor's worth of work. */
 typedef struct whit_job {
@@ -16,6 +16,10 @@ typedef struct whit_job {
 	int64_t zero_groups;     /* out */
 	int64_t bad_scales;      /* out: scales an F16 cannot hold; the caller repeats with scale_f32 */
 	double err, ref;         /* out: sum (w - w')^2 over the source's elements, and sum w^2 */
+	/* For methods that need a Hessian: of the weight's input, in the frame of the stored columns. */
+	const struct whit_feedback *feedback;
+	double loss, loss_nearest; /* out: sums over rows, of the codes chosen and of the nearest ones (feedback.h) */
+	int64_t rows_nearest;      /* out: rows that kept the nearest */
 } whit_job;
 
 typedef struct whit_method {
@@ -25,6 +29,7 @@ typedef struct whit_method {
 	int rotation;                       /* default rotation kind (rotation.h) */
 	int (*fits)(const whit_spec *spec); /* 1 = can fill this format */
 	int (*run)(whit_job *j, whit_err *e);
+	int feedback; /* with a Hessian: WHIT_FEEDBACK_* */
 } whit_method;
 extern const whit_method *const whit_methods[];                     /* NULL-terminated, in methods.def order */
 const whit_method *whit_method_find(const char *name, whit_err *e); /* unknown: text lists what is known */

@@ -32,6 +32,7 @@ static int64_t weight_count(const whit_weight *w) {
 int whit_plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e) {
 	const whit_mat *m = &row->w->mat;
 	row->spec = u->spec;
+	if (!row->method) row->method = u->method;
 	row->width = m->cols;
 	whit_spec_resolve(&row->spec, m->cols);
 	int rc = whit_rotation_plan(&row->rot, u->rotation, u->seed, m->cols, row->spec.group, e);
@@ -72,6 +73,13 @@ static int keep_spec(whit_plan_row *row, whit_err *e) {
 	return 0;
 }
 
+/* The nearest codes instead of a method that needs statistics. */
+static int plan_nearest(whit_plan *p, whit_plan_row *row, whit_err *e) {
+	p->uncalibrated++;
+	row->method = whit_method_find("nearest", e);
+	return row->method ? 0 : e->code;
+}
+
 static int plan_gguf(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, const json_t *config, int64_t head_dim,
                      whit_err *e) {
 	const whit_weight *w = row->w;
@@ -93,9 +101,13 @@ static int plan_gguf(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, 
 		if (!rc && !whit_ggml_type_of_spec(&row->spec))
 			rc = whit_fail(e, WHIT_EUSAGE, "%s: tensor %s: format is %s, need a type of GGUF", w->file,
 			               w->name, format);
-		if (!rc && !row->rule->method->fits(&row->spec))
+		if (!rc && row->method->needs && !row->method->fits(&row->spec)) {
+			p->calibrated--;
+			rc = plan_nearest(p, row, e);
+		}
+		if (!rc && !row->method->fits(&row->spec))
 			rc = whit_fail(e, WHIT_EUSAGE, "%s: tensor %s: method %s cannot fill format %s", w->file,
-			               w->name, row->rule->method->name, format);
+			               w->name, row->method->name, format);
 	}
 	if (rc) return rc;
 	/* Codes that are there already are not chosen again: the second choice could only lose. */
@@ -145,6 +157,21 @@ static int plan_importance(whit_plan *p, whit_plan_row *row, const whit_gguf_arc
 	return 0;
 }
 
+/* A method that needs statistics has them of linear layers; elsewhere the nearest codes are chosen. */
+static int plan_method(whit_plan *p, whit_plan_row *row, whit_err *e) {
+	const whit_calibration *c = p->target.calibration;
+	row->method = row->rule->method;
+	if (!row->method->needs) return 0;
+	if (!c)
+		return whit_fail(e, WHIT_EUSAGE, "tensor %s: method %s needs calibration, give --text or --stats",
+		                 row->w->name, row->method->name);
+	if (whit_calibration_has(c, row->w->name, row->layer)) {
+		p->calibrated++;
+		return 0;
+	}
+	return plan_nearest(p, row, e);
+}
+
 static int plan_row(whit_plan *p, whit_plan_row *row, const whit_model *m, whit_recipe *r, const whit_gguf_arch *a,
                     whit_err *e) {
 	const whit_weight *w = row->w;
@@ -170,6 +197,7 @@ static int plan_row(whit_plan *p, whit_plan_row *row, const whit_model *m, whit_
 	                : row->rule                    ? NULL
 	                                               : "not a matrix of weights";
 	if (row->absent) return 0;
+	if (!row->why_kept && plan_method(p, row, e)) return e->code;
 	int rc = p->target.gguf  ? plan_gguf(p, row, a, m->config, heads ? heads->dim : 0, e)
 	         : row->why_kept ? 0
 	                         : whit_plan_tensor(row, row->rule, e);
@@ -264,9 +292,10 @@ static whit_mat floats_of(const whit_mat *m, const void *x) {
 	return f;
 }
 
-/* Whether a row is encoded on a device: not into other floats, which cost a CPU less than the way there. */
+/* Whether a row is encoded on a device: not into other floats, which cost a CPU less than the way there, nor with
+ * feedback. */
 static int on_device(const whit_dev *dev, const whit_plan_row *row) {
-	return dev && !row->absent && !row->why_kept && !row->as_is && is_coded(&row->spec);
+	return dev && !row->absent && !row->why_kept && !row->as_is && is_coded(&row->spec) && !row->method->needs;
 }
 
 /* Predicts device_bytes. Error: the device has too little left. */
@@ -387,6 +416,17 @@ static whit_weight changed_source(const whit_plan_row *row, float **copy) {
 	return w;
 }
 
+static int statistics(whit_encoder *q, const whit_plan_row *row, const whit_mat *m, const whit_feedback **f,
+                      whit_err *e) {
+	const whit_calibration_of w = {.name = row->w->name,
+	                               .rot = m->rot,
+	                               .change = row->changed && row->change.columns ? &row->change : NULL,
+	                               .kind = row->method->feedback,
+	                               .cross = (row->method->needs & WHIT_NEEDS_CROSS) != 0};
+	if (q->calibration) return whit_calibration_get(q->calibration, &w, f, e);
+	return whit_fail(e, WHIT_EINTERNAL, "tensor %s: method %s without statistics", row->w->name, row->method->name);
+}
+
 static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *src, whit_mat *m, whit_job *j,
                   whit_err *e) {
 	*m = (whit_mat){.spec = row->spec,
@@ -400,9 +440,10 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	                .importance = row->importance,
 	                .dev = on_device(q->dev, row) ? q->dev : NULL};
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
+	if (!rc && row->method->needs) rc = statistics(q, row, m, &j->feedback, e);
 	if (!rc) rc = shared_book(q, row, &m->codebook, e);
 	if (!rc) rc = whit_mat_alloc(m, e);
-	if (!rc) rc = row->rule->method->run(j, e);
+	if (!rc) rc = row->method->run(j, e);
 	if (rc || !j->bad_scales) return rc;
 	if (!m->spec.bits)
 		return whit_fail(e, WHIT_EINPUT,
@@ -417,7 +458,7 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	whit_mat_free(m);
 	m->scale_f32 = 1;
 	rc = whit_mat_alloc(m, e);
-	return rc ? rc : row->rule->method->run(j, e);
+	return rc ? rc : row->method->run(j, e);
 }
 
 int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e) {
@@ -437,12 +478,60 @@ void whit_encoder_free(whit_encoder *q) {
 	memset(q, 0, sizeof *q);
 }
 
+/* A matrix that stands in the calibrated model's place of its own. */
+typedef struct placed {
+	struct placed *next; /* the model borrows them where they are */
+	const whit_plan_row *row;
+	whit_mat mat, floats; /* floats: where the model has rows or columns in another order */
+} placed;
+
 typedef struct quantize_run {
+	const whit_plan *plan;
 	whit_encoder encoder; /* its rotations and codebooks until the output is complete */
 	whit_sink *sink;
 	whit_quantize_stats *st;
 	double err, ref;
+	whit_progress *bar; /* NULL: calibration has one */
+	double done;
+	whit_model *running; /* texts run through it; NULL: none do */
+	placed *placed;
 } quantize_run;
+
+/* The model's own order of what a GGUF's row stores. */
+static int own_order(placed *p, whit_err *e) {
+	const whit_gguf_change *c = &p->row->change;
+	int rc = whit_mat_floats(&p->floats, &p->mat, e);
+	if (rc || !p->row->changed || !c->block) return rc;
+	whit_gguf_change back = *c;
+	back.k_heads = c->v_heads / c->k_heads; /* blocks k * r + j and j * k_heads + k change roles */
+	whit_gguf_apply(&back, (float *)(uintptr_t)p->floats.plane[0], p->floats.rows, p->floats.cols);
+	return 0;
+}
+
+/* The model goes on with m, which is no longer the caller's. */
+static int place(quantize_run *q, const whit_plan_row *row, whit_mat *m, whit_err *e) {
+	placed *p = whit_alloc(sizeof *p);
+	*p = (placed){.next = q->placed, .row = row, .mat = *m};
+	q->placed = p;
+	int rc = row->changed ? own_order(p, e) : 0;
+	return rc ? rc : whit_model_replace(q->running, row->w->name, row->changed ? &p->floats : &p->mat, e);
+}
+
+/* Gives the model its own matrices back, of layers (else of all). */
+static void unplace(quantize_run *q, int layers) {
+	whit_err none;
+	for (placed **at = &q->placed, *p; (p = *at);) {
+		if (layers && p->row->layer < 0) {
+			at = &p->next;
+			continue;
+		}
+		*at = p->next;
+		whit_model_replace(q->running, p->row->w->name, NULL, &none);
+		whit_mat_free(&p->mat);
+		whit_mat_free(&p->floats);
+		whit_free(p);
+	}
+}
 
 static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *rel_mse, whit_err *e) {
 	whit_mat m;
@@ -452,7 +541,10 @@ static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *re
 	int rc = whit_encoder_run(&q->encoder, row, &m, &j, e);
 	*rel_mse = j.ref > 0 ? j.err / j.ref : 0;
 	if (!rc) rc = q->sink->add(q->sink, row, &m, j.zero_groups, *rel_mse, e);
-	whit_mat_free(&m);
+	if (!rc && q->running)
+		rc = place(q, row, &m, e);
+	else
+		whit_mat_free(&m);
 	if (rc) return rc;
 	q->err += j.err;
 	q->ref += j.ref;
@@ -460,10 +552,20 @@ static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *re
 	q->st->zero_groups += j.zero_groups;
 	q->st->f32_scale_tensors += m.scale_f32;
 	whit_spec_name(&row->spec, name);
-	whit_event("tensor",
-	           json_pack("{s:s, s:s, s:I, s:f, s:I, s:b, s:f}", "name", row->w->name, "format", name, "bytes",
-	                     (json_int_t)row->bytes, "rel_mse", *rel_mse, "zero_groups", (json_int_t)j.zero_groups,
-	                     "scale_f32", m.scale_f32, "seconds", whit_now() - start));
+	json_t *event =
+	        json_pack("{s:s, s:s, s:s, s:I, s:f, s:I, s:b, s:f}", "name", row->w->name, "format", name, "method",
+	                  row->method->name, "bytes", (json_int_t)row->bytes, "rel_mse", *rel_mse, "zero_groups",
+	                  (json_int_t)j.zero_groups, "scale_f32", m.scale_f32, "seconds", whit_now() - start);
+	if (j.feedback) {
+		q->st->loss += j.loss;
+		q->st->loss_nearest += j.loss_nearest;
+		q->st->rows += m.rows;
+		q->st->rows_nearest += j.rows_nearest;
+		json_object_set_new(event, "loss", json_real(j.loss));
+		json_object_set_new(event, "loss_nearest", json_real(j.loss_nearest));
+		json_object_set_new(event, "rows_nearest", json_integer(j.rows_nearest));
+	}
+	whit_event("tensor", event);
 	return 0;
 }
 
@@ -502,39 +604,81 @@ static int pass_tensor(quantize_run *q, const whit_plan_row *row, whit_err *e) {
 	return rc ? rc : q->sink->pass(q->sink, row, e);
 }
 
-static int run_rows(quantize_run *q, const whit_plan *p, whit_err *e) {
+static int run_row(quantize_run *q, const whit_plan_row *row, whit_err *e) {
+	double rel_mse = 0;
+	if (row->absent) return 0;
+	int rc = whit_interrupted(e);
+	if (!rc) rc = row->why_kept || row->as_is ? pass_tensor(q, row, e) : quantize_tensor(q, row, &rel_mse, e);
+	if (!row->why_kept && row->as_is) q->st->weights += row->w->mat.rows * row->w->mat.cols;
+	whit_weight_drop(row->w);
+	q->done += (double)row->w->bytes;
+	if (rc || !q->bar) return rc;
+	char *label = row->why_kept ? whit_format_text("%s kept", row->w->name)
+	                            : whit_format_text("%s rel_mse %.3g", row->w->name, rel_mse);
+	whit_progress_step(q->bar, q->done, label);
+	whit_free(label);
+	return 0;
+}
+
+/* Rows of that layer, which stand together. */
+static int run_layer(quantize_run *q, int64_t layer, whit_err *e) {
+	const whit_plan *p = q->plan;
+	int64_t i = 0;
+	int rc = 0;
+	while (i < p->n && p->row[i].layer < layer) i++;
+	whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)layer));
+	for (; i < p->n && p->row[i].layer == layer && !rc; i++) rc = run_row(q, &p->row[i], e);
+	return rc;
+}
+
+static int run_rows(quantize_run *q, int64_t layers, whit_err *e) {
+	const whit_plan *p = q->plan;
 	whit_progress bar;
-	double total = 0, done = 0;
+	double total = 0;
 	int rc = 0;
 	for (int64_t i = 0; i < p->n; i++) total += p->row[i].absent ? 0 : (double)p->row[i].w->bytes;
 	whit_progress_begin(&bar, p->target.gguf ? "export" : "quantize", total);
-	for (int64_t i = 0, layer = -1; i < p->n && !rc; i++) {
-		const whit_plan_row *row = &p->row[i];
-		if (row->absent) continue;
-		if (row->layer != layer)
-			whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)(layer = row->layer)));
-		double rel_mse = 0;
-		if ((rc = whit_interrupted(e))) break;
-		rc = row->why_kept || row->as_is ? pass_tensor(q, row, e) : quantize_tensor(q, row, &rel_mse, e);
-		if (!row->why_kept && row->as_is) q->st->weights += row->w->mat.rows * row->w->mat.cols;
-		whit_weight_drop(row->w);
-		done += (double)row->w->bytes;
-		char *label = row->why_kept ? whit_format_text("%s kept", row->w->name)
-		                            : whit_format_text("%s rel_mse %.3g", row->w->name, rel_mse);
-		if (!rc) whit_progress_step(&bar, done, label);
-		whit_free(label);
-	}
+	q->bar = &bar;
+	for (int64_t l = -1; l < layers && !rc; l++) rc = run_layer(q, l, e);
 	whit_progress_end(&bar);
+	return rc;
+}
+
+static int layer_known(void *ctx, const whit_stats *s, int64_t layer, whit_err *e) {
+	quantize_run *q = ctx;
+	q->encoder.calibration->live = s;
+	unplace(q, 1);
+	return run_layer(q, layer, e);
+}
+
+/* Texts run through the model and the rows are quantized as they come by. */
+static int run_texts(quantize_run *q, whit_err *e) {
+	whit_calibration *c = q->plan->target.calibration;
+	whit_stats s;
+	unsigned needs = 0;
+	for (int64_t i = 0; i < q->plan->n; i++)
+		if (q->plan->row[i].method) needs |= q->plan->row[i].method->needs;
+	c->o.kinds = WHIT_STAT_HESSIAN | (needs & WHIT_NEEDS_CROSS ? WHIT_STAT_CROSS : 0);
+	c->o.other = needs & WHIT_NEEDS_CROSS ? c->original : NULL;
+	c->o.layer = layer_known;
+	c->o.ctx_layer = q;
+	q->running = c->running;
+	int rc = run_layer(q, -1, e);
+	if (!rc) rc = whit_stats_run(&s, c->running, c->tok, c->text, c->n_text, &c->o, e);
+	if (!rc) whit_stats_free(&s);
+	c->live = NULL;
+	unplace(q, 0);
 	return rc;
 }
 
 int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, whit_sink *sink,
                       whit_quantize_stats *st, whit_err *e) {
-	quantize_run q = {.st = st, .sink = sink, .encoder = {.dev = p->target.dev}};
+	whit_calibration *c = p->target.calibration;
+	quantize_run q = {.plan = p, .st = st, .sink = sink, .encoder = {.dev = p->target.dev, .calibration = c}};
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
 	int rc = sink->open(sink, p, m, r, st, e);
-	if (!rc) rc = run_rows(&q, p, e);
+	if (!rc) rc = c && !c->dir.path && p->calibrated ? run_texts(&q, e) : run_rows(&q, m->layers, e);
 	if (!rc) rc = whit_ckpt_check(&m->ckpt, e);
 	if (!rc)
 		rc = sink->commit(sink, e);

@@ -2,6 +2,7 @@
  * GGUF file. What differs between the two is a sink; the plan, the methods and the walk are the same. */
 #ifndef WHIT_QUANTIZE_H
 #define WHIT_QUANTIZE_H
+#include "calib/calibration.h"
 #include "calib/recipe.h"
 #include "formats/gguf_model.h"
 #include "formats/imatrix.h"
@@ -9,22 +10,24 @@
 
 /* What a plan is made for. */
 typedef struct whit_target {
-	int gguf;                    /* a GGUF: its names, types and row order */
-	const whit_imatrix *imatrix; /* importance of columns, or NULL */
-	whit_dev *dev;               /* where rows are encoded; NULL = the CPU */
+	int gguf;                      /* a GGUF: its names, types and row order */
+	const whit_imatrix *imatrix;   /* importance of columns, or NULL */
+	whit_dev *dev;                 /* where rows are encoded; NULL = the CPU */
+	whit_calibration *calibration; /* for methods that need it, or NULL; borrowed until the run is over */
 } whit_target;
 
 typedef struct whit_plan_row {
 	const whit_weight *w;
-	const whit_rule *rule; /* NULL: no line concerns it (norm, bias, tied): kept */
-	const char *role;      /* the architecture's, NULL = none */
-	int64_t layer;         /* -1 = outside layers */
-	int cls;               /* WHIT_CLASS_* */
-	const char *why_kept;  /* non-NULL: kept, and why; without a GGUF the rest below is then zero but for bytes */
-	int absent;            /* not written: an alias, or (GGUF) what the model does not use */
-	int as_is;             /* stored with its very bytes, though rows may change places */
-	whit_spec spec;        /* stored: the rule's, group resolved for this width, or what a GGUF keeps it as */
-	whit_spec asked;       /* the rule's where spec is its fallback, else without fmt (ggml.md 4) */
+	const whit_method *method; /* the rule's, or nearest where it needs statistics that there are none of */
+	const whit_rule *rule;     /* NULL: no line concerns it (norm, bias, tied): kept */
+	const char *role;          /* the architecture's, NULL = none */
+	int64_t layer;             /* -1 = outside layers */
+	int cls;                   /* WHIT_CLASS_* */
+	const char *why_kept; /* non-NULL: kept, and why; without a GGUF the rest below is then zero but for bytes */
+	int absent;           /* not written: an alias, or (GGUF) what the model does not use */
+	int as_is;            /* stored with its very bytes, though rows may change places */
+	whit_spec spec;       /* stored: the rule's, group resolved for this width, or what a GGUF keeps it as */
+	whit_spec asked;      /* the rule's where spec is its fallback, else without fmt (ggml.md 4) */
 	whit_rotation_spec rot;
 	int64_t width;           /* stored columns */
 	int64_t bytes;           /* stored; 0 for an alias */
@@ -48,7 +51,8 @@ typedef struct whit_plan {
 	int64_t peak_bytes;   /* predicted peak memory: process so far, largest tensor, rotations, scratch */
 	int64_t device_bytes; /* predicted memory on the target's device: rotations, the largest tensor's strips */
 	int64_t requantized;  /* rows whose source is coded already, and that get other codes: losses add up */
-	int64_t fallbacks;    /* rows whose width is no multiple of the asked format's block */
+	int64_t calibrated, uncalibrated; /* rows whose method has statistics; that take the nearest for want of them */
+	int64_t fallbacks;                /* rows whose width is no multiple of the asked format's block */
 	int64_t weighted, unweighted, rotated; /* quantized rows with importance; that the imatrix lacks; that are
 	                                          rotated, where importance of columns means nothing */
 } whit_plan;
@@ -67,22 +71,25 @@ int64_t whit_plan_books(const whit_plan_row *row, int64_t n);
 
 /* Encodes one tensor after the other; zero, then dev set. Owns rotations and codebooks, which codes share. */
 typedef struct whit_encoder {
-	whit_dev *dev; /* where rows are encoded, NULL = the CPU */
+	whit_dev *dev;                 /* where rows are encoded, NULL = the CPU */
+	whit_calibration *calibration; /* for rows whose method needs it */
 	whit_rotation **rot;
 	struct whit_shared_book **book;
 	int64_t n_rot, n_book;
 } whit_encoder;
-/* Chooses the codes of row (w, rule, spec, rot, width, importance, paired) by its rule's method: the bytes that
- * whit_quantize_run stores. m gets planes of its own, with F32 scales if an F16 cannot hold one of them, to be freed by
- * whit_mat_free also after an error; j its errors. m's rotation and codebook live as long as the encoder. NaN or Inf
- * among the weights: WHIT_ENONFINITE. */
+/* Chooses the codes of row (w, method, rule, spec, rot, width, importance, paired, change) by its method: the bytes
+ * that whit_quantize_run stores. m gets planes of its own, with F32 scales if an F16 cannot hold one of them, to be
+ * freed by whit_mat_free also after an error; j its errors. m's rotation and codebook live as long as the encoder. NaN
+ * or Inf among the weights: WHIT_ENONFINITE. */
 int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e);
 void whit_encoder_free(whit_encoder *q);
 
 typedef struct whit_quantize_stats {
 	double seconds, rel_mse; /* rel_mse over all quantized weights */
 	int64_t weights, zero_groups, f32_scale_tensors;
-	char fingerprint[48]; /* of the source, if the sink asked for it */
+	double loss, loss_nearest;  /* feedback.h's, of all calibrated tensors */
+	int64_t rows, rows_nearest; /* of those; that kept the nearest codes */
+	char fingerprint[48];       /* of the source, if the sink asked for it */
 } whit_quantize_stats;
 
 /* Where results go. A sink is opened once, gets every row of the plan that is not absent in its order, and is then
@@ -102,8 +109,9 @@ whit_sink *whit_sink_dir(const whit_outdir *dir);
 /* A GGUF file, whole or absent. type: what general.file_type is to say ("Q4_K_M"), or NULL: the most common one. */
 whit_sink *whit_sink_gguf(const char *path, const char *type);
 
-/* Executes the plan into the sink, which is used up. One tensor is in memory at a time: the mapped source, the packed
- * planes, and blocks of floats. */
+/* Executes the plan into the sink, which is used up. Where the target's calibration is of texts, they run through the
+ * model layer by layer, and each layer is quantized when its inputs are known. One tensor is in memory at a time: the
+ * mapped source, the packed planes, and blocks of floats. */
 int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, whit_sink *sink,
                       whit_quantize_stats *st, whit_err *e);
 #endif

@@ -15,6 +15,18 @@ int64_t whit_rows_block(int64_t width, int64_t rows);
 /* 1: what the block holds can be encoded, its rows are finite and so are their norms where those are stored. */
 int whit_rows_sound(const whit_rows_sum *s, const whit_mat *dst);
 
+/* Rows [r0, r1) of the source as floats in x, and as they are to be stored in w, which may be x where dst has no
+ * rotation. 0: one is not finite, or its norm is beyond F32; s says where. */
+int whit_rows_load(const whit_mat *src, const whit_mat *dst, int64_t r0, int64_t r1, float *x, float *w,
+                   whit_rows_sum *s);
+/* s->err of those rows of dst against x and w above; y and z: rows of the wider side. The error belongs to the source's
+ * elements. A rotation keeps lengths, so it may be measured where the codes are; but where padding was added, part of
+ * that length lies in columns that decoding drops. */
+void whit_rows_measure(const whit_mat *dst, int64_t r0, int64_t r1, const float *x, const float *w, float *y, float *z,
+                       whit_rows_sum *s);
+/* Adds n blocks of `rows` rows up in j, from zero; what was not sound is an error that names the tensor and the row. */
+int whit_rows_total(whit_job *j, const whit_rows_sum *sum, int64_t n, int64_t rows, whit_err *e);
+
 /* Fills sum for blocks of `block` rows on j's device, up to the first that is not sound; zero_groups and bad_scales of
  * all in the first of them. Blocks are sized and summed as on the CPU: the same numbers, and where the rotation is not
  * dense, the same bytes. */

@@ -59,6 +59,7 @@ typedef struct whit_stats_text { /* in */
 
 static inline const char *whit_stats_domain_name(const whit_stats_text *t) { return t->domain ? t->domain : "text"; }
 
+struct whit_stats;
 typedef struct whit_stats_opts {
 	unsigned kinds;
 	int estimator;
@@ -73,6 +74,11 @@ typedef struct whit_stats_opts {
 	int64_t batch_tokens, held_bytes;
 	const struct whit_list *apart; /* texts that must share no run with these (host/overlap.h), or NULL */
 	const char *dir;               /* keep a layer's sums there between uses; NULL: all in memory */
+	/* Where layers change as they go (no gradients, no dir): called when a layer's sums are complete, and nothing
+	 * has gone beyond it yet; what goes on is what the layer, as it is then, makes of the same inputs. All chunks
+	 * wait together between layers. The sums are dropped afterwards. */
+	int (*layer)(void *ctx, const struct whit_stats *s, int64_t layer, whit_err *e);
+	void *ctx_layer;
 } whit_stats_opts;
 
 typedef struct whit_sum {

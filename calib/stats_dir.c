@@ -239,23 +239,27 @@ void whit_stats_dir_close(whit_stats_dir *d) {
 	*d = (whit_stats_dir){0};
 }
 
-/* The weight that stands for the input of `weight`. */
-static const char *stands_for(const whit_stats_dir *d, const char *weight) {
+const char *whit_stats_dir_input(const whit_stats_dir *d, const char *weight, int64_t *layer, int64_t *cols) {
 	size_t i, k;
 	json_t *in, *w;
 	json_array_foreach(json_object_get(d->about, "inputs"), i, in) {
 		const json_t *weights = json_object_get(in, "weights");
 		json_array_foreach(weights, k, w) {
 			const char *first = json_string_value(json_array_get(weights, 0));
-			if (json_is_string(w) && first && !strcmp(json_string_value(w), weight)) return first;
+			if (!json_is_string(w) || !first || strcmp(json_string_value(w), weight)) continue;
+			*layer = json_integer_value(json_object_get(in, "layer"));
+			*cols = json_integer_value(json_object_get(in, "cols"));
+			return first;
 		}
 	}
-	return weight;
+	return NULL;
 }
 
 int whit_stats_dir_read(const whit_stats_dir *d, int64_t layer, const char *domain, const char *weight,
                         const char *kind, whit_sum *u, whit_err *e) {
-	const char *of = !strncmp(kind, "in.", 3) ? stands_for(d, weight) : weight;
+	int64_t at, cols;
+	const char *input = strncmp(kind, "in.", 3) ? NULL : whit_stats_dir_input(d, weight, &at, &cols);
+	const char *of = input ? input : weight;
 	char *path = whit_stats_layer_path(d->path, layer, d->layers);
 	char *name = whit_format_text("%s/%s/%s", domain, of, kind);
 	whit_st st;

@@ -27,6 +27,8 @@ typedef struct whit_stats_dir {
 } whit_stats_dir;
 int whit_stats_dir_open(whit_stats_dir *d, const char *path, const whit_model *m, whit_err *e);
 void whit_stats_dir_close(whit_stats_dir *d);
+/* The weight that stands for the input of `weight` (NULL: no statistics of it), its layer and columns. */
+const char *whit_stats_dir_input(const whit_stats_dir *d, const char *weight, int64_t *layer, int64_t *cols);
 /* A sum of `weight` of a layer, its input's found under the weight that stands for it; u (kind's dtype, ndim and shape
  * set) gets data, the caller's to whit_free. Absent: WHIT_EINPUT. */
 int whit_stats_dir_read(const whit_stats_dir *d, int64_t layer, const char *domain, const char *weight,

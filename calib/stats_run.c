@@ -113,7 +113,7 @@ static void sizes(const whit_model *m, const whit_stats_opts *o, int64_t ctx, in
 	int64_t room = o->batch_tokens > 0 ? o->batch_tokens : WHIT_MIN(STATE_FLOATS / m->hidden, BATCH_MOST);
 	int64_t wait = o->held_bytes > 0 ? o->held_bytes : back ? BACK_BYTES : HELD_BYTES;
 	*each = WHIT_MIN(n, WHIT_MAX(1, room / ctx));
-	*held = WHIT_MIN(n, WHIT_MAX(*each, wait / state / *each * *each));
+	*held = o->layer ? n : WHIT_MIN(n, WHIT_MAX(*each, wait / state / *each * *each));
 }
 
 static int64_t head_tile(const whit_model *m, int64_t tokens) {
@@ -169,6 +169,7 @@ typedef struct pass {
 	const chunks *c;
 	int32_t bos;        /* -1, or what replaces each chunk's first token */
 	int64_t each, held; /* chunks of a batch; of a group that goes through all layers together */
+	float *copy, *look; /* of a batch, where layers change: the first look at one goes no further */
 	float *h, *x;       /* states of a group, where m computes; x: of cross's other model */
 	int64_t *start, *past, *pos;
 	int32_t *tokens;
@@ -461,15 +462,29 @@ static int run_batch(pass *p, int64_t l, int64_t g0, int64_t c, int64_t end, int
 	whit_model *m = p->m, *other = p->s->o.other;
 	whit_batch b;
 	int64_t at = (c - g0) * p->s->ctx * m->hidden;
+	float *h = p->h + at;
 	int rc;
 	fill(p, c, WHIT_MIN(c + p->each, end), &b);
 	*tokens = b.T;
 	if (l == m->layers) return run_head(p, at, c, c + b.n_seq, e);
-	rc = l < 0 ? whit_model_embed(m, &b, p->h + at, e) : whit_model_layer(m, l, &b, NULL, p->h + at, e);
+	if (p->look) whit_model_copy(m, h = p->look, p->h + at, (size_t)(b.T * m->hidden) * sizeof *h);
+	rc = l < 0 ? whit_model_embed(m, &b, p->h + at, e) : whit_model_layer(m, l, &b, NULL, h, e);
 	if (!rc && other)
 		rc = l < 0 ? whit_model_embed(other, &b, p->x + at, e)
 		           : whit_model_layer(other, l, &b, NULL, p->x + at, e);
 	forget(p);
+	return rc;
+}
+
+/* The layer may change now; then it runs for good. */
+static int change_layer(pass *p, int64_t l, int64_t g0, int64_t g1, whit_err *e) {
+	int rc = p->s->o.layer(p->s->o.ctx_layer, p->s, l, e);
+	whit_stats_layer_drop(&p->s->layer[l]);
+	for (int64_t c = g0; c < g1 && !rc && l < p->m->layers; c += p->each) {
+		whit_batch b;
+		fill(p, c, WHIT_MIN(c + p->each, g1), &b);
+		rc = whit_model_layer(p->m, l, &b, NULL, p->h + (c - g0) * p->s->ctx * p->m->hidden, e);
+	}
 	return rc;
 }
 
@@ -485,6 +500,7 @@ static int run_group(pass *p, int64_t g0, int64_t g1, int64_t layers, whit_err *
 		p->from = observed ? p->s->layer[l].seen[0] : 0;
 		for (int64_t c = g0; c < g1 && !rc; c += p->each) {
 			int64_t tokens;
+			p->look = l >= 0 ? p->copy : NULL;
 			p->m->observer = observed ? &watch : NULL;
 			if (other) other->observer = observed ? &watch_other : NULL;
 			rc = run_batch(p, l, g0, c, g1, &tokens, e);
@@ -499,6 +515,7 @@ static int run_group(pass *p, int64_t g0, int64_t g1, int64_t layers, whit_err *
 			p->s->layer[l].seen[0] = g1;
 			rc = on_end(p, l, e);
 		}
+		if (!rc && observed && p->s->o.layer) rc = change_layer(p, l, g0, g1, e);
 		if (rc) return rc;
 	}
 	return 0;
@@ -595,6 +612,7 @@ static void room(pass *p, int back) {
 	size_t state = (size_t)(p->held * s->ctx * p->m->hidden) * sizeof(float), T = (size_t)(p->each * s->ctx);
 	p->h = whit_model_alloc(p->m, back ? state * (size_t)copies_of(p->m, &s->o, 1) : state);
 	p->x = s->o.other && !back ? whit_model_alloc(s->o.other, state) : NULL;
+	p->copy = s->o.layer ? whit_model_alloc(p->m, T * (size_t)p->m->hidden * sizeof(float)) : NULL;
 	p->start = whit_alloc((size_t)(p->each + 1) * sizeof *p->start);
 	p->past = whit_alloc((size_t)p->each * sizeof *p->past);
 	p->pos = whit_alloc(T * sizeof *p->pos);
@@ -604,6 +622,7 @@ static void room(pass *p, int back) {
 static void room_free(pass *p) {
 	whit_model_free(p->m, p->h);
 	if (p->x) whit_model_free(p->s->o.other, p->x);
+	if (p->copy) whit_model_free(p->m, p->copy);
 	whit_free(p->start);
 	whit_free(p->past);
 	whit_free(p->pos);

@@ -9,6 +9,7 @@
 typedef struct options {
 	const char *model, *out, *type, *recipe, *embd, *head, *method, *imatrix, *json;
 	int plan, force;
+	whit_calib_args calib;
 } options;
 
 /* --help ends with what there is to choose from, read off the tables. */
@@ -23,7 +24,7 @@ static void print_tables(void) {
 }
 
 static int parse_options(options *o, int argc, char **argv, whit_err *e) {
-	*o = (options){.method = "nearest"};
+	*o = (options){.method = "nearest", .calib = WHIT_CALIB_DEFAULTS};
 	const whit_opt table[] = {
 	        {"MODEL", 'r', NULL, "Hugging Face directory, GGUF file, or a directory that whit wrote", &o->model, 1},
 	        {"OUT", 'w', NULL, "GGUF file to write; must not exist", &o->out, 1},
@@ -35,6 +36,7 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	         0},
 	        {"--method", 's', "M", "how codes are chosen (default nearest)", &o->method, 0},
 	        {"--imatrix", 'r', "FILE", "importance of columns (llama-imatrix, whit calibrate)", &o->imatrix, 0},
+	        WHIT_CALIB_OPTIONS(o->calib),
 	        {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
 	        {"--json", 'w', "FILE", "write plan and result there too", &o->json, 0},
 	        {"--force", 'f', NULL, "replace an OUT that is a GGUF", &o->force, 0},
@@ -50,35 +52,14 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 
 /* ---- recipe ---- */
 
-static int unknown_type(whit_err *e, const char *type) {
-	char known[700] = "";
-	for (int i = 0; whit_presets[i].name; i++)
-		snprintf(known + strlen(known), sizeof known - strlen(known), " %s", whit_presets[i].name);
-	for (int i = 0; whit_formats[i]; i++) {
-		const whit_spec s = {.fmt = whit_formats[i]};
-		if (whit_ggml_type_of_spec(&s) && !whit_preset_find(whit_formats[i]->name))
-			snprintf(known + strlen(known), sizeof known - strlen(known), " %s",
-			         whit_ggml_type_of_spec(&s)->name);
-	}
-	return whit_fail(e, WHIT_EUSAGE, "export: --type is '%.40s', need one of:%s", type, known);
-}
-
-/* The preset of that name, or one type for all matrices. */
-static int type_recipe(whit_recipe *r, const char *type, whit_rule *base, whit_err *e) {
-	const whit_preset *preset = whit_preset_find(type);
-	whit_err unknown;
-	if (preset) return whit_recipe_parse(r, preset->text, strlen(preset->text), preset->name, base, e);
-	if (whit_spec_parse(type, &base->spec, &unknown) || !whit_ggml_type_of_spec(&base->spec))
-		return unknown_type(e, type);
-	return whit_recipe_uniform(r, base, 1, e);
-}
-
 static int make_recipe(whit_recipe *r, const options *o, whit_err *e) {
 	whit_rule base = {.rotation = WHIT_ROT_NONE};
 	whit_recipe rest;
 	if (!(base.method = whit_method_find(o->method, e))) return e->code;
-	int rc = o->recipe ? whit_recipe_read(r, o->recipe, &base, e) : type_recipe(r, o->type, &base, e);
-	if (!rc && o->recipe && o->type && !(rc = type_recipe(&rest, o->type, &base, e))) whit_recipe_join(r, &rest);
+	int rc = o->recipe ? whit_recipe_read(r, o->recipe, &base, e)
+	                   : whit_recipe_of_type(r, o->type, &base, "export: --type", e);
+	if (!rc && o->recipe && o->type && !(rc = whit_recipe_of_type(&rest, o->type, &base, "export: --type", e)))
+		whit_recipe_join(r, &rest);
 	if (!rc && o->head && (rc = whit_recipe_prepend(r, "@head", o->head, e)))
 		whit_fail_in(e, "export: --output-tensor-type");
 	if (!rc && o->embd && (rc = whit_recipe_prepend(r, "*embed_tokens.weight", o->embd, e)))
@@ -93,6 +74,7 @@ static int preflight(whit_writing *w, const options *o, whit_err *e) {
 	int rc = whit_dest_check(&w->dest, e);
 	if (!rc && o->json) rc = whit_out_try(o->json, e);
 	if (!rc) rc = make_recipe(&w->recipe, o, e);
+	w->calib = o->calib;
 	if (!rc) rc = whit_writing_plan(w, o->imatrix, e);
 	if (!rc) whit_writing_show(w);
 	return rc;

@@ -19,6 +19,28 @@ int whit_recipe_read(whit_recipe *r, const char *path, const whit_rule *base, wh
 	return rc;
 }
 
+static int unknown_type(whit_err *e, const char *option, const char *type) {
+	char known[700] = "";
+	for (int i = 0; whit_presets[i].name; i++)
+		snprintf(known + strlen(known), sizeof known - strlen(known), " %s", whit_presets[i].name);
+	for (int i = 0; whit_formats[i]; i++) {
+		const whit_spec s = {.fmt = whit_formats[i]};
+		if (whit_ggml_type_of_spec(&s) && !whit_preset_find(whit_formats[i]->name))
+			snprintf(known + strlen(known), sizeof known - strlen(known), " %s",
+			         whit_ggml_type_of_spec(&s)->name);
+	}
+	return whit_fail(e, WHIT_EUSAGE, "%s is '%.40s', need one of:%s", option, type, known);
+}
+
+int whit_recipe_of_type(whit_recipe *r, const char *type, whit_rule *base, const char *option, whit_err *e) {
+	const whit_preset *preset = whit_preset_find(type);
+	whit_err unknown;
+	if (preset) return whit_recipe_parse(r, preset->text, strlen(preset->text), preset->name, base, e);
+	if (whit_spec_parse(type, &base->spec, &unknown) || !whit_ggml_type_of_spec(&base->spec))
+		return unknown_type(e, option, type);
+	return whit_recipe_uniform(r, base, 1, e);
+}
+
 /* ---- preflight ---- */
 
 /* The directory that PATH lies in; whit_free it. */
@@ -112,12 +134,56 @@ static int check_parts(const whit_writing *w, whit_err *e) {
 	return 0;
 }
 
+static int open_texts(whit_writing *w, whit_err *e) {
+	whit_calibration *c = &w->calibration;
+	const whit_list *text = &w->calib.text;
+	int rc = whit_model_open(&w->running, w->dest.model, 0, e);
+	if (!rc) rc = whit_tok_open(&w->tok, w->running.ckpt.path, e);
+	c->running = &w->running;
+	c->original = &w->model;
+	c->tok = w->tok;
+	c->o = (whit_stats_opts){.ctx = w->calib.len, .chunks = w->calib.samples, .apart = &w->apart};
+	w->apart.v = whit_alloc((size_t)(w->calib.apart.n + 1) * sizeof *w->apart.v);
+	for (int i = 0; i < w->calib.apart.n; i++) w->apart.v[w->apart.n++] = w->calib.apart.v[i];
+	if (w->calib.eval) w->apart.v[w->apart.n++] = w->calib.eval;
+	w->map = whit_alloc((size_t)text->n * sizeof *w->map);
+	c->text = whit_alloc((size_t)text->n * sizeof *c->text);
+	for (int i = 0; i < text->n && !rc; i++) {
+		if ((rc = whit_map_open(&w->map[i], text->v[i], e))) break;
+		c->text[c->n_text++] = (whit_stats_text){
+		        .name = text->v[i], .data = (const char *)w->map[i].data, .bytes = w->map[i].bytes};
+	}
+	return rc;
+}
+
+/* What --text or --stats gives. */
+static int open_calibration(whit_writing *w, whit_err *e) {
+	const whit_calib_args *a = &w->calib;
+	if (a->samples < 0 || a->len < 0)
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "%s: --calib-samples and --calib-len: are %lld and %lld, need 1 or more",
+		                 w->dest.command, (long long)a->samples, (long long)a->len);
+	if (a->damping != -1 && !(a->damping >= 0 && a->damping <= 1e3))
+		return whit_fail(e, WHIT_EUSAGE, "%s: --damping: is %g, need 0 to 1000", w->dest.command, a->damping);
+	if (!(a->alpha >= 0 && a->alpha <= 1))
+		return whit_fail(e, WHIT_EUSAGE, "%s: --alpha: is %g, need 0 to 1", w->dest.command, a->alpha);
+	if (a->stats && a->text.n)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --stats and --text: need one of them", w->dest.command);
+	w->calibration.feedback =
+	        (whit_feedback_opts){.damping = a->damping, .alpha = a->alpha, .act_order = a->act_order};
+	return a->stats ? whit_stats_dir_open(&w->calibration.dir, a->stats, &w->model, e) : open_texts(w, e);
+}
+
 int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
 	whit_target target = {.gguf = w->dest.gguf};
 	int rc = 0;
 	if (imatrix && !(rc = whit_imatrix_open(&w->imatrix, imatrix, e))) target.imatrix = &w->imatrix;
 	if (!rc) rc = whit_model_open(&w->model, w->dest.model, 0, e);
 	if (!rc) rc = check_parts(w, e);
+	if (!rc && (w->calib.stats || w->calib.text.n)) {
+		target.calibration = &w->calibration;
+		rc = open_calibration(w, e);
+	}
 	if (!rc) rc = whit_device_open(&w->dev, e);
 	target.dev = w->dev;
 	if (!rc) rc = whit_plan_make(&w->plan, &w->model, &w->recipe, &target, e);
@@ -128,6 +194,13 @@ void whit_writing_free(whit_writing *w) {
 	json_decref(w->json);
 	whit_plan_free(&w->plan);
 	if (w->imatrix.path) whit_imatrix_close(&w->imatrix);
+	whit_calibration_free(&w->calibration);
+	for (int i = 0; i < w->calibration.n_text; i++) whit_map_close(&w->map[i]);
+	whit_free(w->map);
+	whit_free(w->apart.v);
+	whit_free(w->calibration.text);
+	if (w->tok) whit_tok_close(w->tok);
+	if (w->running.ckpt.path) whit_model_close(&w->running);
 	if (w->model.ckpt.path) whit_model_close(&w->model);
 	whit_recipe_free(&w->recipe);
 	whit_device_close(w->dev);
@@ -148,10 +221,10 @@ static void row_format(const whit_plan *p, const whit_plan_row *row, char out[12
 		snprintf(out, 128, "%s (%s)", name, row->why_kept ? row->why_kept : "copied");
 	} else if (row->asked.fmt) {
 		whit_spec_name(&row->asked, asked);
-		snprintf(out, 128, "%s %s: %lld is no multiple of %s's block", name, row->rule->method->name,
+		snprintf(out, 128, "%s %s: %lld is no multiple of %s's block", name, row->method->name,
 		         (long long)row->width, asked);
 	} else {
-		snprintf(out, 128, "%s %s %s", name, row->rule->method->name, whit_rotation_kind_name(row->rot.kind));
+		snprintf(out, 128, "%s %s %s", name, row->method->name, whit_rotation_kind_name(row->rot.kind));
 	}
 }
 
@@ -181,6 +254,11 @@ static void print_plan(const whit_plan *p, const whit_dest *o) {
 		printf("importance    %lld tensors, %lld not in %s, %lld rotated and encoded without\n",
 		       (long long)p->weighted, (long long)p->unweighted, p->target.imatrix->path,
 		       (long long)p->rotated);
+	if (p->target.calibration)
+		printf("calibration   %lld tensors by %s, %lld without statistics take the nearest codes\n",
+		       (long long)p->calibrated,
+		       p->target.calibration->dir.path ? p->target.calibration->dir.path : "text",
+		       (long long)p->uncalibrated);
 	printf("bits/weight   %.4f in quantized tensors, %.4f in the whole file\n", p->bpw_linear, p->bpw_file);
 	printf("size          %.3f MB, from %.3f MB (MB = 10^6 bytes)\n", (double)p->file_bytes / 1e6,
 	       (double)source / 1e6);
@@ -199,7 +277,7 @@ static json_t *plan_json(const whit_plan *p) {
 		if (row->spec.fmt) whit_spec_name(&row->spec, format);
 		json_t *j = json_pack("{s:s, s:s?, s:s, s:s?, s:s?, s:s?, s:I, s:I}", "name", row->w->name, "rule",
 		                      row->rule ? row->rule->pattern : NULL, "format", format, "method",
-		                      row->why_kept ? NULL : row->rule->method->name, "rotation",
+		                      row->why_kept ? NULL : row->method->name, "rotation",
 		                      row->why_kept ? NULL : whit_rotation_kind_name(row->rot.kind), "kept",
 		                      row->why_kept, "width", (json_int_t)row->width, "bytes", (json_int_t)row->bytes);
 		if (p->target.gguf) json_object_set_new(j, "gguf", row->absent ? json_null() : json_string(row->name));
@@ -210,14 +288,15 @@ static json_t *plan_json(const whit_plan *p) {
 		if (p->target.imatrix) json_object_set_new(j, "importance", json_boolean(row->importance != NULL));
 		json_array_append_new(rows, j);
 	}
-	return json_pack("{s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "tensors", rows,
-	                 "quantized", (json_int_t)p->quantized, "quantized_weights", (json_int_t)p->linear_weights,
-	                 "quantized_bytes", (json_int_t)p->linear_bytes, "params", (json_int_t)p->params, "bpw_linear",
-	                 p->bpw_linear, "bpw_file", p->bpw_file, "bytes", (json_int_t)p->file_bytes, "peak_bytes",
-	                 (json_int_t)p->peak_bytes, "device_bytes", (json_int_t)p->device_bytes, "fallbacks",
-	                 (json_int_t)p->fallbacks, "requantized", (json_int_t)p->requantized, "weighted",
-	                 (json_int_t)p->weighted, "unweighted", (json_int_t)p->unweighted, "rotated",
-	                 (json_int_t)p->rotated);
+	return json_pack("{s:o, s:I, s:I, s:I, s:I, s:f, s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}",
+	                 "tensors", rows, "quantized", (json_int_t)p->quantized, "quantized_weights",
+	                 (json_int_t)p->linear_weights, "quantized_bytes", (json_int_t)p->linear_bytes, "params",
+	                 (json_int_t)p->params, "bpw_linear", p->bpw_linear, "bpw_file", p->bpw_file, "bytes",
+	                 (json_int_t)p->file_bytes, "peak_bytes", (json_int_t)p->peak_bytes, "device_bytes",
+	                 (json_int_t)p->device_bytes, "fallbacks", (json_int_t)p->fallbacks, "requantized",
+	                 (json_int_t)p->requantized, "weighted", (json_int_t)p->weighted, "unweighted",
+	                 (json_int_t)p->unweighted, "rotated", (json_int_t)p->rotated, "calibrated",
+	                 (json_int_t)p->calibrated, "uncalibrated", (json_int_t)p->uncalibrated);
 }
 
 void whit_writing_show(whit_writing *w) {
@@ -254,6 +333,17 @@ int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
 	                  "rel_mse", t->rel_mse, "weights", (json_int_t)t->weights, "seconds", t->seconds,
 	                  "zero_groups", (json_int_t)t->zero_groups, "f32_scale_tensors",
 	                  (json_int_t)t->f32_scale_tensors, "peak_rss", (json_int_t)whit_peak_rss());
+	const whit_calibration *c = w->plan.target.calibration;
+	if (c && t->rows) {
+		json_object_set_new(result, "calibration",
+		                    json_pack("{s:f, s:f, s:I, s:I, s:I, s:I, s:I}", "loss", t->loss, "loss_nearest",
+		                              t->loss_nearest, "rows", (json_int_t)t->rows, "rows_nearest",
+		                              (json_int_t)t->rows_nearest, "damping_raised", (json_int_t)c->retries,
+		                              "dead_columns", (json_int_t)c->dead, "few_tokens", (json_int_t)c->few));
+		printf("calibrated    loss %.6g, %.3f of the nearest codes'; %lld of %lld rows keep the nearest",
+		       t->loss, t->loss / t->loss_nearest, (long long)t->rows_nearest, (long long)t->rows);
+		printf("; %lld dead columns, damping raised %lld times\n", (long long)c->dead, (long long)c->retries);
+	}
 	whit_event("commit", json_incref(result));
 	json_object_set_new(w->json, "result", result);
 	printf("wrote         %s: relative MSE %.6g, %lld zero groups", d->out, t->rel_mse, (long long)t->zero_groups);

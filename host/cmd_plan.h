@@ -4,17 +4,51 @@
 #define WHIT_CMD_PLAN_H
 #include <jansson.h>
 #include "calib/quantize.h"
+#include "host/options.h"
 
 typedef struct whit_dest { /* strings are the command's options */
 	const char *command, *model, *out;
 	int force, gguf; /* gguf: OUT is a GGUF file, else a directory */
 } whit_dest;
 
+/* What calibrated methods are given: statistics or texts; options of both commands. */
+typedef struct whit_calib_args {
+	const char *stats, *eval; /* eval: a text that must be apart too, or NULL */
+	whit_list text, apart;
+	int64_t samples, len;
+	double damping, alpha;
+	int act_order;
+} whit_calib_args;
+#define WHIT_CALIB_DEFAULTS                                                                                            \
+	{ .damping = -1, .alpha = 0.5 }
+#define WHIT_CALIB_OPTIONS(a)                                                                                           \
+	{"--text", 'l', "FILE", "calibration text of methods that need it; may be given several times", &(a).text, 0},  \
+	        {"--stats",  'r', "DIR", "statistics instead (whit calibrate --stats hessian), of the original inputs", \
+	         &(a).stats, 0},                                                                                        \
+	        {"--calib-samples", 'i', "N", "use the first N samples of the calibration text (default: all)",         \
+	         &(a).samples,      0},                                                                                 \
+	        {"--calib-len", 'i', "N", "tokens of a sample (default: the model's context, at most 512)",             \
+	         &(a).len,      0},                                                                                     \
+	        {"--damping",  'd', "X", "added to the Hessian's diagonal, over its mean (default: the method's)",      \
+	         &(a).damping, 0},                                                                                      \
+	        {"--alpha",  'd', "X", "of gptaq: how much of the inputs' error is made up for (default 0.5)",          \
+	         &(a).alpha, 0},                                                                                        \
+	        {"--act-order", 'f', NULL, "round columns in the order of their inputs' size", &(a).act_order, 0}, {    \
+		"--apart", 'l', "PATH", "text or statistics that must share no 50 tokens with the calibration text",    \
+		        &(a).apart, 0                                                                                   \
+	}
+
 typedef struct whit_writing { /* zero, then dest and recipe set by the command, the rest by the functions below */
 	whit_dest dest;
 	whit_recipe recipe;
+	whit_calib_args calib;
 	whit_imatrix imatrix;
-	whit_dev *dev; /* that --device says, NULL = the CPU */
+	whit_calibration calibration; /* of calib: zero where neither was given */
+	whit_model running;           /* the model that texts run through */
+	whit_tok *tok;
+	whit_map *map;   /* of each text */
+	whit_list apart; /* calib's, and its eval */
+	whit_dev *dev;   /* that --device says, NULL = the CPU */
 	whit_model model;
 	whit_plan plan;
 	whit_quantize_stats stats;
@@ -33,4 +67,6 @@ void whit_writing_show(whit_writing *w);
 int whit_writing_done(whit_writing *w, int rc, whit_err *e);
 void whit_writing_free(whit_writing *w);
 int whit_recipe_read(whit_recipe *r, const char *path, const whit_rule *base, whit_err *e); /* parses a file */
+/* For a GGUF: the preset of that name, or one type for all matrices; option: what names it, for messages. */
+int whit_recipe_of_type(whit_recipe *r, const char *type, whit_rule *base, const char *option, whit_err *e);
 #endif

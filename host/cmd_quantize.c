@@ -16,6 +16,8 @@ typedef struct options {
 	        *imatrix;
 	int64_t seed, ctx, samples;
 	int embeddings, plan, force;
+	int gguf; /* OUT is one */
+	whit_calib_args calib;
 } options;
 
 /* --help ends with what there is to choose from, read off the tables. */
@@ -27,14 +29,15 @@ static void print_tables(void) {
 }
 
 static int parse_options(options *o, int argc, char **argv, whit_err *e) {
-	*o = (options){.method = "turboquant", .seed = 42, .samples = 32};
+	*o = (options){.seed = 42, .samples = 32, .calib = WHIT_CALIB_DEFAULTS};
 	const whit_opt table[] = {
 	        {"MODEL", 'r', NULL, "Hugging Face directory or GGUF file of the model", &o->model, 1},
-	        {"OUT", 'w', NULL, "directory to write; must not exist", &o->out, 1},
+	        {"OUT", 'w', NULL, "directory to write, or NAME.gguf for a GGUF of its types; must not exist", &o->out,
+	         1},
 	        {"--format", 's', "F",
 	         "number format of the linears of blocks (with --recipe: of what it does not match)", &o->format, 0},
-	        {"--method", 's', "M", "how codes are chosen: turboquant or nearest (default turboquant)", &o->method,
-	         0},
+	        {"--method", 's', "M", "how codes are chosen (below; default turboquant, into a GGUF nearest)",
+	         &o->method, 0},
 	        {"--recipe", 'r', "FILE", "lines 'pattern format [key=value ...]', first match final", &o->recipe, 0},
 	        {"--rotation", 's', "K", "none, hadamard or haar_qr (default: the method's)", &o->rotation, 0},
 	        {"--scale", 's', "RULE", "least_squares, raw, norm_corrected or ip (default least_squares)", &o->scale,
@@ -44,6 +47,7 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	        {"--imatrix", 'r', "FILE",
 	         "importance of columns (llama-imatrix, whit calibrate), for tensors without a rotation", &o->imatrix,
 	         0},
+	        WHIT_CALIB_OPTIONS(o->calib),
 	        {"--embeddings", 'f', NULL, "quantize embedding and head too", &o->embeddings, 0},
 	        {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
 	        {"--json", 'w', "FILE", "write plan and result there too", &o->json, 0},
@@ -62,6 +66,14 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	                      argv, e);
 	if (rc == 1) print_tables();
 	if (rc) return rc;
+	size_t n = strlen(o->out);
+	o->gguf = n > 5 && !strcmp(o->out + n - 5, ".gguf");
+	if (!o->method) o->method = o->gguf ? "nearest" : "turboquant";
+	if (o->gguf && (o->rotation || o->scale || o->density || o->prompts || o->embeddings))
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "quantize: --rotation, --scale, --density, --embeddings and --prompts are of "
+		                 "directories, and OUT is a GGUF");
+	if (o->gguf) o->samples = 0;
 	if (!o->format && !o->recipe)
 		return whit_fail(e, WHIT_EUSAGE,
 		                 "quantize: --format is missing, need it or --recipe\nsee whit quantize --help");
@@ -83,7 +95,10 @@ static int base_rule(whit_rule *b, const options *o, whit_err *e) {
 	*b = (whit_rule){
 	        .rotation = -1, .rule = WHIT_SCALE_LS, .density = WHIT_DENSITY_GAUSSIAN, .seed = (uint64_t)o->seed};
 	if (!(b->method = whit_method_find(o->method, e))) return e->code;
-	if (o->format && whit_spec_parse(o->format, &b->spec, e)) return whit_fail_in(e, "quantize: --format");
+	if (o->gguf)
+		b->rotation = WHIT_ROT_NONE;
+	else if (o->format && whit_spec_parse(o->format, &b->spec, e))
+		return whit_fail_in(e, "quantize: --format");
 	if (o->rotation) {
 		b->rotation = whit_rotation_kind_parse(o->rotation);
 		if (b->rotation < 0 || b->rotation == WHIT_ROT_TQ3)
@@ -96,10 +111,22 @@ static int base_rule(whit_rule *b, const options *o, whit_err *e) {
 	return 0;
 }
 
+/* Of a GGUF: --format is a type or preset for all that the recipe does not match. */
+static int gguf_recipe(whit_recipe *r, const options *o, whit_rule *base, whit_err *e) {
+	static const char option[] = "quantize: --format";
+	whit_recipe rest;
+	if (!o->recipe) return whit_recipe_of_type(r, o->format, base, option, e);
+	int rc = whit_recipe_read(r, o->recipe, base, e);
+	if (!rc && o->format && !(rc = whit_recipe_of_type(&rest, o->format, base, option, e)))
+		whit_recipe_join(r, &rest);
+	return rc;
+}
+
 static int make_recipe(whit_recipe *r, const options *o, whit_err *e) {
 	whit_rule base;
 	int rc = base_rule(&base, o, e);
 	if (rc) return rc;
+	if (o->gguf) return gguf_recipe(r, o, &base, e);
 	if (!o->recipe) return whit_recipe_uniform(r, &base, o->embeddings, e);
 	rc = whit_recipe_read(r, o->recipe, &base, e);
 	if (!rc && o->format && (rc = whit_recipe_add_uniform(r, o->embeddings, e))) whit_recipe_free(r);
@@ -226,7 +253,7 @@ static int write_summary(session *s, whit_model *q, const json_t *samples, whit_
 	}
 	if (!rc) {
 		json_t *summary = whit_report_summary_json(&r);
-		rc = write_in(s->o.out, "eval_summary.json", summary, e);
+		if (!s->o.gguf) rc = write_in(s->o.out, "eval_summary.json", summary, e);
 		json_decref(summary);
 	}
 	if (!rc && s->o.eval) {
@@ -250,7 +277,7 @@ static int report(session *s, whit_err *e) {
 			rc = whit_interrupted(e);
 			if (!rc) rc = sample(s, &q, s->prompts.line[i], samples, e);
 		}
-		if (!rc) rc = write_in(s->o.out, "sample_generations.json", samples, e);
+		if (!rc && !s->o.gguf) rc = write_in(s->o.out, "sample_generations.json", samples, e);
 		if (!rc) rc = write_summary(s, &q, samples, e);
 		whit_model_close(&q);
 	}
@@ -262,10 +289,13 @@ static int report(session *s, whit_err *e) {
 
 static int preflight(session *s, whit_err *e) {
 	const options *o = &s->o;
-	s->w.dest = (whit_dest){.command = "quantize", .model = o->model, .out = o->out, .force = o->force};
+	s->w.dest = (whit_dest){
+	        .command = "quantize", .model = o->model, .out = o->out, .force = o->force, .gguf = o->gguf};
 	int rc = whit_dest_check(&s->w.dest, e);
 	if (!rc && o->json) rc = whit_out_try(o->json, e);
 	if (!rc) rc = make_recipe(&s->w.recipe, o, e);
+	s->w.calib = o->calib;
+	if (o->eval && o->calib.text.n) s->w.calib.eval = o->eval;
 	if (!rc) rc = whit_writing_plan(&s->w, o->imatrix, e);
 	if (!rc) rc = prepare_report(s, e);
 	if (!rc) whit_writing_show(&s->w);
@@ -274,6 +304,11 @@ static int preflight(session *s, whit_err *e) {
 
 static int work(session *s, whit_err *e) {
 	whit_outdir dir;
+	if (s->o.gguf) {
+		whit_sink *sink = whit_sink_gguf(s->o.out, s->o.recipe ? NULL : s->o.format);
+		return whit_writing_done(
+		        &s->w, whit_quantize_run(&s->w.plan, &s->w.model, &s->w.recipe, sink, &s->w.stats, e), e);
+	}
 	int rc = whit_outdir_open(&dir, s->o.out, s->o.force, e);
 	if (rc) return rc;
 	rc = whit_quantize_run(&s->w.plan, &s->w.model, &s->w.recipe, whit_sink_dir(&dir), &s->w.stats, e);

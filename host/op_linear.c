@@ -275,6 +275,13 @@ void whit_linear_back_fast_cpu(float *dx, const float *dy, int64_t T, const whit
 	}
 }
 
+void whit_multiply_add_cpu(float *c, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb,
+                           int64_t rows, int64_t n, int64_t k) {
+	const whit_vec *v = whit_vec_get();
+	for (int64_t i = 0; i < n; i += BACK_COLUMNS)
+		v->gemm(rows, WHIT_MIN(BACK_COLUMNS, n - i), k, a, lda, 1, b + i, ldb, c + i, ldc, 1);
+}
+
 void whit_linear_grad_cpu(float *dw, float *dbias, const float *dy, const float *x, int64_t T, int64_t rows,
                           int64_t cols) {
 	for (int64_t r = 0; r < rows; r++) {

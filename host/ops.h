@@ -224,6 +224,11 @@ WHIT_DEVICE void whit_attention_back_cuda(whit_dev *d, float *dq, float *dk, flo
                                           const float *q, const float *k, const float *v, const whit_spans *b,
                                           int64_t heads, int64_t kv_heads, int64_t dim, float scale, int64_t window);
 
+/* c (rows, n; ld ldc) += a (rows, k; lda) b (k, n; ldb): on the calling thread alone; an element's sum runs over k in
+ * order, whatever rows and n are. */
+void whit_multiply_add_cpu(float *c, int64_t ldc, const float *a, int64_t lda, const float *b, int64_t ldb,
+                           int64_t rows, int64_t n, int64_t k);
+
 /* dx (T, cols) += dy (T, rows) W, W in its original frame. What blocks round away of x counts as kept. */
 void whit_linear_back_cpu(float *dx, const float *dy, int64_t T, const whit_mat *w);
 void whit_linear_back_fast_cpu(float *dx, const float *dy, int64_t T, const whit_mat *w, whit_arena *scratch);

@@ -41,6 +41,8 @@ void case_label(case_run *r, const char *fmt, ...) WHIT_PRINTF(2, 3);
 int case_skip(case_run *r, int cond);
 /* Where rows of model size are not run: counts the row as skipped and returns 1. */
 int case_skip_big(case_run *r, int big);
+/* Where a sanitizer watches: whole models take minutes there, and their kernels are sanitized one by one. */
+int case_skip_sanitized(case_run *r, int slow);
 /* Host inputs, the same for the same row on every target. */
 float *case_normal(case_run *r, int64_t n);
 void *case_random(case_run *r, size_t bytes);

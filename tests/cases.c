@@ -2,6 +2,7 @@
  * CASES_CUDA, on a GPU; --small leaves rows of model size out there. A row's bytes must not depend on the schedule or
  * the run. Exit 1: a failure, 77: all skipped. */
 #include "tests/case.h"
+#include "tests/test.h"
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -46,6 +47,7 @@ void case_fail(case_run *r, const char *fmt, ...) {
 
 int case_skip(case_run *r, int cond) { return r->skipped = !!cond; }
 int case_skip_big(case_run *r, int big) { return case_skip(r, big && !r->full); }
+int case_skip_sanitized(case_run *r, int slow) { return case_skip(r, slow && TEST_SANITIZED); }
 
 void *case_host(case_run *r, size_t bytes) { return whit_take_bytes(&r->host, bytes); }
 

@@ -1,0 +1,173 @@
+/* calibration: sums to Hessians, in the frame of a weight's stored columns. */
+#include "calib/calibration.h"
+#include <math.h>
+#include <stdio.h>
+#include "calib/stats_own.h"
+#include "formats/gguf_model.h"
+#include "formats/tensor.h"
+#include "host/progress.h"
+
+typedef struct whit_calibration_made {
+	char *input; /* the first weight that reads it */
+	const whit_rotation *rot;
+	int changed, kind;
+	whit_feedback f;
+} made;
+
+static void forget(whit_calibration *c) {
+	for (int i = 0; i < c->n_made; i++) {
+		whit_free(c->made[i].input);
+		whit_feedback_free(&c->made[i].f);
+	}
+	whit_free(c->made);
+	c->made = NULL;
+	c->n_made = 0;
+}
+
+void whit_calibration_free(whit_calibration *c) {
+	forget(c);
+	if (c->dir.path) whit_stats_dir_close(&c->dir);
+}
+
+typedef struct input {
+	const char *weight; /* the first that reads it; NULL: no statistics */
+	int64_t layer, cols;
+} input;
+
+static input input_of(const whit_calibration *c, const char *name) {
+	input in = {0};
+	if (c->dir.path) {
+		in.weight = whit_stats_dir_input(&c->dir, name, &in.layer, &in.cols);
+		return in;
+	}
+	for (int64_t i = 0; c->live && i < c->live->n; i++)
+		for (int k = 0; k < c->live->in[i].n_weight; k++)
+			if (!strcmp(c->live->in[i].weight[k], name))
+				return (input){c->live->in[i].weight[0], c->live->in[i].layer, c->live->in[i].cols};
+	return in;
+}
+
+int whit_calibration_has(const whit_calibration *c, const char *name, int64_t layer) {
+	return c->dir.path ? input_of(c, name).weight != NULL : layer >= 0;
+}
+
+/* All domains' sums of that kind, (n, n) in double; *tokens of all. */
+static int read_sums(const whit_calibration *c, const input *in, const char *kind, double *to, double *tokens,
+                     whit_err *e) {
+	int64_t n = in->cols;
+	const json_t *domains = c->dir.path ? json_object_get(c->dir.about, "domains") : NULL;
+	int count = c->dir.path ? (int)json_array_size(domains) : c->live->n_domain;
+	memset(to, 0, (size_t)(n * n) * sizeof *to);
+	*tokens = 0;
+	for (int d = 0; d < count; d++) {
+		whit_sum own = {.ndim = 2, .dtype = WHIT_F32, .shape = {n, n, 1}}, *u = &own;
+		if (c->dir.path) {
+			const json_t *domain = json_array_get(domains, (size_t)d);
+			const char *name = json_string_value(json_object_get(domain, "name"));
+			int rc = whit_stats_dir_read(&c->dir, in->layer, name ? name : "", in->weight, kind, u, e);
+			if (rc) return rc;
+			*tokens += (double)json_integer_value(json_object_get(domain, "tokens"));
+		} else {
+			u = whit_stats_find(c->live, in->layer, c->live->domain[d].name, in->weight, kind);
+			*tokens += (double)(c->live->domain[d].chunks * c->live->ctx);
+		}
+		for (int64_t i = 0; i < n * n; i++) to[i] += ((const float *)u->data)[i];
+		whit_free(own.data);
+	}
+	return 0;
+}
+
+static void transpose(float *to, const float *a, int64_t rows, int64_t cols) {
+	for (int64_t i = 0; i < rows; i++)
+		for (int64_t k = 0; k < cols; k++) to[k * rows + i] = a[i * cols + k];
+}
+
+/* a (cols, cols) becomes that of the stored columns, (width, width): columns in a GGUF's order, then rotated, both
+ * ways. What is rotated is rounded to F32, as the sums are. */
+static double *into_frame(double *a, const whit_calibration_of *w, int64_t cols, int64_t width) {
+	if (!w->rot && !w->change) return a;
+	int64_t size = width * WHIT_MAX(width, cols);
+	float *x = whit_alloc((size_t)(2 * size) * sizeof *x), *y = x + size;
+	for (int64_t i = 0; i < cols * cols; i++) x[i] = (float)a[i];
+	for (int side = 0; side < 2; side++) {
+		int64_t rows = side ? width : cols;
+		if (w->change) whit_gguf_apply(w->change, x, rows, cols);
+		if (w->rot)
+			whit_rotate_cpu(w->rot, y, x, rows);
+		else
+			memcpy(y, x, (size_t)(rows * width) * sizeof *y);
+		transpose(x, y, rows, width);
+	}
+	a = whit_realloc(a, (size_t)(cols * cols) * sizeof *a, (size_t)(width * width) * sizeof *a);
+	for (int64_t i = 0; i < width * width; i++) a[i] = x[i];
+	whit_free(x);
+	return a;
+}
+
+/* in.cross is sum x X^T, x of the model that runs: G's transpose. */
+static void turn(double *g, int64_t n) {
+	for (int64_t i = 0; i < n; i++)
+		for (int64_t k = 0; k < i; k++) {
+			double t = g[i * n + k];
+			g[i * n + k] = g[k * n + i];
+			g[k * n + i] = t;
+		}
+}
+
+static int make(whit_calibration *c, const whit_calibration_of *w, const input *in, whit_feedback *f, whit_err *e) {
+	int64_t cols = in->cols, width = w->rot ? whit_rotation_width(w->rot) : cols;
+	double *h = whit_alloc((size_t)(cols * cols) * sizeof *h), *g = NULL, tokens;
+	int rc = read_sums(c, in, "in.hessian", h, &tokens, e);
+	if (!rc && w->cross) {
+		g = whit_alloc((size_t)(cols * cols) * sizeof *g);
+		rc = read_sums(c, in, "in.cross", g, &tokens, e);
+	}
+	if (!rc) {
+		for (int64_t i = 0; i < cols * cols; i++) {
+			h[i] /= tokens;
+			if (g) g[i] /= tokens;
+		}
+		if (g) turn(g, cols);
+		h = into_frame(h, w, cols, width);
+		if (g) g = into_frame(g, w, cols, width);
+		if (tokens < (double)cols) {
+			c->few++;
+			whit_say("warning: %s: %.0f tokens for an input of %lld columns, need as many at least",
+			         w->name, tokens, (long long)cols);
+		}
+		rc = whit_feedback_make(f, w->kind, h, g, width, &c->feedback, w->name, e);
+	}
+	if (!rc && f->retries)
+		whit_say("warning: %s: Hessian is not positive definite, damping raised %d times to %.3g", w->name,
+		         f->retries, f->damping);
+	if (!rc) c->retries += f->retries, c->dead += f->dead;
+	whit_free(h);
+	whit_free(g);
+	return rc;
+}
+
+int whit_calibration_get(whit_calibration *c, const whit_calibration_of *w, const whit_feedback **f, whit_err *e) {
+	const input in = input_of(c, w->name);
+	if (!in.weight)
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: has no statistics of its input",
+		                 c->dir.path ? c->dir.path : "calibration text", w->name);
+	if (in.layer != c->layer) forget(c);
+	c->layer = in.layer;
+	for (int i = 0; i < c->n_made; i++) {
+		made *m = &c->made[i];
+		if (strcmp(m->input, in.weight) || m->rot != w->rot || m->changed != (w->change != NULL) ||
+		    m->kind != w->kind)
+			continue;
+		*f = &m->f;
+		return 0;
+	}
+	c->made = whit_realloc(c->made, (size_t)c->n_made * sizeof *c->made, (size_t)(c->n_made + 1) * sizeof *c->made);
+	made *m = &c->made[c->n_made];
+	*m = (made){.rot = w->rot, .changed = w->change != NULL, .kind = w->kind};
+	int rc = make(c, w, &in, &m->f, e);
+	if (rc) return rc;
+	m->input = whit_strdup(in.weight);
+	c->n_made++;
+	*f = &m->f;
+	return 0;
+}

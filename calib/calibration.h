@@ -1,0 +1,44 @@
+/* calibration: where methods have the Hessian of a weight's input from: a directory of statistics (whit calibrate), of
+ * the original model's inputs; or texts that run through the model while it is being quantized, layer by layer, each
+ * layer seeing what the quantized ones before it make of them. */
+#ifndef WHIT_CALIBRATION_H
+#define WHIT_CALIBRATION_H
+#include "calib/feedback.h"
+#include "calib/stats_dir.h"
+
+typedef struct whit_calibration {
+	whit_feedback_opts feedback;
+	whit_stats_dir dir; /* open, or path NULL: texts */
+	/* Texts: what a layer's statistics are taken of, with o.kinds, o.other and o.layer set by whit_quantize_run.
+	 * `running` is the model once more: in it, quantized matrices take the places of its own; `original` is the
+	 * model, needed by methods that ask for its inputs too (WHIT_NEEDS_CROSS). All borrowed. */
+	whit_model *running, *original;
+	const whit_tok *tok;
+	whit_stats_text *text;
+	int n_text;
+	whit_stats_opts o;
+	/* file-local from here */
+	const whit_stats *live;
+	struct whit_calibration_made *made; /* of the layer at hand */
+	int n_made;
+	int64_t layer;
+	int64_t retries, dead; /* out: dampings that had to grow; columns whose input was always zero */
+	int64_t few;           /* out: inputs with fewer tokens than columns */
+} whit_calibration;
+
+/* A weight that a method asks about. */
+typedef struct whit_calibration_of {
+	const char *name;
+	const whit_rotation *rot;       /* of its stored columns, or NULL */
+	const whit_gguf_change *change; /* of its columns, or NULL */
+	int kind;                       /* WHIT_FEEDBACK_* */
+	int cross;                      /* G too */
+} whit_calibration_of;
+/* *f, which lives until the next layer is asked for. Errors: no statistics of that weight (WHIT_EINPUT), and
+ * whit_feedback_make's. */
+int whit_calibration_get(whit_calibration *c, const whit_calibration_of *w, const whit_feedback **f, whit_err *e);
+/* 1: it has, or will have, statistics of that weight. */
+int whit_calibration_has(const whit_calibration *c, const char *name, int64_t layer);
+/* Frees what it has made; closes the directory. */
+void whit_calibration_free(whit_calibration *c);
+#endif

@@ -1,0 +1,498 @@
+/* feedback: the solver and the two loops, plain (ldlq) and blocked. */
+#include "calib/feedback.h"
+#include <cblas.h>
+#include <lapacke.h>
+#include <math.h>
+#include <stdlib.h>
+#include "calib/rows.h"
+#include "formats/measure.h"
+#include "formats/unit.h"
+#include "host/ops.h"
+
+int whit_feedback_fits(const whit_spec *spec) {
+	const whit_mat m = {.spec = *spec, .width = 64, .codebook = (const float[256]){0}};
+	whit_units u;
+	whit_err e;
+	return spec->fmt->encode && !whit_units_make(&u, &m, &e);
+}
+
+/* ---- what the columns hand on ---- */
+
+static int all_finite(const double *x, int64_t n) {
+	for (int64_t i = 0; i < n; i++)
+		if (!isfinite(x[i])) return 0;
+	return 1;
+}
+
+typedef struct ranked {
+	double v;
+	int64_t i;
+} ranked;
+
+static int falling(const void *a, const void *b) {
+	const ranked *x = a, *y = b;
+	return x->v != y->v ? (x->v < y->v) - (x->v > y->v) : (x->i > y->i) - (x->i < y->i);
+}
+
+static int64_t *order_of(const double *h, int64_t n) {
+	ranked *r = whit_alloc((size_t)n * sizeof *r);
+	int64_t *order = whit_alloc((size_t)n * sizeof *order);
+	for (int64_t i = 0; i < n; i++) r[i] = (ranked){h[i * n + i], i};
+	qsort(r, (size_t)n, sizeof *r, falling);
+	for (int64_t i = 0; i < n; i++) order[i] = r[i].i;
+	whit_free(r);
+	return order;
+}
+
+/* Rows and columns in that order. */
+static void reorder(double *a, const int64_t *order, int64_t n) {
+	double *b = whit_alloc((size_t)(n * n) * sizeof *b);
+	memcpy(b, a, (size_t)(n * n) * sizeof *b);
+	for (int64_t i = 0; i < n; i++)
+		for (int64_t k = 0; k < n; k++) a[i * n + k] = b[order[i] * n + order[k]];
+	whit_free(b);
+}
+
+/* The mean of the diagonal becomes 1, and so do its zeros. */
+static int normalize(whit_feedback *f, double *h, double *g, double *mean) {
+	int64_t n = f->n;
+	*mean = 0;
+	for (int64_t i = 0; i < n; i++) *mean += h[i * n + i] / (double)n;
+	if (!(*mean > 0)) return -1;
+	for (int64_t i = 0; i < n * n; i++) {
+		h[i] /= *mean;
+		if (g) g[i] /= *mean;
+	}
+	for (int64_t i = 0; i < n; i++)
+		if (!(h[i * n + i] > 0)) {
+			h[i * n + i] = 1;
+			f->dead++;
+		}
+	return 0;
+}
+
+/* The largest eigenvalue, about, by the power method. */
+static double norm_of(const double *h, int64_t n) {
+	enum { STEPS = 30 };
+	double *x = whit_alloc((size_t)(2 * n) * sizeof *x), *y = x + n, norm = 0;
+	for (int64_t i = 0; i < n; i++) x[i] = 1 / sqrt((double)n);
+	for (int s = 0; s < STEPS; s++) {
+		cblas_dsymv(CblasRowMajor, CblasUpper, (int)n, 1, h, (int)n, x, 1, 0, y, 1);
+		norm = cblas_dnrm2((int)n, y, 1);
+		for (int64_t i = 0; i < n && norm > 0; i++) x[i] = y[i] / norm;
+	}
+	whit_free(x);
+	return norm;
+}
+
+/* a = L of J (h + lambda) J = L L^T, rows of L one after another; J turns the order round. 0, or not positive. */
+static int factor(double *a, const double *h, double lambda, int64_t n) {
+	for (int64_t i = 0; i < n; i++)
+		for (int64_t k = 0; k < n; k++) a[(n - 1 - i) * n + n - 1 - k] = h[i * n + k] + (i == k ? lambda : 0);
+	/* what is the lower triangle by rows is the upper one by columns */
+	return (int)LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', (int)n, a, (int)n);
+}
+
+/* J a J of a lower triangle is an upper one. */
+static void turn_round(float *to, double *to_double, const double *a, int64_t n) {
+	for (int64_t i = 0; i < n; i++)
+		for (int64_t k = 0; k < n; k++) {
+			double x = k < i ? 0 : a[(n - 1 - i) * n + n - 1 - k];
+			to[i * n + k] = (float)x;
+			if (to_double) to_double[i * n + k] = x;
+		}
+}
+
+static float *floats_of(const double *a, int64_t n) {
+	float *x = whit_alloc((size_t)n * sizeof *x);
+	for (int64_t i = 0; i < n; i++) x[i] = (float)a[i];
+	return x;
+}
+
+/* g becomes g u^T, and then (g u^T) u. */
+static void times(double *g, const double *u, int64_t n, int transposed) {
+	cblas_dtrmm(CblasRowMajor, CblasRight, CblasUpper, transposed ? CblasTrans : CblasNoTrans, CblasNonUnit, (int)n,
+	            (int)n, 1, u, (int)n, g, (int)n);
+}
+
+/* What G adds; a is used up. */
+static void use_cross(whit_feedback *f, const double *h, double *g, double lambda, double alpha, const double *u,
+                      double *a) {
+	int64_t n = f->n;
+	if (f->kind == WHIT_FEEDBACK_QRONOS) {
+		f->first = whit_alloc((size_t)(2 * n) * sizeof *f->first);
+		for (int64_t i = 0; i < n; i++) {
+			f->first[i] = g[i * n] + (i == 0 ? lambda : 0);
+			f->first[n + i] = h[i * n] + (i == 0 ? lambda : 0);
+		}
+	}
+	if (f->kind == WHIT_FEEDBACK_GPTAQ) {
+		for (int64_t i = 0; i < n * n; i++) a[i] = g[i] - h[i];
+		times(a, u, n, 1);
+		for (int64_t i = 0; i < n; i++) memset(a + i * n, 0, (size_t)(i + 1) * sizeof *a);
+		times(a, u, n, 0);
+		for (int64_t i = 0; i < n * n; i++) a[i] *= alpha;
+		f->pass = floats_of(a, n * n);
+	}
+	for (int64_t i = 0; i < n; i++) g[i * n + i] += lambda;
+	times(g, u, n, 1);
+	times(g, u, n, 0);
+	f->target = floats_of(g, n * n);
+}
+
+int whit_feedback_make(whit_feedback *f, int kind, double *h, double *g, int64_t n, const whit_feedback_opts *o,
+                       const char *name, whit_err *e) {
+	enum { RETRIES = 3 };
+	double mean;
+	*f = (whit_feedback){.kind = kind, .n = n};
+	openblas_set_num_threads(1); /* sums of several threads would depend on their number */
+	if (!all_finite(h, n * n) || (g && !all_finite(g, n * n)))
+		return whit_fail(e, WHIT_ENONFINITE, "%s: statistics of its input hold NaN or Inf, need finite numbers",
+		                 name);
+	if (normalize(f, h, g, &mean))
+		return whit_fail(e, WHIT_EINPUT, "%s: its input was always zero, need statistics of a text", name);
+	f->scale = mean;
+	if (o->act_order) {
+		f->order = order_of(h, n);
+		reorder(h, f->order, n);
+		if (g) reorder(g, f->order, n);
+	}
+	double lambda = o->damping >= 0 ? o->damping : kind == WHIT_FEEDBACK_QRONOS ? 1e-6 * norm_of(h, n) : 0.01;
+	double *a = whit_alloc((size_t)(n * n) * sizeof *a);
+	while (factor(a, h, lambda, n)) {
+		if (++f->retries > RETRIES) {
+			whit_free(a);
+			whit_feedback_free(f);
+			return whit_fail(
+			        e, WHIT_ENONFINITE,
+			        "%s: Hessian is not positive definite with %.3g of its mean diagonal added, need "
+			        "more tokens or a larger --damping",
+			        name, lambda);
+		}
+		lambda = lambda > 0 ? 10 * lambda : 1e-4;
+	}
+	f->damping = lambda;
+	f->r = whit_alloc((size_t)(n * n) * sizeof *f->r);
+	f->u = whit_alloc((size_t)(n * n) * sizeof *f->u);
+	f->h_diag = whit_alloc((size_t)n * sizeof *f->h_diag);
+	for (int64_t i = 0; i < n; i++) f->h_diag[f->order ? f->order[i] : i] = (float)(h[i * n + i] + lambda);
+	turn_round(f->r, NULL, a, n);
+	LAPACKE_dtrtri(LAPACK_COL_MAJOR, 'U', 'N', (int)n, a, (int)n);
+	double *u = g ? whit_alloc((size_t)(n * n) * sizeof *u) : NULL;
+	turn_round(f->u, u, a, n);
+	if (g) use_cross(f, h, g, lambda, o->alpha, u, a);
+	whit_free(u);
+	whit_free(a);
+	return 0;
+}
+
+void whit_feedback_free(whit_feedback *f) {
+	whit_free(f->r);
+	whit_free(f->u);
+	whit_free(f->h_diag);
+	whit_free(f->target);
+	whit_free(f->pass);
+	whit_free(f->first);
+	whit_free(f->order);
+	*f = (whit_feedback){0};
+}
+
+/* ---- rows ---- */
+
+enum { ROWS = 64, COLUMNS = 128 }; /* of a chunk; between products with all columns behind */
+
+typedef struct chunk {
+	const whit_feedback *f;
+	const whit_units *u;
+	whit_mat *dst;
+	int rule;
+	int64_t rows, n, stored[ROWS];
+	/* (ROWS, n): source, in the stored frame, and, in the order of the columns' turns: target, target as corrected
+	 * so far, the negative of what a column handed on, error */
+	float *x, *w, *t, *v, *err, *y;
+	uint8_t *level;       /* (ROWS, n), in the frame of stored columns */
+	uint8_t *saved;       /* (ROWS, bytes of a row): the nearest codes */
+	float *scale, *shift; /* (ROWS, runs of a row) */
+	double loss[ROWS], nearest[ROWS];
+	int64_t zero, bad;
+} chunk;
+
+typedef struct feedback_run {
+	whit_job *j;
+	whit_units u;
+	uint8_t *memory; /* of all workers */
+	size_t each;
+	whit_rows_sum *sum;
+	double *loss;  /* two a row: chosen, nearest */
+	uint8_t *kept; /* a row: 1 = the nearest codes */
+} feedback_run;
+
+static int64_t column_of(const chunk *c, int64_t j) { return c->f->order ? c->f->order[j] : j; }
+
+static size_t row_bytes(const whit_mat *m) {
+	size_t n = 0;
+	for (int p = 0; p < WHIT_PLANES; p++) n += m->plane[p] ? m->row_bytes[p] : 0;
+	return n;
+}
+
+/* One row's bytes out of the matrix, or back. */
+static void move_row(whit_mat *m, int64_t stored, uint8_t *bytes, int back) {
+	for (int p = 0; p < WHIT_PLANES && m->plane[p]; p++) {
+		uint8_t *at = (uint8_t *)(uintptr_t)m->plane[p] + (size_t)stored * m->row_bytes[p];
+		memcpy(back ? at : bytes, back ? bytes : at, m->row_bytes[p]);
+		bytes += m->row_bytes[p];
+	}
+}
+
+/* Losses of the rows whose errors against the target stand in err. */
+static void losses(chunk *c, double *loss) {
+	int64_t n = c->n;
+	memset(c->y, 0, (size_t)(c->rows * n) * sizeof *c->y);
+	for (int64_t k = 0; k < n; k += COLUMNS)
+		whit_multiply_add_cpu(c->y + k, n, c->err, n, c->f->r + k, n, c->rows, WHIT_MIN(COLUMNS, n - k),
+		                      WHIT_MIN(n, k + COLUMNS));
+	for (int64_t i = 0; i < c->rows; i++) loss[i] = whit_sum_squares_cpu(c->y + i * n, NULL, n);
+}
+
+/* err = what the stored rows decode to, less the target. */
+static void errors(chunk *c) {
+	for (int64_t i = 0; i < c->rows; i++) {
+		float *q = c->y, *err = c->err + i * c->n;
+		c->dst->spec.fmt->decode(c->dst, c->stored[i], c->stored[i] + 1, q);
+		for (int64_t j = 0; j < c->n; j++) err[j] = q[column_of(c, j)] - c->t[i * c->n + j];
+	}
+}
+
+static void make_target(chunk *c) {
+	const whit_feedback *f = c->f;
+	int64_t n = c->n;
+	float *ordered = f->target ? c->y : c->t;
+	for (int64_t i = 0; i < c->rows * n; i++) ordered[i] = c->w[i - i % n + column_of(c, i % n)];
+	if (!f->target) return;
+	memset(c->t, 0, (size_t)(c->rows * n) * sizeof *c->t);
+	whit_multiply_add_cpu(c->t, n, ordered, n, f->target, n, c->rows, n, n);
+}
+
+/* Chooses the parameters of the unit at column at, from weights v (ROWS, n) in stored columns' order. */
+static void fit(chunk *c, int64_t at, const float *v) {
+	int64_t size = whit_unit_size(c->u, c->dst, at), each = c->u->weights / c->u->run;
+	int64_t units = (c->n + c->u->weights - 1) / c->u->weights, index = at / c->u->weights;
+	float *w = whit_alloc((size_t)(c->rows * (size + 2 * each)) * sizeof *w), *s = w + c->rows * size,
+	      *t = s + c->rows * each;
+	for (int64_t i = 0; i < c->rows; i++) memcpy(w + i * size, v + i * c->n + at, (size_t)size * sizeof *w);
+	c->bad += whit_units_fit(c->u, c->dst, c->stored, c->rows, at, w, c->f->h_diag, c->rule, s, t, &c->zero);
+	for (int64_t i = 0; i < c->rows; i++) {
+		memcpy(c->scale + (i * units + index) * each, s + i * each, (size_t)each * sizeof *s);
+		memcpy(c->shift + (i * units + index) * each, t + i * each, (size_t)each * sizeof *t);
+	}
+	whit_free(w);
+}
+
+/* The value nearest to v at the column of turn j; its level is kept. */
+static float choose(chunk *c, int64_t i, int64_t j, float v) {
+	int64_t col = column_of(c, j), each = c->u->weights / c->u->run;
+	int64_t units = (c->n + c->u->weights - 1) / c->u->weights;
+	int64_t at = i * units * each + col / c->u->weights * each + col % c->u->weights / c->u->run;
+	int k = whit_unit_nearest(c->u, v, c->scale[at], c->shift[at]);
+	c->level[i * c->n + col] = (uint8_t)k;
+	return c->scale[at] * c->u->level[k] + c->shift[at];
+}
+
+/* Before any column, where columns do not come in their order. */
+static void fit_all(chunk *c) {
+	for (int64_t at = 0; at < c->n; at += c->u->weights) fit(c, at, c->w);
+}
+
+/* The first column's value by Qronos' rule: for the others as they are in w. */
+static float first_value(const chunk *c, int64_t i) {
+	const double *g = c->f->first, *h = g + c->n;
+	const float *w = c->w + i * c->n;
+	double sum = 0;
+	for (int64_t j = 0; j < c->n; j++) sum += w[column_of(c, j)] * (g[j] - (j ? h[j] : 0));
+	return (float)(sum / h[0]);
+}
+
+/* Blocks of columns: inside one the error goes from column to column, behind it in one product. */
+static void run_blocked(chunk *c) {
+	const whit_feedback *f = c->f;
+	int64_t n = c->n;
+	for (int64_t i = 0; i < c->rows * n; i++) /* gptaq comes to its target on the way */
+		c->v[i] = f->pass ? c->w[i - i % n + column_of(c, i % n)] : c->t[i];
+	memset(c->loss, 0, sizeof c->loss);
+	if (f->order) fit_all(c);
+	for (int64_t b = 0, end; b < n; b = end) {
+		end = WHIT_MIN(n, b + COLUMNS);
+		for (int64_t j = b; j < end; j++) {
+			if (!f->order && j % c->u->weights == 0) fit(c, j, c->v);
+			for (int64_t i = 0; i < c->rows; i++) {
+				float v = c->v[i * n + j],
+				      q = choose(c, i, j, j == 0 && f->first ? first_value(c, i) : v);
+				float err = (v - q) / f->u[j * n + j];
+				c->err[i * n + j] = -err;
+				c->loss[i] += (double)err * err;
+			}
+			whit_multiply_add_cpu(c->v + j + 1, n, c->err + j, n, f->u + j * n + j + 1, n, c->rows,
+			                      end - j - 1, 1);
+			if (f->pass)
+				whit_multiply_add_cpu(c->v + j + 1, n, c->v + j, n, f->pass + j * n + j + 1, n, c->rows,
+				                      end - j - 1, 1);
+		}
+		whit_multiply_add_cpu(c->v + end, n, c->err + b, n, f->u + b * n + end, n, c->rows, n - end, end - b);
+		if (f->pass)
+			whit_multiply_add_cpu(c->v + end, n, c->v + b, n, f->pass + b * n + end, n, c->rows, n - end,
+			                      end - b);
+	}
+}
+
+/* The oracle: in double, each column out of all before it. */
+static void run_plain(chunk *c) {
+	const float *R = c->f->r;
+	int64_t n = c->n;
+	double *d = whit_alloc((size_t)n * sizeof *d); /* q - t of the columns that are done */
+	int64_t rows = c->rows;
+	for (int64_t i = 0; i < rows; i++) memset(c->v + i * n, 0, (size_t)n * sizeof *c->v);
+	if (c->f->order) fit_all(c);
+	for (int64_t b = 0; b < n; b += c->u->weights) {
+		int64_t end = b + whit_unit_size(c->u, c->dst, b);
+		/* What the unit's columns would best be if none of them were rounded: (v - t) R = 0 there. */
+		for (int64_t i = 0; i < rows && !c->f->order; i++) {
+			const float *done = c->err + i * n; /* q - t of columns before b */
+			for (int64_t j = b; j < end; j++) {
+				double sum = 0;
+				for (int64_t k = 0; k < b; k++) sum += (double)done[k] * R[k * n + j];
+				for (int64_t k = b; k < j; k++) sum += d[k] * R[k * n + j];
+				d[j] = -sum / R[j * n + j];
+				c->v[i * n + j] = (float)(c->t[i * n + j] + d[j]);
+			}
+		}
+		if (!c->f->order) fit(c, b, c->v);
+		for (int64_t i = 0; i < rows; i++) {
+			float *done = c->err + i * n;
+			for (int64_t j = b; j < end; j++) {
+				double sum = 0;
+				for (int64_t k = 0; k < j; k++) sum += (double)done[k] * R[k * n + j];
+				float q = choose(c, i, j, (float)(c->t[i * n + j] - sum / R[j * n + j]));
+				done[j] = (float)((double)q - c->t[i * n + j]);
+			}
+		}
+	}
+	whit_free(d);
+}
+
+/* Puts the codes where they win; returns how many rows keep the nearest. */
+static int64_t settle(chunk *c, uint8_t *kept, size_t bytes) {
+	int64_t n = c->n, lost = 0;
+	for (int64_t i = 0; i < c->rows; i++) {
+		for (int64_t at = 0; at < n; at += c->u->weights)
+			whit_unit_put(c->u, c->dst, c->stored[i], at, c->level + i * n + at);
+	}
+	if (c->f->kind != WHIT_FEEDBACK_GPTQ && c->f->kind != WHIT_FEEDBACK_QRONOS) {
+		errors(c); /* gptaq's recursion has another sum */
+		losses(c, c->loss);
+	}
+	for (int64_t i = 0; i < c->rows; i++) {
+		kept[i] = !(c->loss[i] <= c->nearest[i]);
+		if (kept[i]) move_row(c->dst, c->stored[i], c->saved + (size_t)i * bytes, 1);
+		lost += kept[i];
+	}
+	return lost;
+}
+
+static void *piece(uint8_t **at, size_t bytes) {
+	void *p = *at;
+	*at += (bytes + 63) / 64 * 64;
+	return p;
+}
+
+/* A worker's part of the memory, or with at[0] NULL its size in at. */
+static void lay_out(chunk *c, const whit_mat *src, uint8_t **at) {
+	size_t floats = (size_t)(ROWS * c->n) * sizeof(float), row = row_bytes(c->dst);
+	size_t scales = (size_t)(ROWS * (c->n / c->u->run + WHIT_UNIT_RUNS + 1)) * sizeof(float);
+	c->x = piece(at, (size_t)(ROWS * WHIT_MAX(c->n, src->cols)) * sizeof(float));
+	c->w = piece(at, floats);
+	c->t = piece(at, floats);
+	c->v = piece(at, floats);
+	c->err = piece(at, floats);
+	c->y = piece(at, floats);
+	c->level = piece(at, (size_t)(ROWS * c->n));
+	c->saved = piece(at, ROWS * row);
+	c->scale = piece(at, scales);
+	c->shift = piece(at, scales);
+}
+
+static void chunk_item(void *ctx, int64_t item, int worker) {
+	const feedback_run *run = ctx;
+	whit_job *j = run->j;
+	const whit_mat *src = &j->src->mat;
+	int64_t r0 = item * ROWS;
+	chunk c = {.f = j->feedback,
+	           .u = &run->u,
+	           .dst = j->dst,
+	           .rule = j->rule,
+	           .rows = WHIT_MIN(ROWS, src->rows - r0),
+	           .n = j->dst->width};
+	whit_rows_sum *s = &run->sum[item];
+	uint8_t *at = run->memory + (size_t)worker * run->each;
+	whit_err stop;
+	s->bad = -1;
+	if (whit_interrupted(&stop)) return; /* asked again, and reported, after the last chunk */
+	lay_out(&c, src, &at);
+	if (!whit_rows_load(src, c.dst, r0, r0 + c.rows, c.x, c.w, s)) return;
+	for (int64_t i = 0; i < c.rows; i++) c.stored[i] = whit_mat_row(c.dst, r0 + i);
+	make_target(&c);
+
+	int64_t ignored = 0;
+	size_t bytes = row_bytes(c.dst);
+	for (int64_t i = 0; i < c.rows; i++) {
+		s->bad_scales +=
+		        c.dst->spec.fmt->encode(c.dst, c.stored[i], c.w + i * c.n, c.f->h_diag, j->rule, &ignored);
+		move_row(c.dst, c.stored[i], c.saved + (size_t)i * bytes, 0);
+	}
+	errors(&c);
+	losses(&c, c.nearest);
+	if (c.f->kind == WHIT_FEEDBACK_LDLQ)
+		run_plain(&c);
+	else
+		run_blocked(&c);
+	settle(&c, run->kept + r0, bytes);
+	s->zero_groups = c.zero;
+	s->bad_scales = WHIT_MAX(s->bad_scales, c.bad);
+	for (int64_t i = 0; i < c.rows; i++) {
+		run->loss[2 * (r0 + i)] = run->kept[r0 + i] ? c.nearest[i] : c.loss[i];
+		run->loss[2 * (r0 + i) + 1] = c.nearest[i];
+	}
+	whit_rows_measure(c.dst, r0, r0 + c.rows, c.x, c.w, c.y, c.v, s);
+}
+
+int whit_feedback_run(whit_job *j, whit_err *e) {
+	feedback_run r = {.j = j};
+	int64_t rows = j->dst->rows, chunks = (rows + ROWS - 1) / ROWS;
+	if (!j->feedback || j->feedback->n != j->dst->width)
+		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: Hessian is %lld wide, need %lld", j->src->name,
+		                 j->feedback ? (long long)j->feedback->n : 0, (long long)j->dst->width);
+	int rc = whit_units_make(&r.u, j->dst, e);
+	if (rc) return whit_fail_in(e, "tensor %s", j->src->name);
+	chunk size = {.u = &r.u, .dst = j->dst, .n = j->dst->width};
+	uint8_t *at = NULL;
+	lay_out(&size, &j->src->mat, &at);
+	r.each = (size_t)(uintptr_t)at;
+	r.memory = whit_alloc(r.each * (size_t)whit_threads());
+	r.sum = whit_alloc((size_t)chunks * sizeof *r.sum);
+	r.loss = whit_alloc((size_t)(2 * rows) * sizeof *r.loss);
+	r.kept = whit_alloc((size_t)rows);
+	whit_parallel(chunks, chunk_item, &r);
+	rc = whit_interrupted(e);
+	if (!rc) rc = whit_rows_total(j, r.sum, chunks, ROWS, e);
+	j->loss = j->loss_nearest = 0;
+	j->rows_nearest = 0;
+	for (int64_t i = 0; i < rows; i++) {
+		j->loss += j->feedback->scale * r.loss[2 * i];
+		j->loss_nearest += j->feedback->scale * r.loss[2 * i + 1];
+		j->rows_nearest += r.kept[i];
+	}
+	whit_free(r.memory);
+	whit_free(r.sum);
+	whit_free(r.loss);
+	whit_free(r.kept);
+	return rc;
+}

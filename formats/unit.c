@@ -1,0 +1,184 @@
+/* unit: groups of coded rows (codes.h) and ggml's blocks, one by one. */
+#include "formats/unit.h"
+#include <math.h>
+#include <stdlib.h>
+#include "formats/blocks.h"
+#include "formats/codes.h"
+#include "formats/grid.h"
+#include "formats/kquant.h"
+
+/* ---- blocks: what a format's pack writes for scales of zero, over what it wrote for the chosen ones ---- */
+
+static void pack_codes(const whit_block *b, uint8_t *out, const uint8_t *k) {
+	static const uint16_t none[8];
+	memset(out, 0, (size_t)b->bytes);
+	if (b->grid) {
+		b->grid->pack(out, 0, none, k);
+		return;
+	}
+	whit_kblock q = {0};
+	memcpy(q.code, k, sizeof q.code);
+	b->shape->pack(out, &q);
+}
+
+static int block_count(const whit_block *b) {
+	const whit_grid *g = b->grid;
+	if (!g) return b->shape->code_hi - b->shape->code_lo + 1;
+	return g->kind == WHIT_GRID_SIGN ? 2 : g->hi - g->lo + 1;
+}
+
+/* A code's bits are those that differ between blocks of other codes: all alike, and, since some formats spell several
+ * codes in one byte, mixed. */
+static void find_mask(whit_units *u, const whit_block *b) {
+	enum { MIXED = 64 };
+	uint8_t k[WHIT_GRID_LONGEST], first[256], other[256];
+	memset(k, 0, sizeof k);
+	pack_codes(b, first, k);
+	for (int t = 0; t < u->count + MIXED; t++) {
+		for (int i = 0; i < b->weights; i++)
+			k[i] = (uint8_t)(t < u->count
+			                         ? t
+			                         : (int)((uint32_t)(i * MIXED + t) * 2654435761u >> 16) % u->count);
+		pack_codes(b, other, k);
+		for (int i = 0; i < b->bytes; i++) u->mask[i] |= first[i] ^ other[i];
+	}
+}
+
+static void block_units(whit_units *u, const whit_block *b) {
+	uint8_t k[WHIT_GRID_LONGEST], bytes[256], read[WHIT_GRID_LONGEST];
+	float scale[WHIT_UNIT_RUNS], shift[WHIT_UNIT_RUNS];
+	u->weights = b->weights;
+	u->run = b->ints->group;
+	u->count = block_count(b);
+	find_mask(u, b);
+	for (int i = 0; i < u->count; i++) {
+		memset(k, i, sizeof k);
+		pack_codes(b, bytes, k);
+		b->ints->unpack(bytes, read, scale, shift);
+		u->level[i] = (float)(read[0] - b->ints->zero);
+	}
+}
+
+/* ---- coded rows ---- */
+
+/* The levels of "int" are codes as two's complement: in ascending order, code of level k. */
+static int code_of(const whit_mat *m, int k) { return m->codebook ? k : k ^ 1 << (m->spec.bits - 1); }
+
+static void coded_units(whit_units *u, const whit_mat *m) {
+	u->weights = u->run = m->spec.group ? m->spec.group : m->width;
+	u->count = 1 << m->spec.bits;
+	for (int k = 0; k < u->count; k++) u->level[k] = m->codebook ? m->codebook[k] : (float)(k - u->count / 2);
+}
+
+int whit_units_make(whit_units *u, const whit_mat *m, whit_err *e) {
+	const whit_block *b = m->spec.fmt->block;
+	char name[32];
+	memset(u, 0, sizeof *u);
+	if (b && (b->grid || b->shape)) {
+		block_units(u, b);
+	} else if (!b && m->spec.bits) {
+		coded_units(u, m);
+	} else {
+		whit_spec_name(&m->spec, name);
+		return whit_fail(e, WHIT_EUSAGE, "format %s: has no codes to choose one by one", name);
+	}
+	u->even = 1;
+	for (int k = 0; k + 1 < u->count; k++) {
+		u->even &= u->level[k + 1] == u->level[k] + 1;
+		u->boundary[k] = 0.5f * (u->level[k] + u->level[k + 1]);
+	}
+	return 0;
+}
+
+int whit_unit_nearest(const whit_units *u, float w, float scale, float shift) {
+	float x = scale != 0 ? (w - shift) / scale : 0;
+	int lo = 0, hi = u->count - 1;
+	if (u->even) {
+		x = ceilf(x - u->level[0] - 0.5f); /* halves go down */
+		return x >= (float)hi ? hi : x > 0 ? (int)x : 0;
+	}
+	while (lo < hi) { /* the first boundary that is not below x */
+		int mid = (lo + hi) / 2;
+		if (u->boundary[mid] < x)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo;
+}
+
+/* ---- parameters ---- */
+
+/* n units of `size` weights as one row of a matrix of their own. */
+static whit_mat row_of_units(const whit_mat *m, int64_t n, int64_t size) {
+	whit_mat one = {.spec = m->spec,
+	                .rows = 1,
+	                .cols = n * size,
+	                .width = n * size,
+	                .scale_f32 = m->scale_f32,
+	                .codebook = m->codebook};
+	if (!m->spec.fmt->block) one.spec.group = (int)size;
+	return one;
+}
+
+/* What holds the parameters: whole blocks, or the plane of scales. */
+static int parameter_plane(const whit_mat *m) { return m->spec.fmt->block ? 0 : 1; }
+static size_t parameter_bytes(const whit_mat *m) {
+	return m->spec.fmt->block ? (size_t)m->spec.fmt->block->bytes : m->scale_f32 ? 4 : 2;
+}
+
+static uint8_t *at_column(const whit_mat *m, int plane, int64_t r, size_t offset) {
+	return (uint8_t *)(uintptr_t)m->plane[plane] + (size_t)r * m->row_bytes[plane] + offset;
+}
+
+static void read_scales(const whit_units *u, const whit_mat *m, const uint8_t *bytes, float *scale, float *shift) {
+	const whit_block *b = m->spec.fmt->block;
+	uint8_t codes[WHIT_GRID_LONGEST];
+	if (!b) {
+		*scale = m->scale_f32 ? whit_load_f32(bytes) : whit_f16_to_f32(whit_load_u16(bytes));
+		*shift = 0;
+		return;
+	}
+	b->ints->unpack(bytes, codes, scale, shift);
+	if (!b->ints->shifts) memset(shift, 0, (size_t)(u->weights / u->run) * sizeof *shift);
+}
+
+int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n, int64_t c, const float *w,
+                   const float *imp, int rule, float *scale, float *shift, int64_t *zero) {
+	int64_t size = whit_unit_size(u, m, c), runs = u->weights / u->run;
+	int p = parameter_plane(m), bad;
+	size_t bytes = parameter_bytes(m);
+	whit_mat row = row_of_units(m, n, size);
+	float *weight = NULL;
+	whit_err e;
+	if (whit_mat_alloc(&row, &e)) abort(); /* m was allocated with the same spec */
+	if (imp) {
+		weight = whit_alloc((size_t)(n * size) * sizeof *weight);
+		for (int64_t k = 0; k < n; k++) memcpy(weight + k * size, imp + c, (size_t)size * sizeof *weight);
+	}
+	bad = m->spec.fmt->encode(&row, 0, w, weight, rule, zero);
+	for (int64_t k = 0; k < n; k++) {
+		uint8_t *to = at_column(m, p, r[k], (size_t)(c / u->weights) * bytes);
+		memcpy(to, row.plane[p] + (size_t)k * bytes, bytes);
+		read_scales(u, m, to, scale + k * runs, shift + k * runs);
+	}
+	whit_mat_free(&row);
+	whit_free(weight);
+	return bad;
+}
+
+void whit_unit_put(const whit_units *u, whit_mat *m, int64_t r, int64_t c, const uint8_t *k) {
+	uint8_t packed[256] = {0}, *code = packed;
+	if (m->spec.fmt->block) {
+		uint8_t *to = at_column(m, 0, r, (size_t)(c / u->weights) * parameter_bytes(m));
+		pack_codes(m->spec.fmt->block, packed, k);
+		for (int i = 0; i < m->spec.fmt->block->bytes; i++)
+			to[i] = (uint8_t)((to[i] & ~u->mask[i]) | (packed[i] & u->mask[i]));
+		return;
+	}
+	int64_t size = whit_unit_size(u, m, c);
+	if (size > (int64_t)sizeof packed) code = whit_alloc((size_t)size);
+	for (int64_t i = 0; i < size; i++) code[i] = (uint8_t)code_of(m, k[i]);
+	whit_codes_pack(at_column(m, 0, r, (size_t)whit_codes_bytes(c, m->spec.bits)), code, size, m->spec.bits);
+	if (code != packed) whit_free(code);
+}

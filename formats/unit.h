@@ -1,0 +1,42 @@
+/* unit: what methods see of a format that choose codes one by one. A unit is the run of a row's weights whose stored
+ * parameters belong together, a group and its scale or a block of ggml's; once they are chosen, a weight is one of a
+ * few values:
+ *
+ *   w[i] = scale[i / run] * level[k] + shift[i / run]     k = 0 .. count - 1, levels ascending
+ *
+ * with the bits that the format's decode gives. Formats of floats have no units. */
+#ifndef WHIT_UNIT_H
+#define WHIT_UNIT_H
+#include "formats/format.h"
+
+enum { WHIT_UNIT_RUNS = 16 }; /* scales of a unit, at most */
+
+typedef struct whit_units {
+	int64_t weights; /* of a unit; a row's last one may be shorter */
+	int64_t run;     /* that share scale and shift */
+	int count;       /* levels */
+	int even;        /* level[k] = level[0] + k */
+	float level[256];
+	/* file-local from here */
+	float boundary[256]; /* between level[k] and level[k + 1] */
+	uint8_t mask[256];   /* of a block's bytes: the bits that are codes */
+} whit_units;
+
+/* The units of matrices like m: of spec, width and codebook. WHIT_EUSAGE: its format has none. */
+int whit_units_make(whit_units *u, const whit_mat *m, whit_err *e);
+/* Number k of the level nearest to w for that scale and shift; of two equally near the lower. Scale 0: the level
+ * nearest to 0. */
+int whit_unit_nearest(const whit_units *u, float w, float scale, float shift);
+/* Chooses the parameters of the unit at column c of n rows r[] (stored rows) of m, as the format's nearest encoder
+ * does for w (n, the unit's weights), imp (width) and rule as whit_format.encode has them, and stores them; its codes
+ * are to be put. scale and shift: (n, weights / run). Returns the number of scales beyond F16; adds units of zeros to
+ * *zero. */
+int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n, int64_t c, const float *w,
+                   const float *imp, int rule, float *scale, float *shift, int64_t *zero);
+/* Stores the unit's codes at column c of stored row r: k[i] is the level of weight i. */
+void whit_unit_put(const whit_units *u, whit_mat *m, int64_t r, int64_t c, const uint8_t *k);
+/* Weights of the unit at column c. */
+static inline int64_t whit_unit_size(const whit_units *u, const whit_mat *m, int64_t c) {
+	return WHIT_MIN(u->weights, m->width - c);
+}
+#endif

@@ -1,0 +1,285 @@
+/* Quantizing with calibration (calib/calibration.h): Hessians in the frame of what is stored, texts that run along with
+ * the quantizing against statistics of the original, directories against GGUF, and bad input. */
+#include "calib/quantize.h"
+#include "host/progress.h"
+#include "tests/test.h"
+
+#define GOLDEN(name) WHIT_SOURCE "/tests/golden/models/" name
+#define LLAMA GOLDEN("llama-f32")
+#define QWEN35 GOLDEN("qwen3_5-grouped-bf16")
+
+/* Letters between digits are tokens of their own, all of them below the golden models' 96. */
+static const char text[] = "0a3B7c1d9E2f5G8h4i6J0k2L7m3n9O1p5q8R4s6T0u3v7W2x9Y1z5A8b4C6d0e2F7G"
+                           "3a0B1c7d2E9f8G5h6i4J2k0L3m7n1O9p8q5R6s4T3u0v2W7x1Y9z8A5b6C4d2e0F3G";
+enum { LEN = 16 };
+
+static whit_tok *tokenizer(void) {
+	whit_tok *tok = NULL;
+	whit_err e;
+	CHECK_RC(whit_tok_open(&tok, WHIT_SOURCE "/tests/models/wiki12M-qwen3", &e), e);
+	return tok;
+}
+
+/* ---- frames ---- */
+
+/* x (1, cols) as a stored row has it. */
+static void as_stored(const whit_calibration_of *w, float *x, int64_t cols, float *out) {
+	if (w->change) whit_gguf_apply(w->change, x, 1, cols);
+	if (w->rot)
+		whit_rotate_cpu(w->rot, out, x, 1);
+	else
+		memcpy(out, x, (size_t)cols * sizeof *x);
+}
+
+static double form(const double *h, const float *x, int64_t n) {
+	double sum = 0;
+	for (int64_t i = 0; i < n; i++)
+		for (int64_t k = 0; k < n; k++) sum += h[i * n + k] * x[i] * x[k];
+	return sum;
+}
+
+/* x H x is the same in every frame: by the factor that was made, and by the sums. */
+static void check_frame(whit_calibration *c, const whit_calibration_of *w, const float *hessian, int64_t cols,
+                        double tokens) {
+	const whit_feedback *f;
+	whit_err e;
+	whit_rng g;
+	if (!CHECK_RC(whit_calibration_get(c, w, &f, &e), e)) return;
+	double *h = whit_alloc((size_t)(f->n * f->n + cols * cols) * sizeof *h), *want = h + f->n * f->n;
+	for (int64_t i = 0; i < f->n; i++)
+		for (int64_t k = 0; k < f->n; k++) {
+			double sum = i == k ? -f->damping : 0;
+			for (int64_t j = 0; j < f->n; j++) sum += (double)f->r[i * f->n + j] * f->r[k * f->n + j];
+			h[i * f->n + k] = f->scale * sum;
+		}
+	for (int64_t i = 0; i < cols * cols; i++) want[i] = hessian[i] / tokens;
+	whit_rng_key(&g, 1, 2, 3);
+	for (int t = 0; t < 20; t++) {
+		float x[256], y[256];
+		for (int64_t i = 0; i < cols; i++) x[i] = (float)whit_rng_normal(&g);
+		double is = form(want, x, cols);
+		as_stored(w, x, cols, y);
+		CHECK_NEAR(form(h, y, f->n), is, 1e-4 * is);
+	}
+	whit_free(h);
+}
+
+static void frames(void) {
+	whit_model m;
+	whit_stats s;
+	whit_err e;
+	whit_tok *tok = tokenizer();
+	whit_stats_text t = {.name = "text", .data = text, .bytes = sizeof text - 1};
+	whit_stats_opts o = {.kinds = WHIT_STAT_HESSIAN, .ctx = LEN};
+	whit_calibration c = {.feedback = {.damping = 0.01}, .live = &s};
+	if (!tok || !CHECK_RC(whit_model_open(&m, QWEN35, 0, &e), e)) return;
+	if (!CHECK_RC(whit_stats_run(&s, &m, tok, &t, 1, &o, &e), e)) return;
+	const whit_gguf_arch *arch = whit_gguf_arch_find(m.arch->name, &e);
+	int changed = 0;
+	for (int64_t i = 0; i < s.n; i++)
+		for (int kind = 0; kind < 2; kind++) {
+			const whit_stats_input *in = &s.in[i];
+			const float *hessian =
+			        whit_stats_find(&s, in->layer, "text", in->weight[0], "in.hessian")->data;
+			whit_gguf_change change;
+			whit_rotation *rot = NULL;
+			whit_rotation_spec spec;
+			whit_calibration_of w = {.name = in->weight[in->n_weight - 1], .kind = WHIT_FEEDBACK_GPTQ};
+			if (kind) {
+				CHECK_RC(whit_rotation_plan(&spec, WHIT_ROT_HADAMARD, 5, in->cols, 64, &e), e);
+				CHECK_RC(whit_rotation_new(&rot, &spec, NULL, &e), e);
+				w.rot = rot;
+			} else if (whit_gguf_change_of(arch, m.config, w.name, &change) && change.columns) {
+				w.change = &change;
+				changed++;
+			}
+			check_frame(&c, &w, hessian, in->cols, (double)s.tokens);
+			whit_calibration_free(&c);
+			whit_rotation_free(rot);
+		}
+	CHECK_MSG(changed >= 1, "no weight has columns in another order");
+	whit_stats_free(&s);
+	whit_model_close(&m);
+	whit_tok_close(tok);
+}
+
+/* ---- whole models ---- */
+
+typedef struct run {
+	const char *model, *out, *method, *format, *stats; /* stats NULL: the text */
+	int gguf, threads;
+	const char *text;
+	whit_quantize_stats st;
+	whit_plan plan;
+} run;
+
+static int quantize(run *r, whit_err *e) {
+	static const char lines[] =
+	        "*down_proj.weight keep\n@linear %s method=%s\n"
+	        "@embedding keep\n";
+	char recipe[256];
+	whit_model m = {0}, running = {0};
+	whit_recipe p;
+	whit_outdir dir;
+	whit_rule base = {.method = whit_method_find("nearest", e)};
+	whit_tok *tok = tokenizer();
+	const char *words = r->text ? r->text : text;
+	whit_stats_text t = {.name = "text", .data = words, .bytes = strlen(words)};
+	whit_calibration c = {.feedback = {.damping = -1, .alpha = 0.5},
+	                      .running = &running,
+	                      .original = &m,
+	                      .tok = tok,
+	                      .text = &t,
+	                      .n_text = 1,
+	                      .o = {.ctx = LEN}};
+	whit_target target = {.gguf = r->gguf, .calibration = &c};
+	whit_quiet(1);
+	whit_threads_set(r->threads);
+	snprintf(recipe, sizeof recipe, lines, r->format, r->method);
+	int rc = whit_recipe_parse(&p, recipe, strlen(recipe), "lines", &base, e);
+	if (rc) return rc;
+	rc = whit_model_open(&m, r->model, 0, e);
+	if (!rc) rc = whit_model_open(&running, r->model, 0, e);
+	if (!rc && r->stats) rc = whit_stats_dir_open(&c.dir, r->stats, &m, e);
+	if (!rc) rc = whit_plan_make(&r->plan, &m, &p, &target, e);
+	if (!rc && r->gguf) {
+		rc = whit_quantize_run(&r->plan, &m, &p, whit_sink_gguf(r->out, NULL), &r->st, e);
+	} else if (!rc && !(rc = whit_outdir_open(&dir, r->out, 0, e))) {
+		rc = whit_quantize_run(&r->plan, &m, &p, whit_sink_dir(&dir), &r->st, e);
+		if (rc)
+			whit_outdir_abort(&dir);
+		else
+			rc = whit_outdir_commit(&dir, e);
+	}
+	whit_plan_free(&r->plan);
+	whit_calibration_free(&c);
+	if (running.ckpt.path) whit_model_close(&running);
+	if (m.ckpt.path) whit_model_close(&m);
+	whit_recipe_free(&p);
+	whit_tok_close(tok);
+	whit_threads_set(0);
+	return rc;
+}
+
+/* How many matrices of a and b decode to other values; of layer `layer`, or all (-1). */
+static int matrices_apart(const char *a, const char *b, int64_t layer, int *all) {
+	whit_err e;
+	whit_model x, y;
+	int apart = 0;
+	*all = 0;
+	if (!CHECK_RC(whit_model_open(&x, a, 0, &e), e) || !CHECK_RC(whit_model_open(&y, b, 0, &e), e)) return -1;
+	for (int64_t i = 0; i < x.ckpt.n; i++) {
+		const whit_weight *v = &x.ckpt.w[i], *w = whit_ckpt_find(&y.ckpt, v->name);
+		const char *role;
+		int64_t l;
+		if (whit_model_role(&x, v->name, &role, &l) != 1 || (layer >= 0 && l != layer)) continue;
+		if (!CHECK_MSG(w != NULL, "%s: no %s", b, v->name)) continue;
+		float p[256], q[256];
+		int same = 1;
+		for (int64_t r = 0; r < v->mat.rows; r++) {
+			whit_mat_decode(&v->mat, r, r + 1, p);
+			whit_mat_decode(&w->mat, r, r + 1, q);
+			for (int64_t k = 0; k < v->mat.cols; k++) same &= p[k] == q[k];
+		}
+		apart += !same;
+		++*all;
+	}
+	whit_model_close(&x);
+	whit_model_close(&y);
+	return apart;
+}
+
+/* Statistics of the original model, as whit calibrate leaves them. */
+static char *statistics(const char *model) {
+	whit_model m;
+	whit_stats s;
+	whit_err e;
+	char print[48], *dir = test_scratch("calibrated-stats");
+	whit_tok *tok = tokenizer();
+	whit_stats_text t = {.name = "text", .data = text, .bytes = sizeof text - 1};
+	whit_stats_opts o = {.kinds = WHIT_STAT_HESSIAN, .ctx = LEN, .dir = dir};
+	mkdir(dir, 0777);
+	CHECK_RC(whit_model_open(&m, model, 0, &e), e);
+	CHECK_RC(whit_ckpt_fingerprint(&m.ckpt, print, &e), e);
+	json_t *job = whit_stats_job(&m, print, NULL, &t, 1, &o, "cpu");
+	if (CHECK_RC(whit_stats_run(&s, &m, tok, &t, 1, &o, &e), e)) {
+		CHECK_RC(whit_stats_finish(&s, dir, job, &e), e);
+		whit_stats_free(&s);
+	}
+	json_decref(job);
+	whit_model_close(&m);
+	whit_tok_close(tok);
+	return dir;
+}
+
+static void routes(void) {
+	static const char *const methods[] = {"gptq", "ldlq", "gptaq", "qronos"};
+	whit_err e;
+	int all;
+	char *dir = test_scratch("calibrated-dir"), *again = test_scratch("calibrated-again"),
+	     *file = test_scratch("calibrated.gguf"), *other = test_scratch("calibrated-other"),
+	     *stats = statistics(LLAMA);
+	for (int i = 0; i < WHIT_COUNT(methods); i++) {
+		run a = {.model = LLAMA, .out = dir, .method = methods[i], .format = "q4_0", .threads = 1}, b = a,
+		    f = a;
+		b.out = again;
+		b.threads = 3;
+		f.out = file;
+		f.gguf = 1;
+		whit_free(test_scratch("calibrated-dir")); /* removes it */
+		whit_free(test_scratch("calibrated-again"));
+		whit_free(test_scratch("calibrated.gguf"));
+		if (!CHECK_RC(quantize(&a, &e), e) || !CHECK_RC(quantize(&b, &e), e) || !CHECK_RC(quantize(&f, &e), e))
+			break;
+		CHECK_MSG(a.st.rows > 0 && a.st.loss < 0.95 * a.st.loss_nearest, "%s: loss %g of %g", methods[i],
+		          a.st.loss, a.st.loss_nearest);
+		CHECK_INT(matrices_apart(dir, again, -1, &all), 0);
+		CHECK_INT(all, 14);
+		/* q and k are stored in pairs there */
+		CHECK_INT(matrices_apart(dir, file, -1, &all), 0);
+	}
+	/* Statistics of the original: the same where nothing is quantized before it. */
+	run a = {.model = LLAMA, .out = other, .method = "gptq", .format = "q4_0", .stats = stats};
+	run b = a;
+	b.out = dir;
+	b.stats = NULL;
+	whit_free(test_scratch("calibrated-dir"));
+	if (CHECK_RC(quantize(&a, &e), e) && CHECK_RC(quantize(&b, &e), e)) {
+		CHECK_INT(matrices_apart(dir, other, 0, &all), 0);
+		CHECK_MSG(matrices_apart(dir, other, 1, &all) > 0, "layer 1 saw the original inputs");
+	}
+	whit_free(dir);
+	whit_free(again);
+	whit_free(file);
+	whit_free(other);
+	whit_free(stats);
+}
+
+static void bad_input(void) {
+	whit_err e;
+	char *stats = statistics(LLAMA), *out = test_scratch("calibrated-bad");
+	run r = {.model = QWEN35, .out = out, .method = "gptq", .format = "q4_0", .stats = stats};
+	CHECK_FAILS(quantize(&r, &e), WHIT_EFINGERPRINT, e, "statistics are of model");
+	r.model = LLAMA;
+	r.method = "gptaq"; /* needs what the directory does not hold */
+	CHECK_FAILS(quantize(&r, &e), WHIT_EINPUT, e, "in.cross is missing");
+	r.stats = NULL;
+	r.text = "0a3B";
+	CHECK_FAILS(quantize(&r, &e), WHIT_EINPUT, e, "text");
+	CHECK(!whit_file_exists(out));
+	whit_free(out);
+	whit_free(stats);
+
+	whit_model m;
+	whit_recipe p;
+	whit_plan plan;
+	static const char lines[] = "@linear q4_0 method=gptq\n@embedding keep\n";
+	whit_rule base = {.method = whit_method_find("nearest", &e)};
+	CHECK_RC(whit_recipe_parse(&p, lines, sizeof lines - 1, "lines", &base, &e), e);
+	CHECK_RC(whit_model_open(&m, LLAMA, 0, &e), e);
+	CHECK_FAILS(whit_plan_make(&plan, &m, &p, &(whit_target){0}, &e), WHIT_EUSAGE, e, "needs calibration");
+	whit_model_close(&m);
+	whit_recipe_free(&p);
+}
+
+TEST_MAIN(frames, routes, bad_input)
