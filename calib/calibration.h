@@ -4,6 +4,7 @@
 #ifndef WHIT_CALIBRATION_H
 #define WHIT_CALIBRATION_H
 #include "calib/feedback.h"
+#include "calib/reconstruct.h"
 #include "calib/stats_dir.h"
 
 typedef struct whit_calibration {
@@ -11,12 +12,14 @@ typedef struct whit_calibration {
 	whit_stats_dir dir; /* open, or path NULL: texts */
 	/* Texts: what a layer's statistics are taken of, with o.kinds, o.other and o.layer set by whit_quantize_run.
 	 * `running` is the model once more: in it, quantized matrices take the places of its own; `original` is the
-	 * model, needed by methods that ask for its inputs too (WHIT_NEEDS_CROSS). All borrowed. */
+	 * model, needed by methods that ask for its inputs too (WHIT_NEEDS_CROSS) and by
+	 * reconstruction. All borrowed. */
 	whit_model *running, *original;
 	const whit_tok *tok;
 	whit_stats_text *text;
 	int n_text;
 	whit_stats_opts o;
+	whit_reconstruct_opts reconstruct; /* of each layer, when its codes are chosen; only with texts */
 	/* file-local from here */
 	const whit_stats *live;
 	struct whit_calibration_made *made; /* of the layer at hand */

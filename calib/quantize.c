@@ -483,6 +483,8 @@ typedef struct placed {
 	struct placed *next; /* the model borrows them where they are */
 	const whit_plan_row *row;
 	whit_mat mat, floats; /* floats: where the model has rows or columns in another order */
+	whit_job job;
+	double seconds;
 } placed;
 
 typedef struct quantize_run {
@@ -500,6 +502,7 @@ typedef struct quantize_run {
 /* The model's own order of what a GGUF's row stores. */
 static int own_order(placed *p, whit_err *e) {
 	const whit_gguf_change *c = &p->row->change;
+	whit_mat_free(&p->floats);
 	int rc = whit_mat_floats(&p->floats, &p->mat, e);
 	if (rc || !p->row->changed || !c->block) return rc;
 	whit_gguf_change back = *c;
@@ -508,13 +511,10 @@ static int own_order(placed *p, whit_err *e) {
 	return 0;
 }
 
-/* The model goes on with m, which is no longer the caller's. */
-static int place(quantize_run *q, const whit_plan_row *row, whit_mat *m, whit_err *e) {
-	placed *p = whit_alloc(sizeof *p);
-	*p = (placed){.next = q->placed, .row = row, .mat = *m};
-	q->placed = p;
-	int rc = row->changed ? own_order(p, e) : 0;
-	return rc ? rc : whit_model_replace(q->running, row->w->name, row->changed ? &p->floats : &p->mat, e);
+/* The model goes on with p's codes. */
+static int place(quantize_run *q, placed *p, whit_err *e) {
+	int rc = p->row->changed ? own_order(p, e) : 0;
+	return rc ? rc : whit_model_replace(q->running, p->row->w->name, p->row->changed ? &p->floats : &p->mat, e);
 }
 
 /* Gives the model its own matrices back, of layers (else of all). */
@@ -533,40 +533,46 @@ static void unplace(quantize_run *q, int layers) {
 	}
 }
 
-static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *rel_mse, whit_err *e) {
-	whit_mat m;
-	whit_job j;
+static double rel_mse_of(const whit_job *j) { return j->ref > 0 ? j->err / j->ref : 0; }
+
+/* A tensor's codes to where results go. */
+static int store_codes(quantize_run *q, const whit_plan_row *row, const whit_mat *m, const whit_job *j, double seconds,
+                       whit_err *e) {
 	char name[32];
-	double start = whit_now();
-	int rc = whit_encoder_run(&q->encoder, row, &m, &j, e);
-	*rel_mse = j.ref > 0 ? j.err / j.ref : 0;
-	if (!rc) rc = q->sink->add(q->sink, row, &m, j.zero_groups, *rel_mse, e);
-	if (!rc && q->running)
-		rc = place(q, row, &m, e);
-	else
-		whit_mat_free(&m);
+	int rc = q->sink->add(q->sink, row, m, j->zero_groups, rel_mse_of(j), e);
 	if (rc) return rc;
-	q->err += j.err;
-	q->ref += j.ref;
-	q->st->weights += m.rows * m.cols;
-	q->st->zero_groups += j.zero_groups;
-	q->st->f32_scale_tensors += m.scale_f32;
+	q->err += j->err;
+	q->ref += j->ref;
+	q->st->weights += m->rows * m->cols;
+	q->st->zero_groups += j->zero_groups;
+	q->st->f32_scale_tensors += m->scale_f32;
 	whit_spec_name(&row->spec, name);
 	json_t *event =
 	        json_pack("{s:s, s:s, s:s, s:I, s:f, s:I, s:b, s:f}", "name", row->w->name, "format", name, "method",
-	                  row->method->name, "bytes", (json_int_t)row->bytes, "rel_mse", *rel_mse, "zero_groups",
-	                  (json_int_t)j.zero_groups, "scale_f32", m.scale_f32, "seconds", whit_now() - start);
-	if (j.feedback) {
-		q->st->loss += j.loss;
-		q->st->loss_nearest += j.loss_nearest;
-		q->st->rows += m.rows;
-		q->st->rows_nearest += j.rows_nearest;
-		json_object_set_new(event, "loss", json_real(j.loss));
-		json_object_set_new(event, "loss_nearest", json_real(j.loss_nearest));
-		json_object_set_new(event, "rows_nearest", json_integer(j.rows_nearest));
+	                  row->method->name, "bytes", (json_int_t)row->bytes, "rel_mse", rel_mse_of(j), "zero_groups",
+	                  (json_int_t)j->zero_groups, "scale_f32", m->scale_f32, "seconds", seconds);
+	if (j->feedback) {
+		q->st->loss += j->loss;
+		q->st->loss_nearest += j->loss_nearest;
+		q->st->rows += m->rows;
+		q->st->rows_nearest += j->rows_nearest;
+		json_object_set_new(event, "loss", json_real(j->loss));
+		json_object_set_new(event, "loss_nearest", json_real(j->loss_nearest));
+		json_object_set_new(event, "rows_nearest", json_integer(j->rows_nearest));
 	}
 	whit_event("tensor", event);
 	return 0;
+}
+
+static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *rel_mse, whit_err *e) {
+	whit_mat m;
+	whit_job j;
+	double start = whit_now();
+	int rc = whit_encoder_run(&q->encoder, row, &m, &j, e);
+	if (!rc) rc = store_codes(q, row, &m, &j, whit_now() - start, e);
+	*rel_mse = rel_mse_of(&j);
+	whit_mat_free(&m);
+	return rc;
 }
 
 /* A kept tensor whose values go into other floats (a norm as F32), or into pairs: a vector's elements are then its
@@ -644,11 +650,104 @@ static int run_rows(quantize_run *q, int64_t layers, whit_err *e) {
 	return rc;
 }
 
-static int layer_known(void *ctx, const whit_stats *s, int64_t layer, whit_err *e) {
+static int is_coded_row(const whit_plan_row *row) { return !row->absent && !row->why_kept && !row->as_is; }
+
+/* Codes of all rows of that layer, in the model's places. */
+static int place_layer(quantize_run *q, int64_t layer, whit_err *e) {
+	const whit_plan *p = q->plan;
+	int rc = 0;
+	for (int64_t i = 0; i < p->n && !rc; i++) {
+		const whit_plan_row *row = &p->row[i];
+		if (row->layer != layer || !is_coded_row(row)) continue;
+		double start = whit_now();
+		placed *x = whit_alloc(sizeof *x);
+		*x = (placed){.next = q->placed, .row = row};
+		q->placed = x;
+		rc = whit_encoder_run(&q->encoder, row, &x->mat, &x->job, e);
+		x->seconds = whit_now() - start;
+		if (!rc) rc = place(q, x, e);
+		whit_weight_drop(row->w);
+	}
+	return rc;
+}
+
+static placed *placed_of(const quantize_run *q, const whit_plan_row *row) {
+	placed *p = q->placed;
+	while (p && p->row != row) p = p->next;
+	return p;
+}
+
+static int store_layer(quantize_run *q, int64_t layer, whit_err *e) {
+	const whit_plan *p = q->plan;
+	int rc = 0;
+	whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)layer));
+	for (int64_t i = 0; i < p->n && !rc; i++) {
+		const whit_plan_row *row = &p->row[i];
+		if (row->layer != layer) continue;
+		const placed *x = placed_of(q, row);
+		rc = x ? store_codes(q, row, &x->mat, &x->job, x->seconds, e) : run_row(q, row, e);
+	}
+	return rc;
+}
+
+/* Squared error of codes that have changed since. */
+static void measure(const whit_weight *src, const whit_mat *m, whit_job *j) {
+	float *x = whit_alloc((size_t)(2 * m->cols) * sizeof *x), *y = x + m->cols;
+	j->err = 0;
+	for (int64_t r = 0; r < m->rows; r++) {
+		whit_mat_decode(&src->mat, r, r + 1, x);
+		whit_mat_decode(m, r, r + 1, y);
+		for (int64_t i = 0; i < m->cols; i++) j->err += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+	}
+	whit_free(x);
+}
+
+static int rebuild_layer(quantize_run *q, int64_t layer, const whit_stats_states *x, whit_err *e) {
+	const whit_reconstruct_opts *o = &q->encoder.calibration->reconstruct;
+	whit_reconstruct_result r;
+	int n = 0, rc;
+	for (const placed *p = q->placed; p; p = p->next) n += p->row->layer == layer;
+	whit_reconstruct_item *item = whit_alloc((size_t)(n + 1) * sizeof *item);
+	whit_weight *src = whit_alloc((size_t)(n + 1) * sizeof *src);
+	float **copy = whit_alloc((size_t)(n + 1) * sizeof *copy);
+	n = 0;
+	for (placed *p = q->placed; p; p = p->next) {
+		if (p->row->layer != layer) continue;
+		src[n] = changed_source(p->row, &copy[n]);
+		item[n] = (whit_reconstruct_item){.name = p->row->w->name,
+		                                  .src = &src[n],
+		                                  .mat = &p->mat,
+		                                  .change = p->row->changed ? &p->row->change : NULL};
+		n++;
+	}
+	rc = whit_reconstruct(q->running, layer, x, item, n, o, &r, e);
+	n = 0;
+	for (placed *p = q->placed; p && !rc; p = p->next) {
+		if (p->row->layer != layer) continue;
+		if (r.steps) measure(&src[n], &p->mat, &p->job);
+		rc = place(q, p, e);
+		n++;
+	}
+	for (int i = 0; i < n; i++) whit_free(copy[i]);
+	whit_free(copy);
+	whit_free(src);
+	whit_free(item);
+	if (rc || !n) return rc;
+	q->st->rebuilt_before += r.before;
+	q->st->rebuilt_after += r.after;
+	q->st->rebuilt++;
+	whit_event("reconstruct", json_pack("{s:I, s:f, s:f, s:I}", "layer", (json_int_t)layer, "before", r.before,
+	                                    "after", r.after, "steps", (json_int_t)r.steps));
+	return 0;
+}
+
+static int layer_known(void *ctx, const whit_stats *s, int64_t layer, const whit_stats_states *x, whit_err *e) {
 	quantize_run *q = ctx;
 	q->encoder.calibration->live = s;
 	unplace(q, 1);
-	return run_layer(q, layer, e);
+	int rc = place_layer(q, layer, e);
+	if (!rc && q->encoder.calibration->reconstruct.steps) rc = rebuild_layer(q, layer, x, e);
+	return rc ? rc : store_layer(q, layer, e);
 }
 
 /* Texts run through the model and the rows are quantized as they come by. */
@@ -659,11 +758,12 @@ static int run_texts(quantize_run *q, whit_err *e) {
 	for (int64_t i = 0; i < q->plan->n; i++)
 		if (q->plan->row[i].method) needs |= q->plan->row[i].method->needs;
 	c->o.kinds = WHIT_STAT_HESSIAN | (needs & WHIT_NEEDS_CROSS ? WHIT_STAT_CROSS : 0);
-	c->o.other = needs & WHIT_NEEDS_CROSS ? c->original : NULL;
+	c->o.other = needs & WHIT_NEEDS_CROSS || c->reconstruct.steps ? c->original : NULL;
 	c->o.layer = layer_known;
 	c->o.ctx_layer = q;
 	q->running = c->running;
-	int rc = run_layer(q, -1, e);
+	int rc = place_layer(q, -1, e);
+	if (!rc) rc = store_layer(q, -1, e);
 	if (!rc) rc = whit_stats_run(&s, c->running, c->tok, c->text, c->n_text, &c->o, e);
 	if (!rc) whit_stats_free(&s);
 	c->live = NULL;

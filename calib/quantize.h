@@ -87,9 +87,11 @@ void whit_encoder_free(whit_encoder *q);
 typedef struct whit_quantize_stats {
 	double seconds, rel_mse; /* rel_mse over all quantized weights */
 	int64_t weights, zero_groups, f32_scale_tensors;
-	double loss, loss_nearest;  /* feedback.h's, of all calibrated tensors */
-	int64_t rows, rows_nearest; /* of those; that kept the nearest codes */
-	char fingerprint[48];       /* of the source, if the sink asked for it */
+	double loss, loss_nearest;            /* feedback.h's, of all calibrated tensors */
+	int64_t rows, rows_nearest;           /* of those; that kept the nearest codes */
+	double rebuilt_before, rebuilt_after; /* reconstruct.h's, mean over layers */
+	int64_t rebuilt;                      /* layers that were reconstructed */
+	char fingerprint[48];                 /* of the source, if the sink asked for it */
 } whit_quantize_stats;
 
 /* Where results go. A sink is opened once, gets every row of the plan that is not absent in its order, and is then

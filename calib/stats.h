@@ -60,6 +60,12 @@ typedef struct whit_stats_text { /* in */
 static inline const char *whit_stats_domain_name(const whit_stats_text *t) { return t->domain ? t->domain : "text"; }
 
 struct whit_stats;
+/* What a layer has seen, where the model computes: (chunks * ctx, hidden). */
+typedef struct whit_stats_states {
+	int64_t chunks, ctx;
+	const float *in;   /* its inputs */
+	const float *want; /* what `other`'s layer made of its own; NULL without other */
+} whit_stats_states;
 typedef struct whit_stats_opts {
 	unsigned kinds;
 	int estimator;
@@ -68,7 +74,7 @@ typedef struct whit_stats_opts {
 	int64_t ctx;       /* tokens of a chunk; 0 = the model's context, at most 512 */
 	int64_t chunks;    /* the first so many of a domain's texts; 0 = all */
 	int head;          /* also the head's input (no gradients) */
-	whit_model *other; /* cross: the model of X, where m is; or NULL */
+	whit_model *other; /* the model of cross's X, where m is; or NULL */
 	/* Tokens in flight and bytes between layers (hidden states, on the way back of every layer); 0 = chosen. On the
 	 * CPU the result does not depend on them. */
 	int64_t batch_tokens, held_bytes;
@@ -77,7 +83,8 @@ typedef struct whit_stats_opts {
 	/* Where layers change as they go (no gradients, no dir): called when a layer's sums are complete, and nothing
 	 * has gone beyond it yet; what goes on is what the layer, as it is then, makes of the same inputs. All chunks
 	 * wait together between layers. The sums are dropped afterwards. */
-	int (*layer)(void *ctx, const struct whit_stats *s, int64_t layer, whit_err *e);
+	int (*layer)(void *ctx, const struct whit_stats *s, int64_t layer, const struct whit_stats_states *x,
+	             whit_err *e);
 	void *ctx_layer;
 } whit_stats_opts;
 

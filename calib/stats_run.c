@@ -315,7 +315,7 @@ static int see(void *ctx, int64_t layer, int value, const float *x, int64_t T, i
 		            cols);
 		if (h) gram(p, h->on, at, cols);
 	}
-	if (!p->s->o.other) return 0;
+	if (!(p->s->o.kinds & WHIT_STAT_CROSS)) return 0;
 	size_t bytes = (size_t)(T * cols) * sizeof *x; /* the engine reuses its memory */
 	float *keep = p->m->dev ? whit_model_alloc(p->m, bytes) : whit_take_bytes(&p->kept, bytes);
 	p->met[i] = keep;
@@ -478,7 +478,8 @@ static int run_batch(pass *p, int64_t l, int64_t g0, int64_t c, int64_t end, int
 
 /* The layer may change now; then it runs for good. */
 static int change_layer(pass *p, int64_t l, int64_t g0, int64_t g1, whit_err *e) {
-	int rc = p->s->o.layer(p->s->o.ctx_layer, p->s, l, e);
+	const whit_stats_states x = {g1 - g0, p->s->ctx, p->h, p->x};
+	int rc = p->s->o.layer(p->s->o.ctx_layer, p->s, l, &x, e);
 	whit_stats_layer_drop(&p->s->layer[l]);
 	for (int64_t c = g0; c < g1 && !rc && l < p->m->layers; c += p->each) {
 		whit_batch b;
@@ -492,6 +493,7 @@ static int change_layer(pass *p, int64_t l, int64_t g0, int64_t g1, whit_err *e)
 static int run_group(pass *p, int64_t g0, int64_t g1, int64_t layers, whit_err *e) {
 	whit_observer watch = {see, p}, watch_other = {see_other, p};
 	whit_model *other = p->s->o.other;
+	int cross = (p->s->o.kinds & WHIT_STAT_CROSS) != 0;
 	int64_t last = layers - 1;
 	while (last >= 0 && p->s->layer[last].seen[0] >= g1) last--;
 	for (int64_t l = -1; l <= last; l++) {
@@ -502,7 +504,7 @@ static int run_group(pass *p, int64_t g0, int64_t g1, int64_t layers, whit_err *
 			int64_t tokens;
 			p->look = l >= 0 ? p->copy : NULL;
 			p->m->observer = observed ? &watch : NULL;
-			if (other) other->observer = observed ? &watch_other : NULL;
+			if (other) other->observer = observed && cross ? &watch_other : NULL;
 			rc = run_batch(p, l, g0, c, g1, &tokens, e);
 			p->m->observer = NULL;
 			if (other) other->observer = NULL;

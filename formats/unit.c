@@ -167,6 +167,47 @@ int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n
 	return bad;
 }
 
+void whit_unit_get(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, float *scale, float *shift,
+                   uint8_t *k) {
+	int64_t size = whit_unit_size(u, m, c);
+	const whit_block *b = m->spec.fmt->block;
+	const uint8_t *at = at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * parameter_bytes(m));
+	read_scales(u, m, at, scale, shift);
+	if (b) {
+		uint8_t read[WHIT_GRID_LONGEST];
+		float s[WHIT_UNIT_RUNS], t[WHIT_UNIT_RUNS];
+		b->ints->unpack(at, read, s, t);
+		for (int64_t i = 0; i < size; i++)
+			k[i] = (uint8_t)whit_unit_nearest(u, (float)(read[i] - b->ints->zero), 1, 0);
+		return;
+	}
+	whit_codes_unpack(k, at_column(m, 0, r, (size_t)whit_codes_bytes(c, m->spec.bits)), size, m->spec.bits);
+	for (int64_t i = 0; i < size; i++) k[i] = (uint8_t)code_of(m, k[i]); /* its own inverse */
+}
+
+int whit_units_scaled(const whit_units *u, const whit_mat *m) {
+	const whit_block *b = m->spec.fmt->block;
+	(void)u;
+	if (!b) return 1;
+	return b->grid && b->grid->kind != WHIT_GRID_MIN && b->grid->kind != WHIT_GRID_POWER &&
+	       b->grid->kind != WHIT_GRID_SUPER;
+}
+
+float whit_unit_round(const whit_mat *m, float s) {
+	if (!m->spec.fmt->block && m->scale_f32) return s;
+	return whit_f16_to_f32(whit_f32_to_f16(fminf(fmaxf(s, -65504), 65504)));
+}
+
+void whit_unit_scale(const whit_units *u, whit_mat *m, int64_t r, int64_t c, float s) {
+	static const uint16_t none[8];
+	uint8_t codes[WHIT_GRID_LONGEST] = {0};
+	uint8_t *at = at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * parameter_bytes(m));
+	if (m->spec.fmt->block)
+		m->spec.fmt->block->grid->pack(at, whit_f32_to_f16(s), none, codes);
+	else
+		whit_scale_put(m, r, c / u->weights, s);
+}
+
 void whit_unit_put(const whit_units *u, whit_mat *m, int64_t r, int64_t c, const uint8_t *k) {
 	uint8_t packed[256] = {0}, *code = packed;
 	if (m->spec.fmt->block) {

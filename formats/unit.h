@@ -33,6 +33,15 @@ int whit_unit_nearest(const whit_units *u, float w, float scale, float shift);
  * *zero. */
 int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n, int64_t c, const float *w,
                    const float *imp, int rule, float *scale, float *shift, int64_t *zero);
+/* What the unit at column c of stored row r holds: scale and shift (weights / run), k (the unit's weights). */
+void whit_unit_get(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, float *scale, float *shift,
+                   uint8_t *k);
+/* 1: a unit has one scale, which whit_unit_scale can set to any number; else scales stay as they were fitted. */
+int whit_units_scaled(const whit_units *u, const whit_mat *m);
+/* s as it would be stored: rounded to F16 and inside its range, where m's scales are. */
+float whit_unit_round(const whit_mat *m, float s);
+/* Stores such a value as the scale of the unit at column c of stored row r; its codes are to be put. */
+void whit_unit_scale(const whit_units *u, whit_mat *m, int64_t r, int64_t c, float s);
 /* Stores the unit's codes at column c of stored row r: k[i] is the level of weight i. */
 void whit_unit_put(const whit_units *u, whit_mat *m, int64_t r, int64_t c, const uint8_t *k);
 /* Weights of the unit at column c. */

@@ -167,10 +167,17 @@ static int open_calibration(whit_writing *w, whit_err *e) {
 		return whit_fail(e, WHIT_EUSAGE, "%s: --damping: is %g, need 0 to 1000", w->dest.command, a->damping);
 	if (!(a->alpha >= 0 && a->alpha <= 1))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --alpha: is %g, need 0 to 1", w->dest.command, a->alpha);
+	if (a->block.steps < 0 || !(a->block.rate >= 0 && a->block.rate <= 10) ||
+	    !(a->block.scale_rate >= 0 && a->block.scale_rate <= 10))
+		return whit_fail(e, WHIT_EUSAGE, "%s: --block-steps and rates: are %lld, %g and %g, need 0 or more",
+		                 w->dest.command, (long long)a->block.steps, a->block.rate, a->block.scale_rate);
+	if (a->block.steps && !a->text.n)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --block-steps: needs --text", w->dest.command);
 	if (a->stats && a->text.n)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --stats and --text: need one of them", w->dest.command);
 	w->calibration.feedback =
 	        (whit_feedback_opts){.damping = a->damping, .alpha = a->alpha, .act_order = a->act_order};
+	w->calibration.reconstruct = a->block;
 	return a->stats ? whit_stats_dir_open(&w->calibration.dir, a->stats, &w->model, e) : open_texts(w, e);
 }
 
@@ -343,6 +350,14 @@ int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
 		printf("calibrated    loss %.6g, %.3f of the nearest codes'; %lld of %lld rows keep the nearest",
 		       t->loss, t->loss / t->loss_nearest, (long long)t->rows_nearest, (long long)t->rows);
 		printf("; %lld dead columns, damping raised %lld times\n", (long long)c->dead, (long long)c->retries);
+	}
+	if (t->rebuilt) {
+		double n = (double)t->rebuilt;
+		json_object_set_new(result, "reconstruction",
+		                    json_pack("{s:I, s:f, s:f}", "layers", (json_int_t)t->rebuilt, "before",
+		                              t->rebuilt_before / n, "after", t->rebuilt_after / n));
+		printf("reconstructed %lld layers, relative error of outputs %.4g before, %.4g after, mean\n",
+		       (long long)t->rebuilt, t->rebuilt_before / n, t->rebuilt_after / n);
 	}
 	whit_event("commit", json_incref(result));
 	json_object_set_new(w->json, "result", result);

@@ -18,25 +18,33 @@ typedef struct whit_calib_args {
 	int64_t samples, len;
 	double damping, alpha;
 	int act_order;
+	whit_reconstruct_opts block;
 } whit_calib_args;
-#define WHIT_CALIB_DEFAULTS                                                                                            \
-	{ .damping = -1, .alpha = 0.5 }
-#define WHIT_CALIB_OPTIONS(a)                                                                                           \
-	{"--text", 'l', "FILE", "calibration text of methods that need it; may be given several times", &(a).text, 0},  \
-	        {"--stats",  'r', "DIR", "statistics instead (whit calibrate --stats hessian), of the original inputs", \
-	         &(a).stats, 0},                                                                                        \
-	        {"--calib-samples", 'i', "N", "use the first N samples of the calibration text (default: all)",         \
-	         &(a).samples,      0},                                                                                 \
-	        {"--calib-len", 'i', "N", "tokens of a sample (default: the model's context, at most 512)",             \
-	         &(a).len,      0},                                                                                     \
-	        {"--damping",  'd', "X", "added to the Hessian's diagonal, over its mean (default: the method's)",      \
-	         &(a).damping, 0},                                                                                      \
-	        {"--alpha",  'd', "X", "of gptaq: how much of the inputs' error is made up for (default 0.5)",          \
-	         &(a).alpha, 0},                                                                                        \
-	        {"--act-order", 'f', NULL, "round columns in the order of their inputs' size", &(a).act_order, 0}, {    \
-		"--apart", 'l', "PATH", "text or statistics that must share no 50 tokens with the calibration text",    \
-		        &(a).apart, 0                                                                                   \
-	}
+/* clang-format off */
+#define WHIT_CALIB_DEFAULTS { .damping = -1, .alpha = 0.5 }
+#define WHIT_CALIB_OPTIONS(a) \
+	{"--text", 'l', "FILE", "calibration text of methods that need it; may be given several times", \
+	 &(a).text, 0}, \
+	{"--stats", 'r', "DIR", "statistics instead (whit calibrate --stats hessian), of the original inputs", \
+	 &(a).stats, 0}, \
+	{"--calib-samples", 'i', "N", "use the first N samples of the calibration text (default: all)", \
+	 &(a).samples, 0}, \
+	{"--calib-len", 'i', "N", "tokens of a sample (default: the model's context, at most 512)", \
+	 &(a).len, 0}, \
+	{"--damping", 'd', "X", "added to the Hessian's diagonal, over its mean (default: the method's)", \
+	 &(a).damping, 0}, \
+	{"--alpha", 'd', "X", "of gptaq: how much of the inputs' error is made up for (default 0.5)", \
+	 &(a).alpha, 0}, \
+	{"--act-order", 'f', NULL, "round columns in the order of their inputs' size", &(a).act_order, 0}, \
+	{"--block-steps", 'i', "N", "then fit each layer's codes and scales to its outputs in N steps (default 0)", \
+	 &(a).block.steps, 0}, \
+	{"--block-rate", 'd', "X", "of the weights behind codes, in distances of levels (default 0.1)", \
+	 &(a).block.rate, 0}, \
+	{"--block-scale-rate", 'd', "X", "of the logarithms of scales (default 0.01)", \
+	 &(a).block.scale_rate, 0}, \
+	{"--apart", 'l', "PATH", "text or statistics that must share no 50 tokens with the calibration text", \
+	 &(a).apart, 0}
+/* clang-format on */
 
 typedef struct whit_writing { /* zero, then dest and recipe set by the command, the rest by the functions below */
 	whit_dest dest;

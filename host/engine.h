@@ -220,6 +220,10 @@ int64_t whit_model_head_tile(const whit_model *m);
  * told of linear nodes. Every past[] is 0. */
 int whit_model_layer_back(whit_model *m, int64_t l, const whit_batch *b, const float *h, float *dh, float *const dw[],
                           whit_err *e);
+/* As layer_back, for *loss = the sum of (y - want)^2 over b's rows, y what the layer makes of h, want (T, hidden). On
+ * the CPU alone (WHIT_EINTERNAL). */
+int whit_model_layer_fit(whit_model *m, int64_t l, const whit_batch *b, const float *h, const float *want, double *loss,
+                         float *const dw[], whit_err *e);
 int whit_model_embed_back(whit_model *m, const whit_batch *b, const float *dh, float *const dw[], whit_err *e);
 /* Bytes that layer_back takes for T tokens, where m computes, beside h and dh. */
 size_t whit_model_back_need(const whit_model *m, int64_t T);

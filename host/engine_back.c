@@ -206,6 +206,27 @@ int whit_model_layer_back(whit_model *m, int64_t l, const whit_batch *b, const f
 	return rc ? whit_fail_in(e, "layer %lld, backwards", (long long)l) : 0;
 }
 
+int whit_model_layer_fit(whit_model *m, int64_t l, const whit_batch *b, const float *h, const float *want, double *loss,
+                         float *const dw[], whit_err *e) {
+	int64_t n = b->T * m->hidden;
+	back k = {.m = m, .layer = l, .dw = dw};
+	int rc = m->dev ? whit_fail(e, WHIT_EINTERNAL, "layers are fitted on the CPU") : whit_state_check(b, NULL, e);
+	*loss = 0;
+	if (rc || !n) return rc;
+	float *y = whit_model_alloc(m, (size_t)(3 * n) * sizeof *y), *dh = y + n;
+	place(&k, b);
+	rc = begin(&k, b, h, y, y + 2 * n, dh, e);
+	if (!rc) rc = forward(&k, e);
+	for (int64_t i = 0; i < n && !rc; i++) {
+		dh[i] = 2 * (y[i] - want[i]);
+		*loss += (double)(y[i] - want[i]) * (y[i] - want[i]);
+	}
+	if (!rc && !isfinite(*loss)) rc = whit_fail(e, WHIT_ENONFINITE, "loss is %g, need a finite one", *loss);
+	if (!rc) rc = backward(&k, e);
+	whit_model_free(m, y);
+	return rc ? whit_fail_in(e, "layer %lld, fitted", (long long)l) : 0;
+}
+
 enum { TILE_FLOATS = 32 << 20 }; /* of logits, and of their gradient */
 
 int64_t whit_model_head_tile(const whit_model *m) { return WHIT_MAX(1, TILE_FLOATS / m->vocab); }

@@ -22,6 +22,27 @@ static double squares(const whit_mat *m, const float *w, const float *imp) {
 /* Rows are stored in another order than they come in, as pairs are. */
 static const int64_t place[ROWS] = {2, 0, 1};
 
+/* What was put is read back, by number of its level or of another of the same value; and so is another scale. */
+static void check_back(const char *name, const whit_units *u, whit_mat *m, int64_t r, int64_t c, const float *scale,
+                       const float *shift, const uint8_t *k) {
+	static uint8_t got[WIDEST];
+	float s[WHIT_UNIT_RUNS], t[WHIT_UNIT_RUNS];
+	int64_t n = whit_unit_size(u, m, c), runs = u->weights / u->run;
+	whit_unit_get(u, m, r, c, s, t, got);
+	for (int64_t i = 0; i < n; i++)
+		if (u->level[got[i]] != u->level[k[i]]) CHECK_MSG(0, "%s: weight %lld", name, (long long)i);
+	for (int64_t i = 0; i < runs; i++) CHECK(s[i] == scale[i] && t[i] == shift[i]);
+	if (!whit_units_scaled(u, m)) return;
+	whit_unit_scale(u, m, r, c, whit_unit_round(m, 0.37f));
+	whit_unit_put(u, m, r, c, k);
+	whit_unit_get(u, m, r, c, s, t, got);
+	for (int64_t i = 0; i < runs; i++) CHECK_MSG(s[i] == whit_unit_round(m, 0.37f), "%s: scale %g", name, s[i]);
+	for (int64_t i = 0; i < n; i++)
+		if (u->level[got[i]] != u->level[k[i]]) CHECK_MSG(0, "%s: weight %lld", name, (long long)i);
+	whit_unit_scale(u, m, r, c, *scale);
+	whit_unit_put(u, m, r, c, k);
+}
+
 static void run(const char *name, int64_t width, const float *imp) {
 	static float w[ROWS * WIDEST], unit[ROWS * WIDEST], want[ROWS * WIDEST], got[ROWS * WIDEST];
 	static uint8_t k[WIDEST];
@@ -60,6 +81,7 @@ static void run(const char *name, int64_t width, const float *imp) {
 					want[place[r] * width + c + i] = s * u.level[k[i]] + t;
 				}
 				whit_unit_put(&u, &m, place[r], c, k);
+				check_back(name, &u, &m, place[r], c, scale + r * runs, shift + r * runs, k);
 			}
 		}
 		m.spec.fmt->decode(&m, 0, ROWS, got);
