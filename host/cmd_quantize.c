@@ -2,6 +2,7 @@
  * nothing that fails afterwards takes it away (operations.md 3, "export before optional checks"). */
 #include <stdio.h>
 #include <stdlib.h>
+#include "calib/allocate.h"
 #include "eval/eval.h"
 #include "eval/report.h"
 #include "formats/codebook.h"
@@ -17,6 +18,9 @@ typedef struct options {
 	int64_t seed, ctx, samples;
 	int embeddings, plan, force;
 	int gguf; /* OUT is one */
+	const char *sensitivity;
+	double bpw;
+	int64_t bytes;
 	whit_calib_args calib;
 } options;
 
@@ -28,7 +32,7 @@ static void print_tables(void) {
 	for (int i = 0; whit_formats[i]; i++) printf("  %-22s %s\n", whit_formats[i]->name, whit_formats[i]->help);
 }
 
-static int parse_options(options *o, int argc, char **argv, whit_err *e) {
+static int parse_options(options *o, int *named, int argc, char **argv, whit_err *e) {
 	*o = (options){.seed = 42, .samples = 32, .calib = WHIT_CALIB_DEFAULTS};
 	const whit_opt table[] = {
 	        {"MODEL", 'r', NULL, "Hugging Face directory or GGUF file of the model", &o->model, 1},
@@ -47,6 +51,12 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	        {"--imatrix", 'r', "FILE",
 	         "importance of columns (llama-imatrix, whit calibrate), for tensors without a rotation", &o->imatrix,
 	         0},
+	        {"--bpw", 'd', "B",
+	         "choose each tensor's format, by --sensitivity, for B bits per weight of the tensors it lists",
+	         &o->bpw, 0},
+	        {"--bytes", 'b', "BYTES", "the same for so many bytes of them", &o->bytes, 0},
+	        {"--sensitivity", 'r', "FILE", "what each format costs: whit sensitivity --by tensor's JSON",
+	         &o->sensitivity, 0},
 	        WHIT_CALIB_OPTIONS(o->calib),
 	        {"--embeddings", 'f', NULL, "quantize embedding and head too", &o->embeddings, 0},
 	        {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
@@ -68,13 +78,19 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	if (rc) return rc;
 	size_t n = strlen(o->out);
 	o->gguf = n > 5 && !strcmp(o->out + n - 5, ".gguf");
+	*named = o->method != NULL;
 	if (!o->method) o->method = o->gguf ? "nearest" : "turboquant";
 	if (o->gguf && (o->rotation || o->scale || o->density || o->prompts || o->embeddings))
 		return whit_fail(e, WHIT_EUSAGE,
 		                 "quantize: --rotation, --scale, --density, --embeddings and --prompts are of "
 		                 "directories, and OUT is a GGUF");
 	if (o->gguf) o->samples = 0;
-	if (!o->format && !o->recipe)
+	if (!o->sensitivity != !(o->bpw != 0 || o->bytes != 0) || (o->bpw != 0 && o->bytes != 0))
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "quantize: --sensitivity and one of --bpw and --bytes: need both or neither");
+	if (o->bpw < 0 || o->bpw > 32)
+		return whit_fail(e, WHIT_EUSAGE, "quantize: --bpw is %g, need above 0 to 32", o->bpw);
+	if (!o->format && !o->recipe && !o->sensitivity)
 		return whit_fail(e, WHIT_EUSAGE,
 		                 "quantize: --format is missing, need it or --recipe\nsee whit quantize --help");
 	if (o->seed < 0)
@@ -84,6 +100,19 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 		return whit_fail(e, WHIT_EUSAGE, "quantize: --samples is %lld, need 0 to 4096", (long long)o->samples);
 	return 0;
 }
+
+/* Everything that lives for one run of the command. */
+typedef struct session {
+	options o;
+	whit_writing w;
+	whit_tok *tok; /* NULL: neither measuring nor samples */
+	whit_map text; /* of --eval */
+	whit_eval_opts eval;
+	whit_prompts prompts;
+	char *command; /* as typed */
+	int named;     /* --method was */
+	whit_allocation allocation;
+} session;
 
 /* ---- recipe ---- */
 
@@ -111,6 +140,37 @@ static int base_rule(whit_rule *b, const options *o, whit_err *e) {
 	return 0;
 }
 
+/* What the allocator makes of --sensitivity, before what else there is. */
+static int allocated_recipe(whit_recipe *r, session *s, const whit_rule *base, whit_err *e) {
+	const options *o = &s->o;
+	static const char keep[] = "@linear keep\n@embedding keep\n";
+	char print[48], *text = NULL;
+	json_t *table;
+	whit_ckpt ckpt;
+	whit_recipe rest = {0};
+	int rc = whit_json_load(&table, o->sensitivity, e);
+	if (rc) return rc;
+	if (!(rc = whit_ckpt_open(&ckpt, o->model, e))) {
+		rc = whit_ckpt_fingerprint(&ckpt, print, e);
+		whit_ckpt_close(&ckpt);
+	}
+	if (!rc)
+		rc = whit_allocate_recipe(table, o->sensitivity, print, o->bpw, o->bytes, !s->named, &text,
+		                          &s->allocation, e);
+	if (!rc) rc = whit_recipe_parse(r, text, strlen(text), o->sensitivity, base, e);
+	if (!rc) {
+		rc = o->recipe ? whit_recipe_read(&rest, o->recipe, base, e)
+		               : whit_recipe_parse(&rest, keep, sizeof keep - 1, "what is not allocated", base, e);
+		if (rc)
+			whit_recipe_free(r);
+		else
+			whit_recipe_join(r, &rest);
+	}
+	json_decref(table);
+	whit_free(text);
+	return rc;
+}
+
 /* Of a GGUF: --format is a type or preset for all that the recipe does not match. */
 static int gguf_recipe(whit_recipe *r, const options *o, whit_rule *base, whit_err *e) {
 	static const char option[] = "quantize: --format";
@@ -122,10 +182,12 @@ static int gguf_recipe(whit_recipe *r, const options *o, whit_rule *base, whit_e
 	return rc;
 }
 
-static int make_recipe(whit_recipe *r, const options *o, whit_err *e) {
+static int make_recipe(whit_recipe *r, session *s, whit_err *e) {
+	const options *o = &s->o;
 	whit_rule base;
 	int rc = base_rule(&base, o, e);
 	if (rc) return rc;
+	if (o->sensitivity) return allocated_recipe(r, s, &base, e);
 	if (o->gguf) return gguf_recipe(r, o, &base, e);
 	if (!o->recipe) return whit_recipe_uniform(r, &base, o->embeddings, e);
 	rc = whit_recipe_read(r, o->recipe, &base, e);
@@ -138,17 +200,6 @@ static int make_recipe(whit_recipe *r, const options *o, whit_err *e) {
 static const char *const own_prompts[] = {"The history of the city begins",
                                           "In the second half of the season , the team",
                                           "The species was first described by"};
-
-/* Everything that lives for one run of the command. */
-typedef struct session {
-	options o;
-	whit_writing w;
-	whit_tok *tok; /* NULL: neither measuring nor samples */
-	whit_map text; /* of --eval */
-	whit_eval_opts eval;
-	whit_prompts prompts;
-	char *command; /* as typed */
-} session;
 
 /* Opens what the report will need, so that its absence is known before the work and not after it. */
 static int prepare_report(session *s, whit_err *e) {
@@ -287,18 +338,35 @@ static int report(session *s, whit_err *e) {
 
 /* ---- the command ---- */
 
+static void show_allocation(session *s) {
+	const whit_allocation *a = &s->allocation;
+	json_t *j = json_pack("{s:I, s:f, s:f}", "bytes", (json_int_t)a->bytes, "loss", a->loss, "bound", a->bound);
+	printf("allocation    %lld bytes, losses alone sum to %.6g (no allocation: below %.6g)", (long long)a->bytes,
+	       a->loss, a->bound);
+	if (a->uniform < 0) {
+		printf("; no one format fits\n\n");
+	} else {
+		printf("; the best one format %.6g in %lld\n\n", a->uniform_loss, (long long)a->uniform_bytes);
+		json_object_set_new(j, "uniform_loss", json_real(a->uniform_loss));
+		json_object_set_new(j, "uniform_bytes", json_integer(a->uniform_bytes));
+	}
+	fflush(stdout);
+	json_object_set_new(s->w.json, "allocation", j);
+}
+
 static int preflight(session *s, whit_err *e) {
 	const options *o = &s->o;
 	s->w.dest = (whit_dest){
 	        .command = "quantize", .model = o->model, .out = o->out, .force = o->force, .gguf = o->gguf};
 	int rc = whit_dest_check(&s->w.dest, e);
 	if (!rc && o->json) rc = whit_out_try(o->json, e);
-	if (!rc) rc = make_recipe(&s->w.recipe, o, e);
+	if (!rc) rc = make_recipe(&s->w.recipe, s, e);
 	s->w.calib = o->calib;
 	if (o->eval && o->calib.text.n) s->w.calib.eval = o->eval;
 	if (!rc) rc = whit_writing_plan(&s->w, o->imatrix, e);
 	if (!rc) rc = prepare_report(s, e);
 	if (!rc) whit_writing_show(&s->w);
+	if (!rc && o->sensitivity) show_allocation(s);
 	return rc;
 }
 
@@ -330,7 +398,7 @@ static int after(session *s, whit_err *e) {
 
 int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
 	session s = {0};
-	int rc = parse_options(&s.o, argc, argv, e);
+	int rc = parse_options(&s.o, &s.named, argc, argv, e);
 	if (rc) return rc;
 	s.command = whit_command_text(argc, argv);
 	rc = preflight(&s, e);

@@ -122,7 +122,7 @@ static void row(case_run *r, int i) {
 	whit_model cpu[2] = {0}, m[2] = {0};
 	case_label(r, "%s, %s%s", rows[i].model + sizeof GOLDEN - 1, whit_estimators[rows[i].estimator],
 	           rows[i].streams ? ", streamed" : "");
-	if (case_skip(r, !r->dev) || case_skip_sanitized(r, 1) || open_both(r, i, cpu, NULL, 0)) return;
+	if (case_skip(r, !r->dev) || case_skip_sanitized(r, i > 0) || open_both(r, i, cpu, NULL, 0)) return;
 	size_t before = whit_dev_used(r->dev);
 	if (!open_both(r, i, m, r->dev, rows[i].streams ? too_little(r, i) : 0)) {
 		if (whit_model_streams(&m[0]) != rows[i].streams) case_fail(r, "streams, or not");
