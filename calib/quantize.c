@@ -702,17 +702,22 @@ static void measure(const whit_weight *src, const whit_mat *m, whit_job *j) {
 	whit_free(x);
 }
 
+/* Of that layer, and of codes: floats stay what they are. */
+static int is_rebuilt(const placed *p, int64_t layer) {
+	return p->row->layer == layer && whit_feedback_fits(&p->row->spec);
+}
+
 static int rebuild_layer(quantize_run *q, int64_t layer, const whit_stats_states *x, whit_err *e) {
 	const whit_reconstruct_opts *o = &q->encoder.calibration->reconstruct;
 	whit_reconstruct_result r;
 	int n = 0, rc;
-	for (const placed *p = q->placed; p; p = p->next) n += p->row->layer == layer;
+	for (const placed *p = q->placed; p; p = p->next) n += is_rebuilt(p, layer);
 	whit_reconstruct_item *item = whit_alloc((size_t)(n + 1) * sizeof *item);
 	whit_weight *src = whit_alloc((size_t)(n + 1) * sizeof *src);
 	float **copy = whit_alloc((size_t)(n + 1) * sizeof *copy);
 	n = 0;
 	for (placed *p = q->placed; p; p = p->next) {
-		if (p->row->layer != layer) continue;
+		if (!is_rebuilt(p, layer)) continue;
 		src[n] = changed_source(p->row, &copy[n]);
 		item[n] = (whit_reconstruct_item){.name = p->row->w->name,
 		                                  .src = &src[n],
@@ -723,7 +728,7 @@ static int rebuild_layer(quantize_run *q, int64_t layer, const whit_stats_states
 	rc = whit_reconstruct(q->running, layer, x, item, n, o, &r, e);
 	n = 0;
 	for (placed *p = q->placed; p && !rc; p = p->next) {
-		if (p->row->layer != layer) continue;
+		if (!is_rebuilt(p, layer)) continue;
 		if (r.steps) measure(&src[n], &p->mat, &p->job);
 		rc = place(q, p, e);
 		n++;
@@ -757,7 +762,7 @@ static int run_texts(quantize_run *q, whit_err *e) {
 	unsigned needs = 0;
 	for (int64_t i = 0; i < q->plan->n; i++)
 		if (q->plan->row[i].method) needs |= q->plan->row[i].method->needs;
-	c->o.kinds = WHIT_STAT_HESSIAN | (needs & WHIT_NEEDS_CROSS ? WHIT_STAT_CROSS : 0);
+	c->o.kinds = (needs ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) | (needs & WHIT_NEEDS_CROSS ? WHIT_STAT_CROSS : 0);
 	c->o.other = needs & WHIT_NEEDS_CROSS || c->reconstruct.steps ? c->original : NULL;
 	c->o.layer = layer_known;
 	c->o.ctx_layer = q;
@@ -778,7 +783,9 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
 	int rc = sink->open(sink, p, m, r, st, e);
-	if (!rc) rc = c && !c->dir.path && p->calibrated ? run_texts(&q, e) : run_rows(&q, m->layers, e);
+	if (!rc)
+		rc = c && !c->dir.path && (p->calibrated || c->reconstruct.steps) ? run_texts(&q, e)
+		                                                                  : run_rows(&q, m->layers, e);
 	if (!rc) rc = whit_ckpt_check(&m->ckpt, e);
 	if (!rc)
 		rc = sink->commit(sink, e);

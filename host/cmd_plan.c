@@ -317,6 +317,9 @@ void whit_writing_show(whit_writing *w) {
 		whit_event("warn",
 		           json_pack("{s:s, s:I}", "what", "requantized", "tensors", (json_int_t)p->requantized));
 	}
+	const whit_calibration *c = p->target.calibration;
+	if (c && !p->calibrated && !c->reconstruct.steps)
+		whit_say("warning: no method of this plan uses %s", c->dir.path ? "--stats" : "--text");
 	json_t *plan = plan_json(p);
 	whit_event("plan", json_incref(plan));
 	char *recipe = whit_recipe_text(&w->recipe);

@@ -301,6 +301,13 @@ static void blocks(void) {
 		if (!gguf) continue;
 		if (CHECK_RC(quantize(&f, &e), e)) CHECK_INT(matrices_apart(dir, file, -1, &all), 0);
 	}
+	/* any method's codes; floats among them stay as they are */
+	run n = {.model = LLAMA, .out = dir, .method = "nearest", .format = "q4_0", .text = words, .block_steps = 60};
+	whit_free(test_scratch("calibrated-block"));
+	if (CHECK_RC(quantize(&n, &e), e)) CHECK(n.st.rebuilt == 2 && n.st.rebuilt_after < 0.98 * n.st.rebuilt_before);
+	whit_free(test_scratch("calibrated-block"));
+	n.format = "bf16";
+	if (CHECK_RC(quantize(&n, &e), e)) CHECK_INT(n.st.rebuilt, 0);
 	whit_free(dir);
 	whit_free(again);
 	whit_free(file);
