@@ -281,8 +281,8 @@ static void room(fit *f, int64_t each) {
 }
 
 static int steps(fit *f, const whit_reconstruct_opts *o, int64_t each, whit_reconstruct_result *r, whit_err *e) {
-	double err, all, best, rate = o->rate > 0 ? o->rate : 0.1,
-	                       scale_rate = o->scale_rate > 0 ? o->scale_rate : 0.01;
+	double err, all, best, rate = o->rate > 0 ? o->rate : 0.005,
+	                       scale_rate = o->scale_rate > 0 ? o->scale_rate : 0.02;
 	whit_rng g;
 	whit_rng_key(&g, o->seed, (uint64_t)f->l, 0x626c6f636bu); /* "block" */
 	int rc = look(f, each, &err, &all, e);

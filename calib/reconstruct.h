@@ -13,8 +13,8 @@
 
 typedef struct whit_reconstruct_opts {
 	int64_t steps;       /* of a layer; 0 = none */
-	double rate;         /* of latent weights, in mean distances of levels; 0 = 0.1 */
-	double scale_rate;   /* of the logarithms of scales; 0 = 0.01 */
+	double rate;         /* of latent weights, in mean distances of levels; 0 = 0.005 */
+	double scale_rate;   /* of the logarithms of scales; 0 = 0.02 */
 	int64_t step_tokens; /* of one step; 0 = 2048 */
 	uint64_t seed;       /* of the order of sequences */
 } whit_reconstruct_opts;

@@ -38,9 +38,9 @@ typedef struct whit_calib_args {
 	{"--act-order", 'f', NULL, "round columns in the order of their inputs' size", &(a).act_order, 0}, \
 	{"--block-steps", 'i', "N", "then fit each layer's codes and scales to its outputs in N steps (default 0)", \
 	 &(a).block.steps, 0}, \
-	{"--block-rate", 'd', "X", "of the weights behind codes, in distances of levels (default 0.1)", \
+	{"--block-rate", 'd', "X", "of the weights behind codes, in distances of levels (default 0.005)", \
 	 &(a).block.rate, 0}, \
-	{"--block-scale-rate", 'd', "X", "of the logarithms of scales (default 0.01)", \
+	{"--block-scale-rate", 'd', "X", "of the logarithms of scales (default 0.02)", \
 	 &(a).block.scale_rate, 0}, \
 	{"--apart", 'l', "PATH", "text or statistics that must share no 50 tokens with the calibration text", \
 	 &(a).apart, 0}
