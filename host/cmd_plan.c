@@ -156,8 +156,7 @@ static int open_texts(whit_writing *w, whit_err *e) {
 	return rc;
 }
 
-/* What --text or --stats gives. */
-static int open_calibration(whit_writing *w, whit_err *e) {
+static int check_calib(const whit_writing *w, whit_err *e) {
 	const whit_calib_args *a = &w->calib;
 	if (a->samples < 0 || a->len < 0)
 		return whit_fail(e, WHIT_EUSAGE,
@@ -175,6 +174,12 @@ static int open_calibration(whit_writing *w, whit_err *e) {
 		return whit_fail(e, WHIT_EUSAGE, "%s: --block-steps: needs --text", w->dest.command);
 	if (a->stats && a->text.n)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --stats and --text: need one of them", w->dest.command);
+	return 0;
+}
+
+/* What --text or --stats gives. */
+static int open_calibration(whit_writing *w, whit_err *e) {
+	const whit_calib_args *a = &w->calib;
 	w->calibration.feedback =
 	        (whit_feedback_opts){.damping = a->damping, .alpha = a->alpha, .act_order = a->act_order};
 	w->calibration.reconstruct = a->block;
@@ -187,6 +192,7 @@ int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
 	if (imatrix && !(rc = whit_imatrix_open(&w->imatrix, imatrix, e))) target.imatrix = &w->imatrix;
 	if (!rc) rc = whit_model_open(&w->model, w->dest.model, 0, e);
 	if (!rc) rc = check_parts(w, e);
+	if (!rc) rc = check_calib(w, e);
 	if (!rc && (w->calib.stats || w->calib.text.n)) {
 		target.calibration = &w->calibration;
 		rc = open_calibration(w, e);
@@ -271,6 +277,7 @@ static void print_plan(const whit_plan *p, const whit_dest *o) {
 	       (double)source / 1e6);
 	printf("peak memory   about %.0f MB", (double)p->peak_bytes / 1e6);
 	if (p->target.dev) printf(", and %.0f MB on the device", (double)p->device_bytes / 1e6);
+	if (p->target.calibration) printf(", without Hessians and what the text becomes between layers");
 	printf("\n");
 	printf("disk          %.1f GB available for %s\n\n", disk_avail(o) / 1e9, o->out);
 	fflush(stdout);

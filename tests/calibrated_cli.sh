@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Calibrated quantizing as a user meets it: what it says, what it refuses, directories and GGUF, and formats by a budget.
+# usage: calibrated_cli.sh WHIT DATA SCRATCH
+set -u
+whit=$1
+scratch=$3/calibrated-$$
+here=$(cd "$(dirname "$0")" && pwd)
+model=$here/models/wiki12M-qwen3
+mkdir -p "$scratch"
+trap 'rm -rf "$scratch"' EXIT
+ok=0 failed=0
+head -c 3000 "$here/../eval/demo.txt" >"$scratch/calib.txt"
+tail -c 3000 "$here/../eval/demo.txt" >"$scratch/eval.txt"
+fail() { echo "FAILED: $*"; failed=$((failed + 1)); }
+# expect CODE WORD COMMAND...
+expect() {
+	local code=$1 word=$2 rc
+	shift 2
+	"$@" >"$scratch/log" 2>&1
+	rc=$?
+	if [ $rc -eq "$code" ] && grep -qF -- "$word" "$scratch/log"; then ok=$((ok + 1)); else fail "exit $rc, need $code and \"$word\": $*"; cat "$scratch/log"; fi
+}
+quantize() { "$whit" quantize "$model" "$@" --samples 0 --quiet --device cpu; }
+text=(--text "$scratch/calib.txt" --calib-len 64 --calib-samples 8)
+
+expect 2 "needs calibration" quantize "$scratch/x" --format tq4 --method gptq
+expect 2 "need one of them" quantize "$scratch/x" --format tq4 --method gptq "${text[@]}" --stats "$scratch"
+expect 2 "--damping" quantize "$scratch/x" --format tq4 --method gptq "${text[@]}" --damping -3
+expect 2 "--alpha" quantize "$scratch/x" --format tq4 --method gptaq "${text[@]}" --alpha 2
+expect 2 "--block-steps" quantize "$scratch/x" --format tq4 --block-steps 5
+expect 2 "need both or neither" quantize "$scratch/x" --bpw 3
+expect 2 "OUT is a GGUF" quantize "$scratch/x.gguf" --format Q4_0 --rotation hadamard
+expect 2 "need one of:" quantize "$scratch/x.gguf" --format tq4
+expect 3 "need texts apart" quantize "$scratch/x" --format tq4 --method gptq "${text[@]}" --eval "$scratch/calib.txt" --ctx 64
+expect 3 "calib" quantize "$scratch/x" --format tq4 --method gptq --text "$scratch/calib.txt" --calib-len 512 --apart "$scratch/eval.txt" --apart "$scratch/calib.txt"
+expect 0 "no method of this plan uses --text" quantize "$scratch/x" --format tq4 "${text[@]}" --plan
+[ -e "$scratch/x" ] || [ -e "$scratch/x.gguf" ] && fail "something was written"
+
+# 512 tokens for inputs of 384 and 1152 columns: told of, damped, done
+expect 0 "need as many at least" quantize "$scratch/a" --format tq3 --rotation hadamard --method gptq "${text[@]}"
+grep -q "of the nearest codes'" "$scratch/log" && ok=$((ok + 1)) || fail "no loss is printed"
+expect 0 "reconstructed 6 layers" quantize "$scratch/b" --format tq2 --method gptaq "${text[@]}" --block-steps 2
+expect 0 "wrote" quantize "$scratch/q.gguf" --format Q4_0 --method gptq "${text[@]}" --eval "$scratch/eval.txt" --ctx 64
+grep -q "KLD (P||Q)" "$scratch/log" && ok=$((ok + 1)) || fail "a GGUF was not measured"
+expect 0 "q4_0" "$whit" inspect "$scratch/q.gguf"
+expect 2 "exists" quantize "$scratch/q.gguf" --format Q4_0
+
+# a signal leaves nothing
+"$whit" quantize "$model" "$scratch/cut" --format tq2 --method gptq "${text[@]}" --block-steps 5000 --samples 0 --quiet --device cpu >/dev/null 2>&1 &
+pid=$!
+sleep 1
+kill -TERM $pid
+wait $pid
+[ $? -eq 143 ] && ok=$((ok + 1)) || fail "a terminated run did not exit with 143"
+[ -e "$scratch/cut" ] && fail "a terminated run left its output"
+
+# formats by a budget
+expect 0 "" "$whit" sensitivity "$model" --text "$scratch/eval.txt" --ctx 32 --stride 32 --max-tokens 108 --floor-tokens 0 \
+	--formats tq2,tq4 --by tensor --out "$scratch/sens" --device cpu --quiet
+expect 0 "allocation" quantize "$scratch/budget" --bpw 3 --sensitivity "$scratch/sens.json" --json "$scratch/budget.json"
+grep -q '"uniform_loss"' "$scratch/budget.json" && ok=$((ok + 1)) || fail "no uniform choice to compare with"
+awk '/"bpw_linear"/ { gsub(",", ""); exit !($2 > 2.8 && $2 <= 3.0) }' "$scratch/budget.json" && ok=$((ok + 1)) || fail "bits per weight are not just below 3"
+expect 2 "for the smallest formats" quantize "$scratch/x" --bpw 1.5 --sensitivity "$scratch/sens.json"
+
+echo "$ok ok, $failed failed, 0 skipped"
+[ $failed -eq 0 ]
