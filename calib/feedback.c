@@ -312,30 +312,98 @@ static float first_value(const chunk *c, int64_t i) {
 	return (float)(sum / h[0]);
 }
 
+/* Rounds columns [from, to), handing errors on as far as end; v is what each was rounded from. */
+typedef void run_fn(chunk *c, int64_t from, int64_t to, int64_t end);
+static void run_columns(chunk *c, int64_t from, int64_t to, int64_t end) {
+	const whit_feedback *f = c->f;
+	int64_t n = c->n;
+	for (int64_t j = from; j < to; j++) {
+		for (int64_t i = 0; i < c->rows; i++) {
+			float v = c->v[i * n + j], q = choose(c, i, j, j == 0 && f->first ? first_value(c, i) : v);
+			float err = (v - q) / f->u[j * n + j];
+			c->err[i * n + j] = -err;
+			c->loss[i] += (double)err * err;
+		}
+		whit_multiply_add_cpu(c->v + j + 1, n, c->err + j, n, f->u + j * n + j + 1, n, c->rows, end - j - 1, 1);
+		if (f->pass)
+			whit_multiply_add_cpu(c->v + j + 1, n, c->v + j, n, f->pass + j * n + j + 1, n, c->rows,
+			                      end - j - 1, 1);
+	}
+}
+
+static void copy_columns(const chunk *c, float *to, const float *from, int64_t b, int64_t end) {
+	for (int64_t i = 0; i < c->rows; i++)
+		memcpy(to + i * c->n + b, from + i * c->n + b, (size_t)(end - b) * sizeof *to);
+}
+
+/* One unit of all rows: the parameters that have served each best. */
+typedef struct tried {
+	double loss[ROWS];
+	uint8_t bytes[ROWS][WHIT_UNIT_BYTES];
+	float scale[ROWS][WHIT_UNIT_RUNS], shift[ROWS][WHIT_UNIT_RUNS];
+} tried;
+
+static void keep_better(chunk *c, tried *best, int64_t at, const double *before, int first) {
+	int64_t each = c->u->weights / c->u->run, units = (c->n + c->u->weights - 1) / c->u->weights;
+	for (int64_t i = 0; i < c->rows; i++) {
+		double loss = c->loss[i] - before[i];
+		int64_t s = (i * units + at / c->u->weights) * each;
+		if (!first && !(loss < best->loss[i])) continue;
+		best->loss[i] = loss;
+		whit_unit_parameters(c->u, c->dst, c->stored[i], at, best->bytes[i], 0);
+		memcpy(best->scale[i], c->scale + s, (size_t)each * sizeof(float));
+		memcpy(best->shift[i], c->shift + s, (size_t)each * sizeof(float));
+	}
+}
+
+static void put_best(chunk *c, tried *best, int64_t at) {
+	int64_t each = c->u->weights / c->u->run, units = (c->n + c->u->weights - 1) / c->u->weights;
+	for (int64_t i = 0; i < c->rows; i++) {
+		int64_t s = (i * units + at / c->u->weights) * each;
+		whit_unit_parameters(c->u, c->dst, c->stored[i], at, best->bytes[i], 1);
+		memcpy(c->scale + s, best->scale[i], (size_t)each * sizeof(float));
+		memcpy(c->shift + s, best->shift[i], (size_t)each * sizeof(float));
+	}
+}
+
+/* A unit's parameters: for its weights as they stand, then for what they had become when their turn came, which a pass
+ * through the unit tells; of these each row keeps what lost least in the unit. */
+static void fit_unit(chunk *c, int64_t at, int64_t end, run_fn *run) {
+	enum { ROUNDS = 3 };
+	int64_t to = at + whit_unit_size(c->u, c->dst, at);
+	double before[ROWS];
+	tried best;
+	if (to > end) { /* a unit of several blocks: its columns' turns come too late */
+		fit(c, at, c->v);
+		return;
+	}
+	copy_columns(c, c->y, c->v, at, end);
+	memcpy(before, c->loss, sizeof before);
+	for (int round = 0; round < ROUNDS; round++) {
+		fit(c, at, c->v);
+		copy_columns(c, c->v, c->y, at, end);
+		run(c, at, to, end);
+		keep_better(c, &best, at, before, round == 0);
+		memcpy(c->loss, before, sizeof before);
+	}
+	copy_columns(c, c->v, c->y, at, end);
+	put_best(c, &best, at);
+}
+
 /* Blocks of columns: inside one the error goes from column to column, behind it in one product. */
 static void run_blocked(chunk *c) {
 	const whit_feedback *f = c->f;
-	int64_t n = c->n;
+	int64_t n = c->n, unit = c->u->weights, block = unit > COLUMNS && unit <= 2 * COLUMNS ? unit : COLUMNS;
 	for (int64_t i = 0; i < c->rows * n; i++) /* gptaq comes to its target on the way */
 		c->v[i] = f->pass ? c->w[i - i % n + column_of(c, i % n)] : c->t[i];
 	memset(c->loss, 0, sizeof c->loss);
 	if (f->order) fit_all(c);
 	for (int64_t b = 0, end; b < n; b = end) {
-		end = WHIT_MIN(n, b + COLUMNS);
-		for (int64_t j = b; j < end; j++) {
-			if (!f->order && j % c->u->weights == 0) fit(c, j, c->v);
-			for (int64_t i = 0; i < c->rows; i++) {
-				float v = c->v[i * n + j],
-				      q = choose(c, i, j, j == 0 && f->first ? first_value(c, i) : v);
-				float err = (v - q) / f->u[j * n + j];
-				c->err[i * n + j] = -err;
-				c->loss[i] += (double)err * err;
-			}
-			whit_multiply_add_cpu(c->v + j + 1, n, c->err + j, n, f->u + j * n + j + 1, n, c->rows,
-			                      end - j - 1, 1);
-			if (f->pass)
-				whit_multiply_add_cpu(c->v + j + 1, n, c->v + j, n, f->pass + j * n + j + 1, n, c->rows,
-				                      end - j - 1, 1);
+		end = WHIT_MIN(n, b + block);
+		for (int64_t j = b, to; j < end; j = to) {
+			to = WHIT_MIN(end, j + unit - j % unit);
+			if (!f->order && j % unit == 0) fit_unit(c, j, end, run_columns);
+			run_columns(c, j, to, end);
 		}
 		whit_multiply_add_cpu(c->v + end, n, c->err + b, n, f->u + b * n + end, n, c->rows, n - end, end - b);
 		if (f->pass)
@@ -344,39 +412,50 @@ static void run_blocked(chunk *c) {
 	}
 }
 
-/* The oracle: in double, each column out of all before it. */
-static void run_plain(chunk *c) {
+/* The oracle: in double, each column out of all before it; err is q - t. */
+static void run_plain_columns(chunk *c, int64_t from, int64_t to, int64_t end) {
 	const float *R = c->f->r;
 	int64_t n = c->n;
-	double *d = whit_alloc((size_t)n * sizeof *d); /* q - t of the columns that are done */
-	int64_t rows = c->rows;
-	for (int64_t i = 0; i < rows; i++) memset(c->v + i * n, 0, (size_t)n * sizeof *c->v);
-	if (c->f->order) fit_all(c);
-	for (int64_t b = 0; b < n; b += c->u->weights) {
-		int64_t end = b + whit_unit_size(c->u, c->dst, b);
-		/* What the unit's columns would best be if none of them were rounded: (v - t) R = 0 there. */
-		for (int64_t i = 0; i < rows && !c->f->order; i++) {
-			const float *done = c->err + i * n; /* q - t of columns before b */
-			for (int64_t j = b; j < end; j++) {
-				double sum = 0;
-				for (int64_t k = 0; k < b; k++) sum += (double)done[k] * R[k * n + j];
-				for (int64_t k = b; k < j; k++) sum += d[k] * R[k * n + j];
-				d[j] = -sum / R[j * n + j];
-				c->v[i * n + j] = (float)(c->t[i * n + j] + d[j]);
-			}
-		}
-		if (!c->f->order) fit(c, b, c->v);
-		for (int64_t i = 0; i < rows; i++) {
-			float *done = c->err + i * n;
-			for (int64_t j = b; j < end; j++) {
-				double sum = 0;
-				for (int64_t k = 0; k < j; k++) sum += (double)done[k] * R[k * n + j];
-				float q = choose(c, i, j, (float)(c->t[i * n + j] - sum / R[j * n + j]));
-				done[j] = (float)((double)q - c->t[i * n + j]);
-			}
+	(void)end;
+	for (int64_t i = 0; i < c->rows; i++) {
+		float *done = c->err + i * n;
+		for (int64_t j = from; j < to; j++) {
+			double sum = 0, diagonal = R[j * n + j];
+			for (int64_t k = 0; k < j; k++) sum += (double)done[k] * R[k * n + j];
+			float v = c->v[i * n + j] = (float)(c->t[i * n + j] - sum / diagonal), q = choose(c, i, j, v);
+			done[j] = (float)((double)q - c->t[i * n + j]);
+			c->loss[i] += diagonal * diagonal * ((double)q - v) * ((double)q - v);
 		}
 	}
+}
+
+/* What columns [from, to) would best be if none of them were rounded: (v - t) R = 0 there. */
+static void solve_plain(chunk *c, int64_t from, int64_t to) {
+	const float *R = c->f->r;
+	int64_t n = c->n;
+	double *d = whit_alloc((size_t)n * sizeof *d);
+	for (int64_t i = 0; i < c->rows; i++)
+		for (int64_t j = from; j < to; j++) {
+			double sum = 0;
+			for (int64_t k = 0; k < from; k++) sum += (double)c->err[i * n + k] * R[k * n + j];
+			for (int64_t k = from; k < j; k++) sum += d[k] * R[k * n + j];
+			d[j] = -sum / R[j * n + j];
+			c->v[i * n + j] = (float)(c->t[i * n + j] + d[j]);
+		}
 	whit_free(d);
+}
+
+static void run_plain(chunk *c) {
+	memset(c->loss, 0, sizeof c->loss);
+	if (c->f->order) fit_all(c);
+	for (int64_t b = 0, to; b < c->n; b = to) {
+		to = b + whit_unit_size(c->u, c->dst, b);
+		if (!c->f->order) {
+			solve_plain(c, b, to);
+			fit_unit(c, b, c->u->weights <= 2 * COLUMNS ? to : b, run_plain_columns);
+		}
+		run_plain_columns(c, b, to, to);
+	}
 }
 
 /* Puts the codes where they win; returns how many rows keep the nearest. */

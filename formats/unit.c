@@ -193,6 +193,12 @@ int whit_units_scaled(const whit_units *u, const whit_mat *m) {
 	       b->grid->kind != WHIT_GRID_SUPER;
 }
 
+void whit_unit_parameters(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, uint8_t *bytes, int back) {
+	size_t n = parameter_bytes(m);
+	uint8_t *at = at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * n);
+	memcpy(back ? at : bytes, back ? bytes : at, n);
+}
+
 float whit_unit_round(const whit_mat *m, float s) {
 	if (!m->spec.fmt->block && m->scale_f32) return s;
 	return whit_f16_to_f32(whit_f32_to_f16(fminf(fmaxf(s, -65504), 65504)));

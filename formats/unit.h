@@ -40,6 +40,10 @@ void whit_unit_get(const whit_units *u, const whit_mat *m, int64_t r, int64_t c,
 int whit_units_scaled(const whit_units *u, const whit_mat *m);
 /* s as it would be stored: rounded to F16 and inside its range, where m's scales are. */
 float whit_unit_round(const whit_mat *m, float s);
+/* The bytes that hold the unit's parameters, of which whit_unit_parameters copies at most WHIT_UNIT_BYTES, out or back.
+ */
+enum { WHIT_UNIT_BYTES = 256 };
+void whit_unit_parameters(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, uint8_t *bytes, int back);
 /* Stores such a value as the scale of the unit at column c of stored row r; its codes are to be put. */
 void whit_unit_scale(const whit_units *u, whit_mat *m, int64_t r, int64_t c, float s);
 /* Stores the unit's codes at column c of stored row r: k[i] is the level of weight i. */

@@ -125,32 +125,25 @@ static void invert(double *a, int64_t n) {
 	memcpy(a, b, (size_t)(n * n) * sizeof *a);
 }
 
-/* GPTQ as 2210.17323, equation 2 and 3, has it: the inverse of H over the columns that are left, of which a column is
- * eliminated when it has been rounded; parameters of a unit from its weights as they are then. */
+/* GPTQ as 2210.17323, equations 2 and 3, has it: the inverse of H over the columns that are left, of which a column is
+ * eliminated when it has been rounded; units' parameters as r has them. */
 static void paper(const result *r, int64_t n, float *out) {
 	static double inv[N * N], w[ROWS * N];
 	whit_units u;
 	whit_err e;
-	whit_mat m = r->mat;
-	int64_t stored[ROWS], zero = 0;
-	float *scale = whit_alloc(ROWS * WHIT_UNIT_RUNS * sizeof *scale),
-	      *shift = whit_alloc(ROWS * WHIT_UNIT_RUNS * sizeof *shift), *unit = whit_alloc(ROWS * N * sizeof *unit);
 	double mean = 0;
 	for (int64_t i = 0; i < n; i++) mean += H[i * n + i] / (double)n;
 	for (int64_t i = 0; i < n * n; i++) inv[i] = H[i] + (i % (n + 1) == 0 ? 0.01 * mean : 0);
 	invert(inv, n);
-	for (int64_t i = 0; i < ROWS; i++) stored[i] = i;
 	for (int64_t i = 0; i < ROWS * n; i++) w[i] = W[i];
-	CHECK_RC(whit_mat_alloc(&m, &e), e);
-	CHECK_RC(whit_units_make(&u, &m, &e), e);
+	CHECK_RC(whit_units_make(&u, &r->mat, &e), e);
 	for (int64_t j = 0; j < n; j++) {
-		int64_t runs = u.weights / u.run, at = j % u.weights, size = whit_unit_size(&u, &m, j - at);
-		if (at == 0) {
-			for (int64_t i = 0; i < ROWS * size; i++) unit[i] = (float)w[i / size * n + j + i % size];
-			whit_units_fit(&u, &m, stored, ROWS, j, unit, r->f.h_diag, WHIT_SCALE_LS, scale, shift, &zero);
-		}
+		int64_t at = j % u.weights;
 		for (int64_t i = 0; i < ROWS; i++) {
-			float s = scale[i * runs + at / u.run], t = shift[i * runs + at / u.run];
+			float scale[WHIT_UNIT_RUNS], shift[WHIT_UNIT_RUNS];
+			uint8_t codes[N];
+			whit_unit_get(&u, &r->mat, i, j - at, scale, shift, codes);
+			float s = scale[at / u.run], t = shift[at / u.run];
 			float q = s * u.level[whit_unit_nearest(&u, (float)w[i * n + j], s, t)] + t;
 			double err = (w[i * n + j] - q) / inv[j * n + j];
 			for (int64_t k = j + 1; k < n; k++) w[i * n + k] -= err * inv[j * n + k];
@@ -160,10 +153,6 @@ static void paper(const result *r, int64_t n, float *out) {
 			for (int64_t b = j + 1; b < n; b++)
 				inv[a * n + b] -= inv[a * n + j] * inv[j * n + b] / inv[j * n + j];
 	}
-	whit_mat_free(&m);
-	whit_free(scale);
-	whit_free(shift);
-	whit_free(unit);
 }
 
 /* A tie, or what rounding in float makes one, sends a row another way; it is as good. */
