@@ -214,7 +214,7 @@ typedef struct chunk {
 	uint8_t *saved;       /* (ROWS, bytes of a row): the nearest codes */
 	float *scale, *shift; /* (ROWS, runs of a row) */
 	double loss[ROWS], nearest[ROWS];
-	int64_t zero, bad;
+	int64_t zero, bad; /* of all fits, tried ones too */
 } chunk;
 
 typedef struct feedback_run {
@@ -458,9 +458,9 @@ static void run_plain(chunk *c) {
 	}
 }
 
-/* Puts the codes where they win; returns how many rows keep the nearest. */
-static int64_t settle(chunk *c, uint8_t *kept, size_t bytes) {
-	int64_t n = c->n, lost = 0;
+/* Puts the codes where they win; kept: 1 where the nearest do. */
+static void settle(chunk *c, uint8_t *kept, size_t bytes) {
+	int64_t n = c->n;
 	for (int64_t i = 0; i < c->rows; i++) {
 		for (int64_t at = 0; at < n; at += c->u->weights)
 			whit_unit_put(c->u, c->dst, c->stored[i], at, c->level + i * n + at);
@@ -472,31 +472,31 @@ static int64_t settle(chunk *c, uint8_t *kept, size_t bytes) {
 	for (int64_t i = 0; i < c->rows; i++) {
 		kept[i] = !(c->loss[i] <= c->nearest[i]);
 		if (kept[i]) move_row(c->dst, c->stored[i], c->saved + (size_t)i * bytes, 1);
-		lost += kept[i];
 	}
-	return lost;
 }
 
-static void *piece(uint8_t **at, size_t bytes) {
-	void *p = *at;
+static void *piece(uint8_t *memory, size_t *at, size_t bytes) {
+	void *p = memory ? memory + *at : NULL;
 	*at += (bytes + 63) / 64 * 64;
 	return p;
 }
 
-/* A worker's part of the memory, or with at[0] NULL its size in at. */
-static void lay_out(chunk *c, const whit_mat *src, uint8_t **at) {
+/* Lays c's arrays out in a worker's memory; returns its size, which is all that memory NULL is for. */
+static size_t lay_out(chunk *c, const whit_mat *src, uint8_t *memory) {
+	size_t at = 0;
 	size_t floats = (size_t)(ROWS * c->n) * sizeof(float), row = row_bytes(c->dst);
 	size_t scales = (size_t)(ROWS * (c->n / c->u->run + WHIT_UNIT_RUNS + 1)) * sizeof(float);
-	c->x = piece(at, (size_t)(ROWS * WHIT_MAX(c->n, src->cols)) * sizeof(float));
-	c->w = piece(at, floats);
-	c->t = piece(at, floats);
-	c->v = piece(at, floats);
-	c->err = piece(at, floats);
-	c->y = piece(at, floats);
-	c->level = piece(at, (size_t)(ROWS * c->n));
-	c->saved = piece(at, ROWS * row);
-	c->scale = piece(at, scales);
-	c->shift = piece(at, scales);
+	c->x = piece(memory, &at, (size_t)(ROWS * WHIT_MAX(c->n, src->cols)) * sizeof(float));
+	c->w = piece(memory, &at, floats);
+	c->t = piece(memory, &at, floats);
+	c->v = piece(memory, &at, floats);
+	c->err = piece(memory, &at, floats);
+	c->y = piece(memory, &at, floats);
+	c->level = piece(memory, &at, (size_t)(ROWS * c->n));
+	c->saved = piece(memory, &at, ROWS * row);
+	c->scale = piece(memory, &at, scales);
+	c->shift = piece(memory, &at, scales);
+	return at;
 }
 
 static void chunk_item(void *ctx, int64_t item, int worker) {
@@ -511,20 +511,18 @@ static void chunk_item(void *ctx, int64_t item, int worker) {
 	           .rows = WHIT_MIN(ROWS, src->rows - r0),
 	           .n = j->dst->width};
 	whit_rows_sum *s = &run->sum[item];
-	uint8_t *at = run->memory + (size_t)worker * run->each;
 	whit_err stop;
 	s->bad = -1;
 	if (whit_interrupted(&stop)) return; /* asked again, and reported, after the last chunk */
-	lay_out(&c, src, &at);
+	lay_out(&c, src, run->memory + (size_t)worker * run->each);
 	if (!whit_rows_load(src, c.dst, r0, r0 + c.rows, c.x, c.w, s)) return;
 	for (int64_t i = 0; i < c.rows; i++) c.stored[i] = whit_mat_row(c.dst, r0 + i);
 	make_target(&c);
 
-	int64_t ignored = 0;
 	size_t bytes = row_bytes(c.dst);
 	for (int64_t i = 0; i < c.rows; i++) {
-		s->bad_scales +=
-		        c.dst->spec.fmt->encode(c.dst, c.stored[i], c.w + i * c.n, c.f->h_diag, j->rule, &ignored);
+		s->bad_scales += c.dst->spec.fmt->encode(c.dst, c.stored[i], c.w + i * c.n, c.f->h_diag, j->rule,
+		                                         &s->zero_groups);
 		move_row(c.dst, c.stored[i], c.saved + (size_t)i * bytes, 0);
 	}
 	errors(&c);
@@ -534,8 +532,7 @@ static void chunk_item(void *ctx, int64_t item, int worker) {
 	else
 		run_blocked(&c);
 	settle(&c, run->kept + r0, bytes);
-	s->zero_groups = c.zero;
-	s->bad_scales = WHIT_MAX(s->bad_scales, c.bad);
+	if (!s->bad_scales) s->bad_scales = c.bad > 0;
 	for (int64_t i = 0; i < c.rows; i++) {
 		run->loss[2 * (r0 + i)] = run->kept[r0 + i] ? c.nearest[i] : c.loss[i];
 		run->loss[2 * (r0 + i) + 1] = c.nearest[i];
@@ -552,9 +549,7 @@ int whit_feedback_run(whit_job *j, whit_err *e) {
 	int rc = whit_units_make(&r.u, j->dst, e);
 	if (rc) return whit_fail_in(e, "tensor %s", j->src->name);
 	chunk size = {.u = &r.u, .dst = j->dst, .n = j->dst->width};
-	uint8_t *at = NULL;
-	lay_out(&size, &j->src->mat, &at);
-	r.each = (size_t)(uintptr_t)at;
+	r.each = lay_out(&size, &j->src->mat, NULL);
 	r.memory = whit_alloc(r.each * (size_t)whit_threads());
 	r.sum = whit_alloc((size_t)chunks * sizeof *r.sum);
 	r.loss = whit_alloc((size_t)(2 * rows) * sizeof *r.loss);
