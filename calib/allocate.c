@@ -1,7 +1,6 @@
 /* allocate: the knapsack, and the table it is read from. */
 #include "calib/allocate.h"
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include "formats/json.h"
 
@@ -16,10 +15,11 @@ typedef struct task {
 
 static const whit_choice *at(const task *t, int64_t i, int k) { return &t->c[i * t->options + k]; }
 
-/* 1: option k of item i is better than `than`, or as good and smaller. */
+/* 1: option k of item i loses no more than `than` and takes no more bytes, and less of one of them. */
 static int better(const task *t, int64_t i, int k, int than) {
-	const whit_choice *a = at(t, i, k), *b = than < 0 ? NULL : at(t, i, than);
-	return a->bytes >= 0 && (!b || a->loss < b->loss || (a->loss == b->loss && a->bytes < b->bytes));
+	const whit_choice *a = at(t, i, k), *b = at(t, i, than);
+	return a->bytes >= 0 && a->bytes <= b->bytes &&
+	       (a->loss < b->loss || (a->loss == b->loss && a->bytes < b->bytes));
 }
 
 static int smallest(const task *t, int64_t i) {
@@ -43,10 +43,9 @@ static void total(const task *t, const int *pick, int64_t *bytes, double *loss) 
 
 /* best[u]: the least loss of the items so far within u units; from[i][u]: what item i then is. */
 static void solve(const task *t, int *pick) {
-	int64_t unit = (t->budget + UNITS - 1) / UNITS, room = t->budget / WHIT_MAX(unit, 1);
+	int64_t unit = WHIT_MAX(1, (t->budget + UNITS - 1) / UNITS), room = t->budget / unit;
 	double *best = whit_alloc((size_t)(2 * (room + 1)) * sizeof *best), *next = best + room + 1;
 	uint8_t *from = whit_alloc((size_t)(t->items * (room + 1)));
-	unit = WHIT_MAX(unit, 1);
 	for (int64_t i = 0; i < t->items; i++) {
 		uint8_t *f = from + i * (room + 1);
 		for (int64_t u = 0; u <= room; u++) {
@@ -74,11 +73,13 @@ static void solve(const task *t, int *pick) {
 
 /* Single steps, the largest gain first, into what rounding left over. */
 static void fill(const task *t, int *pick) {
+	int64_t bytes;
+	double loss;
+	total(t, pick, &bytes, &loss);
 	for (;;) {
-		int64_t bytes, item = -1;
-		double loss, gain = 0;
+		int64_t item = -1;
+		double gain = 0;
 		int option = -1;
-		total(t, pick, &bytes, &loss);
 		for (int64_t i = 0; i < t->items; i++)
 			for (int k = 0; k < t->options; k++) {
 				const whit_choice *a = at(t, i, pick[i]), *b = at(t, i, k);
@@ -90,6 +91,7 @@ static void fill(const task *t, int *pick) {
 				option = k;
 			}
 		if (item < 0) return;
+		bytes += at(t, item, option)->bytes - at(t, item, pick[item])->bytes;
 		pick[item] = option;
 	}
 }
@@ -182,7 +184,7 @@ int whit_allocate(const whit_choice *choice, int64_t items, int options, int64_t
 	}
 	for (int64_t i = 0; i < items; i++) /* the same for fewer bytes */
 		for (int k = 0; k < options; k++)
-			if (better(&t, i, k, pick[i]) && at(&t, i, k)->bytes <= at(&t, i, pick[i])->bytes) pick[i] = k;
+			if (better(&t, i, k, pick[i])) pick[i] = k;
 	total(&t, pick, &out->bytes, &out->loss);
 	out->bound = bound_of(&t);
 	return 0;
@@ -194,7 +196,7 @@ typedef struct table {
 	const char **name, **format; /* items; options */
 	int64_t items, weights;
 	int options;
-	whit_choice *choice; /* (items, options) as `room` has it */
+	whit_choice *choice; /* (items, options) of MOST */
 	int64_t *book;       /* by option: bytes of codebooks */
 } table;
 

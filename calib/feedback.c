@@ -207,6 +207,7 @@ typedef struct chunk {
 	whit_mat *dst;
 	int rule;
 	int64_t rows, n, stored[ROWS];
+	int64_t units, runs; /* of a row; of a unit */
 	/* (ROWS, n): source, in the stored frame, and, in the order of the columns' turns: target, target as corrected
 	 * so far, the negative of what a column handed on, error */
 	float *x, *w, *t, *v, *err, *y;
@@ -273,26 +274,28 @@ static void make_target(chunk *c) {
 	whit_multiply_add_cpu(c->t, n, ordered, n, f->target, n, c->rows, n, n);
 }
 
+/* Where scale and shift of row i's unit at column col begin. */
+static int64_t scales_at(const chunk *c, int64_t i, int64_t col) {
+	return (i * c->units + col / c->u->weights) * c->runs;
+}
+
 /* Chooses the parameters of the unit at column at, from weights v (ROWS, n) in stored columns' order. */
 static void fit(chunk *c, int64_t at, const float *v) {
-	int64_t size = whit_unit_size(c->u, c->dst, at), each = c->u->weights / c->u->run;
-	int64_t units = (c->n + c->u->weights - 1) / c->u->weights, index = at / c->u->weights;
+	int64_t size = whit_unit_size(c->u, c->dst, at), each = c->runs;
 	float *w = whit_alloc((size_t)(c->rows * (size + 2 * each)) * sizeof *w), *s = w + c->rows * size,
 	      *t = s + c->rows * each;
 	for (int64_t i = 0; i < c->rows; i++) memcpy(w + i * size, v + i * c->n + at, (size_t)size * sizeof *w);
 	c->bad += whit_units_fit(c->u, c->dst, c->stored, c->rows, at, w, c->f->h_diag, c->rule, s, t, &c->zero);
 	for (int64_t i = 0; i < c->rows; i++) {
-		memcpy(c->scale + (i * units + index) * each, s + i * each, (size_t)each * sizeof *s);
-		memcpy(c->shift + (i * units + index) * each, t + i * each, (size_t)each * sizeof *t);
+		memcpy(c->scale + scales_at(c, i, at), s + i * each, (size_t)each * sizeof *s);
+		memcpy(c->shift + scales_at(c, i, at), t + i * each, (size_t)each * sizeof *t);
 	}
 	whit_free(w);
 }
 
 /* The value nearest to v at the column of turn j; its level is kept. */
 static float choose(chunk *c, int64_t i, int64_t j, float v) {
-	int64_t col = column_of(c, j), each = c->u->weights / c->u->run;
-	int64_t units = (c->n + c->u->weights - 1) / c->u->weights;
-	int64_t at = i * units * each + col / c->u->weights * each + col % c->u->weights / c->u->run;
+	int64_t col = column_of(c, j), at = scales_at(c, i, col) + col % c->u->weights / c->u->run;
 	int k = whit_unit_nearest(c->u, v, c->scale[at], c->shift[at]);
 	c->level[i * c->n + col] = (uint8_t)k;
 	return c->scale[at] * c->u->level[k] + c->shift[at];
@@ -344,25 +347,25 @@ typedef struct tried {
 } tried;
 
 static void keep_better(chunk *c, tried *best, int64_t at, const double *before, int first) {
-	int64_t each = c->u->weights / c->u->run, units = (c->n + c->u->weights - 1) / c->u->weights;
+	size_t bytes = (size_t)c->runs * sizeof(float);
 	for (int64_t i = 0; i < c->rows; i++) {
 		double loss = c->loss[i] - before[i];
-		int64_t s = (i * units + at / c->u->weights) * each;
+		int64_t s = scales_at(c, i, at);
 		if (!first && !(loss < best->loss[i])) continue;
 		best->loss[i] = loss;
 		whit_unit_parameters(c->u, c->dst, c->stored[i], at, best->bytes[i], 0);
-		memcpy(best->scale[i], c->scale + s, (size_t)each * sizeof(float));
-		memcpy(best->shift[i], c->shift + s, (size_t)each * sizeof(float));
+		memcpy(best->scale[i], c->scale + s, bytes);
+		memcpy(best->shift[i], c->shift + s, bytes);
 	}
 }
 
 static void put_best(chunk *c, tried *best, int64_t at) {
-	int64_t each = c->u->weights / c->u->run, units = (c->n + c->u->weights - 1) / c->u->weights;
+	size_t bytes = (size_t)c->runs * sizeof(float);
 	for (int64_t i = 0; i < c->rows; i++) {
-		int64_t s = (i * units + at / c->u->weights) * each;
+		int64_t s = scales_at(c, i, at);
 		whit_unit_parameters(c->u, c->dst, c->stored[i], at, best->bytes[i], 1);
-		memcpy(c->scale + s, best->scale[i], (size_t)each * sizeof(float));
-		memcpy(c->shift + s, best->shift[i], (size_t)each * sizeof(float));
+		memcpy(c->scale + s, best->scale[i], bytes);
+		memcpy(c->shift + s, best->shift[i], bytes);
 	}
 }
 
@@ -465,8 +468,8 @@ static void settle(chunk *c, uint8_t *kept, size_t bytes) {
 		for (int64_t at = 0; at < n; at += c->u->weights)
 			whit_unit_put(c->u, c->dst, c->stored[i], at, c->level + i * n + at);
 	}
-	if (c->f->kind != WHIT_FEEDBACK_GPTQ && c->f->kind != WHIT_FEEDBACK_QRONOS) {
-		errors(c); /* gptaq's recursion has another sum */
+	if (c->f->pass) { /* gptaq's recursion has another sum */
+		errors(c);
 		losses(c, c->loss);
 	}
 	for (int64_t i = 0; i < c->rows; i++) {
@@ -509,7 +512,9 @@ static void chunk_item(void *ctx, int64_t item, int worker) {
 	           .dst = j->dst,
 	           .rule = j->rule,
 	           .rows = WHIT_MIN(ROWS, src->rows - r0),
-	           .n = j->dst->width};
+	           .n = j->dst->width,
+	           .units = (j->dst->width + run->u.weights - 1) / run->u.weights,
+	           .runs = run->u.weights / run->u.run};
 	whit_rows_sum *s = &run->sum[item];
 	whit_err stop;
 	s->bad = -1;

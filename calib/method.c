@@ -107,6 +107,10 @@ int64_t whit_rows_block(int64_t width, int64_t rows) { return WHIT_MIN(WHIT_MAX(
 
 /* j NULL: only looks. */
 static int total(const whit_weight *src, whit_job *j, const whit_rows_sum *sum, int64_t n, int64_t rows, whit_err *e) {
+	if (j) {
+		j->err = j->ref = 0;
+		j->zero_groups = j->bad_scales = 0;
+	}
 	for (int64_t i = 0; i < n; i++) {
 		const whit_rows_sum *s = &sum[i];
 		if (s->bad >= 0)
@@ -130,8 +134,6 @@ static int total(const whit_weight *src, whit_job *j, const whit_rows_sum *sum, 
 }
 
 int whit_rows_total(whit_job *j, const whit_rows_sum *sum, int64_t n, int64_t rows, whit_err *e) {
-	j->err = j->ref = 0;
-	j->zero_groups = j->bad_scales = 0;
 	return total(j->src, j, sum, n, rows, e);
 }
 
@@ -164,8 +166,6 @@ int whit_method_rows(whit_job *j, whit_err *e) {
 		                 "tensor %s: destination is %lld x %lld (stored %lld), source %lld x %lld",
 		                 j->src->name, (long long)d->rows, (long long)d->cols, (long long)d->width,
 		                 (long long)s->rows, (long long)s->cols);
-	j->err = j->ref = 0;
-	j->zero_groups = j->bad_scales = 0;
 	return walk_blocks(j->src, j, e);
 }
 

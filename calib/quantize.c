@@ -5,6 +5,7 @@
 #include "cuda/dev.h"
 #include "formats/blocks.h"
 #include "formats/codebook.h"
+#include "formats/measure.h"
 #include "formats/safetensors.h"
 #include "host/progress.h"
 
@@ -137,7 +138,7 @@ static void plan_columns(whit_plan_row *row, const whit_gguf_arch *a, const json
 	if (!whit_gguf_change_of(a, config, row->w->name, &c) || !c.columns) return;
 	row->reordered = whit_alloc((size_t)n * sizeof *row->reordered);
 	memcpy(row->reordered, row->importance, (size_t)n * sizeof *row->reordered);
-	c.k_heads = c.v_heads / c.k_heads; /* the way back: blocks k * r + j and j * k_heads + k change roles */
+	c = whit_gguf_change_back(&c);
 	whit_gguf_apply(&c, row->reordered, 1, n);
 	row->importance = row->reordered;
 }
@@ -501,12 +502,10 @@ typedef struct quantize_run {
 
 /* The model's own order of what a GGUF's row stores. */
 static int own_order(placed *p, whit_err *e) {
-	const whit_gguf_change *c = &p->row->change;
+	const whit_gguf_change back = whit_gguf_change_back(&p->row->change);
 	whit_mat_free(&p->floats);
 	int rc = whit_mat_floats(&p->floats, &p->mat, e);
-	if (rc || !p->row->changed || !c->block) return rc;
-	whit_gguf_change back = *c;
-	back.k_heads = c->v_heads / c->k_heads; /* blocks k * r + j and j * k_heads + k change roles */
+	if (rc || !back.block) return rc;
 	whit_gguf_apply(&back, (float *)(uintptr_t)p->floats.plane[0], p->floats.rows, p->floats.cols);
 	return 0;
 }
@@ -626,14 +625,23 @@ static int run_row(quantize_run *q, const whit_plan_row *row, whit_err *e) {
 	return 0;
 }
 
-/* Rows of that layer, which stand together. */
+static const placed *placed_of(const quantize_run *q, const whit_plan_row *row) {
+	const placed *p = q->placed;
+	while (p && p->row != row) p = p->next;
+	return p;
+}
+
+/* Rows of that layer, which stand together, to where results go; those that are placed have their codes. */
 static int run_layer(quantize_run *q, int64_t layer, whit_err *e) {
 	const whit_plan *p = q->plan;
 	int64_t i = 0;
 	int rc = 0;
 	while (i < p->n && p->row[i].layer < layer) i++;
 	whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)layer));
-	for (; i < p->n && p->row[i].layer == layer && !rc; i++) rc = run_row(q, &p->row[i], e);
+	for (; i < p->n && p->row[i].layer == layer && !rc; i++) {
+		const placed *x = placed_of(q, &p->row[i]);
+		rc = x ? store_codes(q, x->row, &x->mat, &x->job, x->seconds, e) : run_row(q, &p->row[i], e);
+	}
 	return rc;
 }
 
@@ -671,25 +679,6 @@ static int place_layer(quantize_run *q, int64_t layer, whit_err *e) {
 	return rc;
 }
 
-static placed *placed_of(const quantize_run *q, const whit_plan_row *row) {
-	placed *p = q->placed;
-	while (p && p->row != row) p = p->next;
-	return p;
-}
-
-static int store_layer(quantize_run *q, int64_t layer, whit_err *e) {
-	const whit_plan *p = q->plan;
-	int rc = 0;
-	whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)layer));
-	for (int64_t i = 0; i < p->n && !rc; i++) {
-		const whit_plan_row *row = &p->row[i];
-		if (row->layer != layer) continue;
-		const placed *x = placed_of(q, row);
-		rc = x ? store_codes(q, row, &x->mat, &x->job, x->seconds, e) : run_row(q, row, e);
-	}
-	return rc;
-}
-
 /* Squared error of codes that have changed since. */
 static void measure(const whit_weight *src, const whit_mat *m, whit_job *j) {
 	float *x = whit_alloc((size_t)(2 * m->cols) * sizeof *x), *y = x + m->cols;
@@ -697,43 +686,38 @@ static void measure(const whit_weight *src, const whit_mat *m, whit_job *j) {
 	for (int64_t r = 0; r < m->rows; r++) {
 		whit_mat_decode(&src->mat, r, r + 1, x);
 		whit_mat_decode(m, r, r + 1, y);
-		for (int64_t i = 0; i < m->cols; i++) j->err += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+		j->err += whit_sum_squares_cpu(x, y, m->cols);
 	}
 	whit_free(x);
 }
 
-/* Of that layer, and of codes: floats stay what they are. */
-static int is_rebuilt(const placed *p, int64_t layer) {
-	return p->row->layer == layer && whit_feedback_fits(&p->row->spec);
-}
-
+/* The layer's codes (floats stay what they are) fitted to its outputs. */
 static int rebuild_layer(quantize_run *q, int64_t layer, const whit_stats_states *x, whit_err *e) {
 	const whit_reconstruct_opts *o = &q->encoder.calibration->reconstruct;
 	whit_reconstruct_result r;
-	int n = 0, rc;
-	for (const placed *p = q->placed; p; p = p->next) n += is_rebuilt(p, layer);
-	whit_reconstruct_item *item = whit_alloc((size_t)(n + 1) * sizeof *item);
-	whit_weight *src = whit_alloc((size_t)(n + 1) * sizeof *src);
-	float **copy = whit_alloc((size_t)(n + 1) * sizeof *copy);
-	n = 0;
+	size_t most = 1;
+	int n = 0;
+	for (const placed *p = q->placed; p; p = p->next) most++;
+	placed **at = whit_alloc(most * sizeof *at);
+	whit_reconstruct_item *item = whit_alloc(most * sizeof *item);
+	whit_weight *src = whit_alloc(most * sizeof *src);
+	float **copy = whit_alloc(most * sizeof *copy);
 	for (placed *p = q->placed; p; p = p->next) {
-		if (!is_rebuilt(p, layer)) continue;
+		if (p->row->layer != layer || !whit_feedback_fits(&p->row->spec)) continue;
 		src[n] = changed_source(p->row, &copy[n]);
 		item[n] = (whit_reconstruct_item){.name = p->row->w->name,
 		                                  .src = &src[n],
 		                                  .mat = &p->mat,
 		                                  .change = p->row->changed ? &p->row->change : NULL};
-		n++;
+		at[n++] = p;
 	}
-	rc = whit_reconstruct(q->running, layer, x, item, n, o, &r, e);
-	n = 0;
-	for (placed *p = q->placed; p && !rc; p = p->next) {
-		if (!is_rebuilt(p, layer)) continue;
-		if (r.steps) measure(&src[n], &p->mat, &p->job);
-		rc = place(q, p, e);
-		n++;
+	int rc = whit_reconstruct(q->running, layer, x, item, n, o, &r, e);
+	for (int i = 0; i < n && !rc; i++) {
+		if (r.steps) measure(&src[i], &at[i]->mat, &at[i]->job);
+		rc = place(q, at[i], e);
 	}
 	for (int i = 0; i < n; i++) whit_free(copy[i]);
+	whit_free(at);
 	whit_free(copy);
 	whit_free(src);
 	whit_free(item);
@@ -752,7 +736,7 @@ static int layer_known(void *ctx, const whit_stats *s, int64_t layer, const whit
 	unplace(q, 1);
 	int rc = place_layer(q, layer, e);
 	if (!rc && q->encoder.calibration->reconstruct.steps) rc = rebuild_layer(q, layer, x, e);
-	return rc ? rc : store_layer(q, layer, e);
+	return rc ? rc : run_layer(q, layer, e);
 }
 
 /* Texts run through the model and the rows are quantized as they come by. */
@@ -768,7 +752,7 @@ static int run_texts(quantize_run *q, whit_err *e) {
 	c->o.ctx_layer = q;
 	q->running = c->running;
 	int rc = place_layer(q, -1, e);
-	if (!rc) rc = store_layer(q, -1, e);
+	if (!rc) rc = run_layer(q, -1, e);
 	if (!rc) rc = whit_stats_run(&s, c->running, c->tok, c->text, c->n_text, &c->o, e);
 	if (!rc) whit_stats_free(&s);
 	c->live = NULL;

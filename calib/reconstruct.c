@@ -56,18 +56,19 @@ static void decode_item(void *ctx, int64_t item, int worker) {
 	const row_job *j = ctx;
 	param *p = j->p;
 	int64_t r0 = item * ROWS, n = WHIT_MIN(ROWS, p->rows - r0);
-	float *copy = whit_alloc((size_t)(n * p->width) * sizeof *copy);
+	const whit_rotation *rot = p->item->mat->rot;
 	(void)worker;
 	for (int64_t r = r0; r < r0 + n; r++)
 		for (int64_t i = 0; i < p->width; i++) {
 			int k;
 			p->q[r * p->width + i] = value(p, r, i, &k);
 		}
-	memcpy(copy, p->q + r0 * p->width, (size_t)(n * p->width) * sizeof *copy);
-	if (p->item->mat->rot)
-		whit_unrotate_cpu(p->item->mat->rot, dense(p) + r0 * p->cols, copy, n);
-	else
-		memcpy(dense(p) + r0 * p->cols, copy, (size_t)(n * p->cols) * sizeof *copy);
+	float *q = p->q + r0 * p->width, *to = dense(p) + r0 * p->cols, *copy = rot ? NULL : to;
+	size_t bytes = (size_t)(n * p->width) * sizeof *q;
+	if (rot) copy = whit_alloc(bytes); /* which rotating back overwrites */
+	memcpy(copy, q, bytes);
+	if (!rot) return;
+	whit_unrotate_cpu(rot, to, copy, n);
 	whit_free(copy);
 }
 
@@ -76,8 +77,7 @@ static void decode_all(fit *f) {
 		row_job j = {f, &f->p[i]};
 		whit_parallel(blocks_of(j.p), decode_item, &j);
 		if (!j.p->item->change) continue;
-		whit_gguf_change back = *j.p->item->change;
-		back.k_heads = back.block ? back.v_heads / back.k_heads : 0;
+		whit_gguf_change back = whit_gguf_change_back(j.p->item->change);
 		whit_gguf_apply(&back, dense(j.p), j.p->rows, j.p->cols);
 	}
 }
@@ -90,13 +90,12 @@ static float adam(const fit *f, float g, float *m1, float *m2) {
 
 /* A row's gradient in the stored frame, to latent weights and scales. */
 static void update_row(const fit *f, param *p, int64_t r, const float *g) {
-	float range = (p->u.level[p->u.count - 1] - p->u.level[0]) / (float)(p->u.count - 1);
 	for (int64_t b = 0; b < p->units; b++) {
 		int64_t c = b * p->u.weights, n = whit_unit_size(&p->u, p->item->mat, c),
 		        at = (r * p->units + b) * p->runs;
 		float by_log = 0;
 		for (int64_t i = c; i < c + n; i++) {
-			float step = f->rate * range * fabsf(p->scale[at + (i - c) / p->u.run]);
+			float step = f->rate * p->u.spacing * fabsf(p->scale[at + (i - c) / p->u.run]);
 			int64_t w = r * p->width + i;
 			by_log += g[i] * p->q[w];
 			p->latent[w] -= step * adam(f, g[i], &p->m1[w], &p->m2[w]);
@@ -181,7 +180,7 @@ static int one_step(fit *f, int64_t each, whit_rng *g, whit_err *e) {
 
 /* The original weight, or the nearest to it that still rounds to level k. */
 static float into_interval(const param *p, float w, int k, float scale, float shift) {
-	float margin = 1e-3f * (p->u.level[p->u.count - 1] - p->u.level[0]) / (float)(p->u.count - 1);
+	float margin = 1e-3f * p->u.spacing;
 	float x = scale != 0 ? (w - shift) / scale : 0;
 	if (scale == 0) return w;
 	if (k > 0) x = fmaxf(x, p->u.boundary[k - 1] + margin);
@@ -197,7 +196,7 @@ static int begin(fit *f, param *p, whit_err *e) {
 	p->rows = m->rows, p->cols = m->cols, p->width = m->width;
 	p->units = (p->width + p->u.weights - 1) / p->u.weights;
 	p->runs = p->u.weights / p->u.run;
-	p->scaled = whit_units_scaled(&p->u, m);
+	p->scaled = whit_units_scaled(m);
 	p->slot = -1;
 	for (int i = 0; i < program->n_slot; i++)
 		if (!strcmp(program->slot[i].name, p->item->name)) p->slot = i;

@@ -197,6 +197,12 @@ static void reorder(const whit_gguf_change *c, float *w, int64_t size) {
 	whit_free(copy);
 }
 
+whit_gguf_change whit_gguf_change_back(const whit_gguf_change *c) {
+	whit_gguf_change back = *c;
+	if (c->block) back.k_heads = c->v_heads / c->k_heads; /* k * r + j and j * k_heads + k change roles */
+	return back;
+}
+
 void whit_gguf_apply(const whit_gguf_change *c, float *w, int64_t rows, int64_t cols) {
 	if (c->block && c->columns)
 		for (int64_t r = 0; r < rows; r++) reorder(c, w + r * cols + c->first, 1);

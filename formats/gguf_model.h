@@ -35,6 +35,8 @@ typedef struct whit_gguf_change {
 /* Of tensor `hf` of a model with that config (of the language model); 1 if anything changes. A config that a GGUF was
  * read into ("whit_gguf_layout") has nothing left to change. */
 int whit_gguf_change_of(const whit_gguf_arch *a, const json_t *config, const char *hf, whit_gguf_change *c);
+/* What puts blocks back where they were. */
+whit_gguf_change whit_gguf_change_back(const whit_gguf_change *c);
 /* Changes w (rows, cols) in place. */
 void whit_gguf_apply(const whit_gguf_change *c, float *w, int64_t rows, int64_t cols);
 

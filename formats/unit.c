@@ -82,6 +82,7 @@ int whit_units_make(whit_units *u, const whit_mat *m, whit_err *e) {
 		whit_spec_name(&m->spec, name);
 		return whit_fail(e, WHIT_EUSAGE, "format %s: has no codes to choose one by one", name);
 	}
+	u->spacing = (u->level[u->count - 1] - u->level[0]) / (float)(u->count - 1);
 	u->even = 1;
 	for (int k = 0; k + 1 < u->count; k++) {
 		u->even &= u->level[k + 1] == u->level[k] + 1;
@@ -185,9 +186,8 @@ void whit_unit_get(const whit_units *u, const whit_mat *m, int64_t r, int64_t c,
 	for (int64_t i = 0; i < size; i++) k[i] = (uint8_t)code_of(m, k[i]); /* its own inverse */
 }
 
-int whit_units_scaled(const whit_units *u, const whit_mat *m) {
+int whit_units_scaled(const whit_mat *m) {
 	const whit_block *b = m->spec.fmt->block;
-	(void)u;
 	if (!b) return 1;
 	return b->grid && b->grid->kind != WHIT_GRID_MIN && b->grid->kind != WHIT_GRID_POWER &&
 	       b->grid->kind != WHIT_GRID_SUPER;

@@ -17,6 +17,7 @@ typedef struct whit_units {
 	int count;       /* levels */
 	int even;        /* level[k] = level[0] + k */
 	float level[256];
+	float spacing; /* mean distance of levels */
 	/* file-local from here */
 	float boundary[256]; /* between level[k] and level[k + 1] */
 	uint8_t mask[256];   /* of a block's bytes: the bits that are codes */
@@ -37,7 +38,7 @@ int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n
 void whit_unit_get(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, float *scale, float *shift,
                    uint8_t *k);
 /* 1: a unit has one scale, which whit_unit_scale can set to any number; else scales stay as they were fitted. */
-int whit_units_scaled(const whit_units *u, const whit_mat *m);
+int whit_units_scaled(const whit_mat *m);
 /* s as it would be stored: rounded to F16 and inside its range, where m's scales are. */
 float whit_unit_round(const whit_mat *m, float s);
 /* The bytes that hold the unit's parameters, of which whit_unit_parameters copies at most WHIT_UNIT_BYTES, out or back.

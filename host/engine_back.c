@@ -185,8 +185,19 @@ static void place(back *b, const whit_batch *batch) {
 		b->at = (whit_placed){.node = b->p->node, .bound = b->p->bound, .batch = *batch};
 }
 
-int whit_model_layer_back(whit_model *m, int64_t l, const whit_batch *b, const float *h, float *dh, float *const dw[],
-                          whit_err *e) {
+/* dh = the gradient by y of *loss, the sum of (y - want)^2; all on the CPU. */
+static int squared_loss(const float *y, const float *want, int64_t n, float *dh, double *loss, whit_err *e) {
+	*loss = 0;
+	for (int64_t i = 0; i < n; i++) {
+		dh[i] = 2 * (y[i] - want[i]);
+		*loss += (double)(y[i] - want[i]) * (y[i] - want[i]);
+	}
+	return isfinite(*loss) ? 0 : whit_fail(e, WHIT_ENONFINITE, "loss is %g, need a finite one", *loss);
+}
+
+/* want NULL: dh is given; else it is that of squared_loss. */
+static int layer_back(whit_model *m, int64_t l, const whit_batch *b, const float *h, const float *want, double *loss,
+                      float *dh, float *const dw[], whit_err *e) {
 	int64_t n = b->T * m->hidden;
 	back k = {.m = m, .layer = l, .dw = dw};
 	int rc = whit_state_check(b, NULL, e);
@@ -196,6 +207,7 @@ int whit_model_layer_back(whit_model *m, int64_t l, const whit_batch *b, const f
 	place(&k, b);
 	rc = begin(&k, b, h, work, work + n, dh, e);
 	if (!rc) rc = forward(&k, e);
+	if (!rc && want) rc = squared_loss(work, want, n, dh, loss, e);
 	if (!rc) rc = backward(&k, e);
 	if (!rc) whit_model_copy(m, dh, work + n, (size_t)n * sizeof *dh);
 	if (m->dev) {
@@ -206,25 +218,19 @@ int whit_model_layer_back(whit_model *m, int64_t l, const whit_batch *b, const f
 	return rc ? whit_fail_in(e, "layer %lld, backwards", (long long)l) : 0;
 }
 
+int whit_model_layer_back(whit_model *m, int64_t l, const whit_batch *b, const float *h, float *dh, float *const dw[],
+                          whit_err *e) {
+	return layer_back(m, l, b, h, NULL, NULL, dh, dw, e);
+}
+
 int whit_model_layer_fit(whit_model *m, int64_t l, const whit_batch *b, const float *h, const float *want, double *loss,
                          float *const dw[], whit_err *e) {
-	int64_t n = b->T * m->hidden;
-	back k = {.m = m, .layer = l, .dw = dw};
-	int rc = m->dev ? whit_fail(e, WHIT_EINTERNAL, "layers are fitted on the CPU") : whit_state_check(b, NULL, e);
 	*loss = 0;
-	if (rc || !n) return rc;
-	float *y = whit_model_alloc(m, (size_t)(3 * n) * sizeof *y), *dh = y + n;
-	place(&k, b);
-	rc = begin(&k, b, h, y, y + 2 * n, dh, e);
-	if (!rc) rc = forward(&k, e);
-	for (int64_t i = 0; i < n && !rc; i++) {
-		dh[i] = 2 * (y[i] - want[i]);
-		*loss += (double)(y[i] - want[i]) * (y[i] - want[i]);
-	}
-	if (!rc && !isfinite(*loss)) rc = whit_fail(e, WHIT_ENONFINITE, "loss is %g, need a finite one", *loss);
-	if (!rc) rc = backward(&k, e);
-	whit_model_free(m, y);
-	return rc ? whit_fail_in(e, "layer %lld, fitted", (long long)l) : 0;
+	if (m->dev) return whit_fail(e, WHIT_EINTERNAL, "layers are fitted on the CPU");
+	float *dh = whit_model_alloc(m, (size_t)(b->T * m->hidden) * sizeof *dh);
+	int rc = layer_back(m, l, b, h, want, loss, dh, dw, e);
+	whit_model_free(m, dh);
+	return rc;
 }
 
 enum { TILE_FLOATS = 32 << 20 }; /* of logits, and of their gradient */

@@ -32,7 +32,7 @@ static void check_back(const char *name, const whit_units *u, whit_mat *m, int64
 	for (int64_t i = 0; i < n; i++)
 		if (u->level[got[i]] != u->level[k[i]]) CHECK_MSG(0, "%s: weight %lld", name, (long long)i);
 	for (int64_t i = 0; i < runs; i++) CHECK(s[i] == scale[i] && t[i] == shift[i]);
-	if (!whit_units_scaled(u, m)) return;
+	if (!whit_units_scaled(m)) return;
 	whit_unit_scale(u, m, r, c, whit_unit_round(m, 0.37f));
 	whit_unit_put(u, m, r, c, k);
 	whit_unit_get(u, m, r, c, s, t, got);
