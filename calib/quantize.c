@@ -2,6 +2,7 @@
  * format; this walks the tensors. */
 #define _GNU_SOURCE
 #include "calib/quantize.h"
+#include "calib/fabq.h"
 #include "cuda/dev.h"
 #include "formats/blocks.h"
 #include "formats/codebook.h"
@@ -45,7 +46,7 @@ int whit_plan_tensor(whit_plan_row *row, const whit_rule *u, whit_err *e) {
 
 /* ---- the same for a GGUF ---- */
 
-static int is_coded(const whit_spec *s) { return s->bits || s->fmt->block; }
+static int is_coded(const whit_spec *s) { return s->bits || s->fmt->block || s->fmt->record; }
 
 /* Where the asked format's block does not divide the width: the format's fallback, then f16; where it has none, an
  * error, as in llama.cpp. */
@@ -691,35 +692,61 @@ static void measure(const whit_weight *src, const whit_mat *m, whit_job *j) {
 	whit_free(x);
 }
 
+/* What a placed matrix is to reconstruction: itself, or its classes of rows. */
+typedef struct rebuilt {
+	placed *p;
+	whit_weight src;
+	float *copy;
+	whit_fabq_part part[WHIT_FABQ_PARTS]; /* of a record */
+} rebuilt;
+
+/* Adds b's items; returns their number. */
+static int take_apart(rebuilt *b, whit_reconstruct_item *item, whit_err *e) {
+	placed *p = b->p;
+	int n = 0;
+	b->src = changed_source(p->row, &b->copy);
+	*item = (whit_reconstruct_item){.name = p->row->w->name,
+	                                .src = &b->src,
+	                                .mat = &p->mat,
+	                                .change = p->row->changed ? &p->row->change : NULL};
+	if (!p->mat.spec.fmt->record) return 1;
+	int rc = whit_fabq_split(b->part, &p->mat, &b->src, e);
+	for (int i = 0; i < WHIT_FABQ_PARTS && !rc; i++)
+		if (b->part[i].mat.rows)
+			item[n++] = (whit_reconstruct_item){.name = p->row->w->name,
+			                                    .src = &b->part[i].src,
+			                                    .mat = &b->part[i].mat,
+			                                    .row = b->part[i].row};
+	return rc ? rc : n;
+}
+
 /* The layer's codes (floats stay what they are) fitted to its outputs. */
 static int rebuild_layer(quantize_run *q, int64_t layer, const whit_stats_states *x, whit_err *e) {
 	const whit_reconstruct_opts *o = &q->encoder.calibration->reconstruct;
-	whit_reconstruct_result r;
+	whit_reconstruct_result r = {0};
 	size_t most = 1;
-	int n = 0;
+	int n = 0, items = 0, rc = 0;
 	for (const placed *p = q->placed; p; p = p->next) most++;
-	placed **at = whit_alloc(most * sizeof *at);
-	whit_reconstruct_item *item = whit_alloc(most * sizeof *item);
-	whit_weight *src = whit_alloc(most * sizeof *src);
-	float **copy = whit_alloc(most * sizeof *copy);
-	for (placed *p = q->placed; p; p = p->next) {
-		if (p->row->layer != layer || !whit_feedback_fits(&p->row->spec)) continue;
-		src[n] = changed_source(p->row, &copy[n]);
-		item[n] = (whit_reconstruct_item){.name = p->row->w->name,
-		                                  .src = &src[n],
-		                                  .mat = &p->mat,
-		                                  .change = p->row->changed ? &p->row->change : NULL};
-		at[n++] = p;
+	rebuilt *b = whit_alloc(most * sizeof *b);
+	whit_reconstruct_item *item = whit_alloc(most * WHIT_FABQ_PARTS * sizeof *item);
+	for (placed *p = q->placed; p && rc >= 0; p = p->next) {
+		if (p->row->layer != layer || !(whit_feedback_fits(&p->row->spec) || p->mat.spec.fmt->record)) continue;
+		b[n].p = p;
+		rc = take_apart(&b[n++], item + items, e);
+		items += rc;
 	}
-	int rc = whit_reconstruct(q->running, layer, x, item, n, o, &r, e);
+	rc = rc < 0 ? rc : whit_reconstruct(q->running, layer, x, item, items, o, &r, e);
 	for (int i = 0; i < n && !rc; i++) {
-		if (r.steps) measure(&src[i], &at[i]->mat, &at[i]->job);
-		rc = place(q, at[i], e);
+		placed *p = b[i].p;
+		if (r.steps && p->mat.spec.fmt->record) whit_fabq_join(&p->mat, b[i].part);
+		if (r.steps) measure(&b[i].src, &p->mat, &p->job);
+		rc = place(q, p, e);
 	}
-	for (int i = 0; i < n; i++) whit_free(copy[i]);
-	whit_free(at);
-	whit_free(copy);
-	whit_free(src);
+	for (int i = 0; i < n; i++) {
+		whit_free(b[i].copy);
+		whit_fabq_free(b[i].part);
+	}
+	whit_free(b);
 	whit_free(item);
 	if (rc || !n) return rc;
 	q->st->rebuilt_before += r.before;

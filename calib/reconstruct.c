@@ -15,8 +15,9 @@ typedef struct param {
 	float *latent, *m1, *m2;                /* (rows, width) */
 	float *scale, *shift, *log, *s1, *s2;   /* (rows, units, runs); log, s1, s2: (rows, units) */
 	float *q;                               /* (rows, width): decoded */
-	float *grad;                            /* (rows, cols): by the model's matrix */
-	whit_mat dense;                         /* the model's matrix */
+	float *grad;                            /* by the model's matrix */
+	whit_mat dense;                         /* the model's matrix; of items with the same name the first has it */
+	int shares;                             /* dense and grad are another's */
 	float *best, *best_scale;
 } param;
 
@@ -42,6 +43,9 @@ typedef struct row_job {
 
 static float *dense(const param *p) { return (float *)(uintptr_t)p->dense.plane[0]; }
 
+/* The model's row of row r. */
+static int64_t place_of(const param *p, int64_t r) { return p->item->row ? p->item->row[r] : r; }
+
 static int64_t blocks_of(const param *p) { return (p->rows + ROWS - 1) / ROWS; }
 
 /* The level of column i of row r, for its latent weight. */
@@ -63,12 +67,13 @@ static void decode_item(void *ctx, int64_t item, int worker) {
 			int k;
 			p->q[r * p->width + i] = value(p, r, i, &k);
 		}
-	float *q = p->q + r0 * p->width, *to = dense(p) + r0 * p->cols, *copy = rot ? NULL : to;
-	size_t bytes = (size_t)(n * p->width) * sizeof *q;
-	if (rot) copy = whit_alloc(bytes); /* which rotating back overwrites */
-	memcpy(copy, q, bytes);
-	if (!rot) return;
-	whit_unrotate_cpu(rot, to, copy, n);
+	float *q = p->q + r0 * p->width, *copy = whit_alloc((size_t)(n * (p->width + p->cols)) * sizeof *q),
+	      *own = copy + n * p->width;
+	memcpy(copy, q, (size_t)(n * p->width) * sizeof *q); /* which rotating back overwrites */
+	if (rot) whit_unrotate_cpu(rot, own, copy, n);
+	for (int64_t r = 0; r < n; r++)
+		memcpy(dense(p) + place_of(p, r0 + r) * p->cols, (rot ? own : copy) + r * p->cols,
+		       (size_t)p->cols * sizeof *q);
 	whit_free(copy);
 }
 
@@ -103,7 +108,8 @@ static void update_row(const fit *f, param *p, int64_t r, const float *g) {
 		if (!p->scaled || p->scale[at] == 0) continue;
 		int64_t s = r * p->units + b;
 		p->log[s] -= f->scale_rate * adam(f, by_log, &p->s1[s], &p->s2[s]);
-		float now = whit_unit_round(p->item->mat, copysignf(expf(p->log[s]), p->scale[at]));
+		float now = whit_unit_round(p->item->mat, whit_mat_row(p->item->mat, r),
+		                            copysignf(expf(p->log[s]), p->scale[at]));
 		for (int64_t k = 0; k < p->runs; k++) p->scale[at + k] = now;
 	}
 }
@@ -112,15 +118,14 @@ static void update_item(void *ctx, int64_t item, int worker) {
 	const row_job *j = ctx;
 	param *p = j->p;
 	int64_t r0 = item * ROWS, n = WHIT_MIN(ROWS, p->rows - r0);
-	const float *g = p->grad + r0 * p->cols;
-	float *turned = NULL;
+	const whit_rotation *rot = p->item->mat->rot;
+	float *turned = rot ? whit_alloc((size_t)p->width * sizeof *turned) : NULL;
 	(void)worker;
-	if (p->item->mat->rot) {
-		turned = whit_alloc((size_t)(n * p->width) * sizeof *turned);
-		whit_rotate_cpu(p->item->mat->rot, turned, g, n);
-		g = turned;
+	for (int64_t r = r0; r < r0 + n; r++) {
+		const float *g = p->grad + place_of(p, r) * p->cols;
+		if (rot) whit_rotate_cpu(rot, turned, g, 1);
+		update_row(j->f, p, r, rot ? turned : g);
 	}
-	for (int64_t r = 0; r < n; r++) update_row(j->f, p, r0 + r, g + r * p->width);
 	whit_free(turned);
 }
 
@@ -166,7 +171,8 @@ static int one_step(fit *f, int64_t each, whit_rng *g, whit_err *e) {
 		if (!kept_out(f, c)) add_chunk(f, c);
 	}
 	decode_all(f);
-	for (int i = 0; i < f->n; i++) memset(f->p[i].grad, 0, (size_t)(f->p[i].rows * f->p[i].cols) * sizeof(float));
+	for (int i = 0; i < f->n; i++)
+		memset(f->p[i].grad, 0, (size_t)(f->p[i].dense.rows * f->p[i].cols) * sizeof(float));
 	int rc = whit_model_layer_fit(f->m, f->l, &f->b, f->h, f->want, &loss, f->dw, e);
 	for (int i = 0; i < f->n && !rc; i++) {
 		row_job j = {f, &f->p[i]};
@@ -202,15 +208,23 @@ static int begin(fit *f, param *p, whit_err *e) {
 		if (!strcmp(program->slot[i].name, p->item->name)) p->slot = i;
 	if (p->slot < 0)
 		return whit_fail(e, WHIT_EINTERNAL, "%s: is not of layer %lld", p->item->name, (long long)f->l);
-	int64_t n = p->rows * p->width, s = p->rows * p->units;
-	float *all = whit_alloc((size_t)(5 * n + s * (3 * p->runs + 3) + p->rows * p->cols) * sizeof *all);
+	int64_t n = p->rows * p->width, s = p->rows * p->units, rows = program->slot[p->slot].rows;
+	float *all = whit_alloc((size_t)(5 * n + s * (3 * p->runs + 3) + rows * p->cols) * sizeof *all);
 	p->latent = all;
 	p->m1 = all + n, p->m2 = all + 2 * n, p->q = all + 3 * n, p->best = all + 4 * n;
 	p->scale = all + 5 * n, p->shift = p->scale + s * p->runs, p->best_scale = p->shift + s * p->runs;
 	p->log = p->best_scale + s * p->runs, p->s1 = p->log + s, p->s2 = p->s1 + s, p->grad = p->s2 + s;
-	p->dense = (whit_mat){.rows = p->rows, .cols = p->cols, .width = p->cols};
-	rc = whit_spec_parse("f32", &p->dense.spec, e);
-	if (!rc) rc = whit_mat_alloc(&p->dense, e);
+	for (const param *other = f->p; other < p; other++)
+		if (other->slot == p->slot && !other->shares) {
+			p->dense = other->dense;
+			p->grad = other->grad;
+			p->shares = 1;
+		}
+	if (!p->shares) {
+		p->dense = (whit_mat){.rows = rows, .cols = p->cols, .width = p->cols};
+		rc = whit_spec_parse("f32", &p->dense.spec, e);
+		if (!rc) rc = whit_mat_alloc(&p->dense, e);
+	}
 	float *w = whit_alloc((size_t)(p->cols + 1) * sizeof *w);
 	uint8_t *k = whit_alloc((size_t)p->width);
 	for (int64_t r = 0; r < p->rows && !rc; r++) {
@@ -232,7 +246,7 @@ static int begin(fit *f, param *p, whit_err *e) {
 	whit_free(w);
 	whit_free(k);
 	f->dw[p->slot] = p->grad;
-	return rc ? rc : whit_model_replace(f->m, p->item->name, &p->dense, e);
+	return rc || p->shares ? rc : whit_model_replace(f->m, p->item->name, &p->dense, e);
 }
 
 static void remember(fit *f) {
@@ -329,7 +343,7 @@ int whit_reconstruct(whit_model *m, int64_t l, const whit_stats_states *x, whit_
 		param *p = &f.p[i];
 		if (!rc && r->steps) store(p);
 		whit_model_replace(m, item[i].name, NULL, &none);
-		whit_mat_free(&p->dense);
+		if (!p->shares) whit_mat_free(&p->dense);
 		whit_free(p->latent);
 	}
 	whit_free(f.p);

@@ -24,6 +24,8 @@ typedef struct whit_reconstruct_item {
 	const whit_weight *src;         /* its original values, in the frame of mat's logical rows */
 	whit_mat *mat;                  /* the codes; changed in place */
 	const whit_gguf_change *change; /* from the model's order to mat's, or NULL */
+	const int64_t
+	        *row; /* mat.rows rows of the model's matrix, which other items have the rest of; NULL: all, in order */
 } whit_reconstruct_item;
 
 typedef struct whit_reconstruct_result {

@@ -6,6 +6,7 @@
 extern "C" {
 #include "formats/blocks.h"
 #include "formats/format.h"
+#include "formats/frc1.h"
 }
 
 #define WHIT_WEIGHT static __device__ __forceinline__ float
@@ -53,6 +54,41 @@ struct whit_fmt_int {
 	WHIT_WEIGHT at(const whit_mat &m, int64_t r, int64_t i) {
 		int top = 1 << (m.spec.bits - 1), code = whit_dev_code(m, r, i);
 		return whit_dev_scale(m, r, i) * (float)((code ^ top) - top);
+	}
+};
+
+/* ---- binary rows (frc1.h) ---- */
+
+static __device__ const float whit_dev_root[16] = WHIT_FRC_T;
+static __device__ __forceinline__ float whit_dev_binary(const uint8_t *signs, float r, int q, int64_t i) {
+	float s = r * whit_dev_root[q % 16] * __uint_as_float((uint32_t)(127 - q / 16) << 23);
+	return signs[i / 8] >> i % 8 & 1 ? s : -s;
+}
+struct whit_fmt_bin {
+	WHIT_WEIGHT at(const whit_mat &m, int64_t r, int64_t i) {
+		const uint8_t *p = whit_dev_row(m, 2, r);
+		return whit_dev_binary(whit_dev_row(m, 0, r),
+		                       m.scale_f32 ? whit_load_f32(p) : whit_dev_f16(whit_load_u16(p)),
+		                       whit_dev_row(m, 1, r)[i / m.spec.group], i);
+	}
+};
+/* Counts the row's place in its class anew for every weight: the plain version. */
+struct whit_fmt_frc {
+	WHIT_WEIGHT at(const whit_mat &m, int64_t r, int64_t i) {
+		const whit_frc f = whit_frc_of(&m);
+		const uint8_t *p = m.plane[0], *bits = p + f.bitmap;
+		int64_t c = 0;
+		for (int64_t k = 0; k < r / 8; k++) c += __popc(bits[k]);
+		c += __popc(bits[r / 8] & ((1u << r % 8) - 1));
+		if (bits[r / 8] >> r % 8 & 1) {
+			float d = whit_dev_f16(
+			        whit_load_u16(p + f.scales + 2 * (c * f.groups + i / WHIT_FRC_CORE_GROUP)));
+			return d * (float)((p[f.codes + (size_t)c * f.code_row + i / 2] >> 4 * (i % 2) & 15) - 8);
+		}
+		int64_t b = r - c;
+		return whit_dev_binary(p + f.signs + (size_t)b * f.sign_row,
+		                       whit_dev_f16(whit_load_u16(p + f.r + 2 * b)),
+		                       p[f.q + b * f.blocks + i / f.block], i);
 	}
 };
 
@@ -166,6 +202,8 @@ template <class Fn> bool whit_with_format(const whit_mat *m, Fn f) {
 	WHIT_TRY(bf16, whit_fmt_bf16);
 	WHIT_TRY(tq, whit_fmt_tq);
 	WHIT_TRY(int, whit_fmt_int);
+	WHIT_TRY(bin, whit_fmt_bin);
+	WHIT_TRY(frc, whit_fmt_frc);
 	WHIT_TRY_BLOCK(q8_0);
 	WHIT_TRY_BLOCK(q4_0);
 	WHIT_TRY_BLOCK(q4_1);

@@ -200,7 +200,7 @@ static int read_spec(reader *r, const json_t *entry, const char *at, whit_spec *
 		if ((rc = whit_json_int(holder(r, entry, "bits"), at, "bits", 1, 1, 8, &bits, e)) ||
 		    (rc = whit_json_int(holder(r, entry, "group"), at, "group", 1, 0, 1 << 20, &group, e)))
 			return rc;
-		*s = (whit_spec){NULL, (int)bits, (int)group};
+		*s = (whit_spec){.bits = (int)bits, .group = (int)group};
 		for (int i = 0; whit_formats[i] && !s->fmt; i++)
 			if (!strcmp(whit_formats[i]->name, "tq")) s->fmt = whit_formats[i];
 		whit_spec_name(s, canonical);
@@ -214,6 +214,27 @@ static int read_spec(reader *r, const json_t *entry, const char *at, whit_spec *
 	return 0;
 }
 
+/* A record is one array of bytes, which its format checks. */
+static int bind_record(reader *r, const char *at, const char *name, whit_weight *w, whit_err *e) {
+	whit_mat *m = &w->mat;
+	whit_stored *s = whit_ckpt_stored(r->c, name);
+	int64_t need = m->spec.fmt->record(&m->spec, m->rows, m->width);
+	char shape[96];
+	if (!s) return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s is absent from the weights", at, name);
+	if (s->used) return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s already belongs to another weight", at, name);
+	whit_shape_text(s->t->shape, s->t->ndim, shape);
+	if (s->t->dtype != WHIT_U8 || s->t->ndim != 1 || s->t->shape[0] != need)
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s is %s %s, need U8 [%lld]", at, name,
+		                 whit_dtype_name(s->t->dtype), shape, (long long)need);
+	s->used = 1;
+	m->plane[0] = s->t->data;
+	w->bytes = (int64_t)s->t->bytes;
+	w->file = s->t->file;
+	int rc = m->spec.fmt->check(m, e);
+	whit_weight_drop(w);
+	return rc ? whit_fail_in(e, "%s: tensor %.200s", at, name) : 0;
+}
+
 /* Binds every plane to its stored array, whose type and shape must be just what the format says. */
 static int bind_planes(reader *r, const char *at, const char *prefix, whit_weight *w, whit_err *e) {
 	whit_plane_desc d[WHIT_PLANES];
@@ -225,6 +246,7 @@ static int bind_planes(reader *r, const char *at, const char *prefix, whit_weigh
 	}
 	for (int p = 0; p < n; p++) {
 		char *name = d[p].suffix[0] ? whit_ckpt_text(r->c, "%s.%s", prefix, d[p].suffix) : w->name;
+		if (m->spec.fmt->record) return bind_record(r, at, name, w, e);
 		whit_stored *s = whit_ckpt_stored(r->c, name);
 		if (!s) return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s is absent from the weights", at, name);
 		const whit_tensor *t = s->t;

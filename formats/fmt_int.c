@@ -24,7 +24,7 @@ static int parse(const char *name, whit_spec *spec) {
 		if (group < 32 || group > 512 || group & (group - 1)) return -1;
 	}
 	if (*s) return -1;
-	*spec = (whit_spec){&whit_format_int, bits, group};
+	*spec = (whit_spec){.fmt = &whit_format_int, .bits = bits, .group = group};
 	return 0;
 }
 

@@ -27,7 +27,7 @@ static int parse(const char *name, whit_spec *spec) {
 		if (group != 64 && group != 128 && group != 256) return -1;
 	}
 	if (*s) return -1;
-	*spec = (whit_spec){&whit_format_tq, bits, group};
+	*spec = (whit_spec){.fmt = &whit_format_tq, .bits = bits, .group = group};
 	return 0;
 }
 

@@ -35,8 +35,9 @@ int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int sca
 	int64_t sum = 0, one;
 	int n = s->fmt->planes(s, width, scale_f32, d, e);
 	if (n < 0) return -1;
+	if (s->fmt->record && (sum = s->fmt->record(s, rows, width)) >= 0) return sum;
 	for (int i = 0; i < n; i++)
-		if (__builtin_mul_overflow(rows, (int64_t)d[i].row_bytes, &one) ||
+		if (s->fmt->record || __builtin_mul_overflow(rows, (int64_t)d[i].row_bytes, &one) ||
 		    __builtin_add_overflow(sum, one, &sum)) {
 			whit_fail(e, WHIT_EINPUT, "matrix of %lld x %lld: is larger than memory can be",
 			          (long long)rows, (long long)width);
@@ -75,7 +76,7 @@ int whit_mat_alloc(whit_mat *m, whit_err *e) {
 	if (n < 0 || whit_spec_bytes(&m->spec, m->rows, m->width, m->scale_f32, e) < 0) return e->code;
 	for (int i = 0; i < WHIT_PLANES; i++) {
 		m->row_bytes[i] = i < n ? d[i].row_bytes : 0;
-		m->plane[i] = i < n ? whit_alloc((size_t)m->rows * d[i].row_bytes) : NULL;
+		m->plane[i] = i < n ? whit_alloc(whit_plane_bytes(m, i)) : NULL;
 	}
 	return 0;
 }

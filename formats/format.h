@@ -15,6 +15,7 @@ typedef struct whit_spec {
 	const whit_format *fmt;
 	int bits;  /* code width; 0 where the format has no choice */
 	int group; /* weights that share a scale; 0 = the whole row; WHIT_GROUP_AUTO until whit_spec_resolve */
+	int core;  /* "frc": thousandths of the rows that have more bits */
 } whit_spec;
 enum { WHIT_GROUP_AUTO = -1 };
 
@@ -80,6 +81,11 @@ struct whit_format {
 	 * bytes; T <= WHIT_GEMV_MAX. x is in the frame of the stored rows. NULL = none: decode instead. */
 	void (*gemv)(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy);
 	int needs_codebook;
+	/* Not NULL: the matrix is no rows of bytes but one run of them, plane 0, row_bytes 0; its bytes (-1: no such
+	 * matrix can be). */
+	int64_t (*record)(const whit_spec *spec, int64_t rows, int64_t width);
+	/* With record: WHIT_EINPUT unless the bytes of m can be decoded. */
+	int (*check)(const whit_mat *m, whit_err *e);
 	const struct whit_block *block; /* rows are whole blocks of ggml's (blocks.h); NULL = they are not */
 };
 enum { WHIT_GEMV_MAX = 8 };
@@ -94,6 +100,11 @@ static inline void whit_spec_name(const whit_spec *s, char out[32]) { s->fmt->pr
 void whit_spec_resolve(whit_spec *s, int64_t cols);
 /* Bytes of all planes of a rows x width matrix, or -1 with text. */
 int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int scale_f32, whit_err *e);
+/* Bytes of plane p of m. */
+static inline size_t whit_plane_bytes(const whit_mat *m, int p) {
+	const whit_format *f = m->spec.fmt;
+	return f->record && p == 0 ? (size_t)f->record(&m->spec, m->rows, m->width) : (size_t)m->rows * m->row_bytes[p];
+}
 /* Rows [r0, r1) in the original frame, out (r1-r0, m->cols): decode, then undo the rotation and padding. */
 void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out);
 /* Twin of a row's decode, for rows r0.. of a matrix whose planes and codebook lie on the device: same bits. */

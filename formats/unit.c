@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include "formats/blocks.h"
 #include "formats/codes.h"
+#include "formats/frc1.h"
 #include "formats/grid.h"
 #include "formats/kquant.h"
 
@@ -61,13 +62,17 @@ static void block_units(whit_units *u, const whit_block *b) {
 
 /* ---- coded rows ---- */
 
+/* Scales of one byte a block, under one number of the row. */
+static int is_bin(const whit_mat *m) { return m->spec.fmt == &whit_format_bin; }
+
 /* The levels of "int" are codes as two's complement: in ascending order, code of level k. */
-static int code_of(const whit_mat *m, int k) { return m->codebook ? k : k ^ 1 << (m->spec.bits - 1); }
+static int code_of(const whit_mat *m, int k) { return m->codebook || is_bin(m) ? k : k ^ 1 << (m->spec.bits - 1); }
 
 static void coded_units(whit_units *u, const whit_mat *m) {
 	u->weights = u->run = m->spec.group ? m->spec.group : m->width;
 	u->count = 1 << m->spec.bits;
-	for (int k = 0; k < u->count; k++) u->level[k] = m->codebook ? m->codebook[k] : (float)(k - u->count / 2);
+	for (int k = 0; k < u->count; k++)
+		u->level[k] = m->codebook ? m->codebook[k] : is_bin(m) ? (float)(2 * k - 1) : (float)(k - u->count / 2);
 }
 
 int whit_units_make(whit_units *u, const whit_mat *m, whit_err *e) {
@@ -76,7 +81,7 @@ int whit_units_make(whit_units *u, const whit_mat *m, whit_err *e) {
 	memset(u, 0, sizeof *u);
 	if (b && (b->grid || b->shape)) {
 		block_units(u, b);
-	} else if (!b && m->spec.bits) {
+	} else if (!b && m->spec.bits && !m->spec.fmt->record) {
 		coded_units(u, m);
 	} else {
 		whit_spec_name(&m->spec, name);
@@ -125,16 +130,30 @@ static whit_mat row_of_units(const whit_mat *m, int64_t n, int64_t size) {
 /* What holds the parameters: whole blocks, or the plane of scales. */
 static int parameter_plane(const whit_mat *m) { return m->spec.fmt->block ? 0 : 1; }
 static size_t parameter_bytes(const whit_mat *m) {
-	return m->spec.fmt->block ? (size_t)m->spec.fmt->block->bytes : m->scale_f32 ? 4 : 2;
+	if (m->spec.fmt->block) return (size_t)m->spec.fmt->block->bytes;
+	return is_bin(m) ? 1 : m->scale_f32 ? 4 : 2;
 }
 
 static uint8_t *at_column(const whit_mat *m, int plane, int64_t r, size_t offset) {
 	return (uint8_t *)(uintptr_t)m->plane[plane] + (size_t)r * m->row_bytes[plane] + offset;
 }
 
-static void read_scales(const whit_units *u, const whit_mat *m, const uint8_t *bytes, float *scale, float *shift) {
+/* The number that a row's scales stand under. */
+static float row_scale(const whit_mat *m, int64_t r) {
+	const uint8_t *p = at_column(m, 2, r, 0);
+	return m->scale_f32 ? whit_load_f32(p) : whit_f16_to_f32(whit_load_u16(p));
+}
+
+/* Of the unit of stored row r whose parameters are at bytes. */
+static void read_scales(const whit_units *u, const whit_mat *m, int64_t r, const uint8_t *bytes, float *scale,
+                        float *shift) {
 	const whit_block *b = m->spec.fmt->block;
 	uint8_t codes[WHIT_GRID_LONGEST];
+	if (is_bin(m)) {
+		*scale = whit_frc_scale(row_scale(m, r), *bytes);
+		*shift = 0;
+		return;
+	}
 	if (!b) {
 		*scale = m->scale_f32 ? whit_load_f32(bytes) : whit_f16_to_f32(whit_load_u16(bytes));
 		*shift = 0;
@@ -142,6 +161,18 @@ static void read_scales(const whit_units *u, const whit_mat *m, const uint8_t *b
 	}
 	b->ints->unpack(bytes, codes, scale, shift);
 	if (!b->ints->shifts) memset(shift, 0, (size_t)(u->weights / u->run) * sizeof *shift);
+}
+
+/* The same of "bin", whose rows keep the number their scales stand under. */
+static void fit_bin(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n, int64_t c, const float *w,
+                    const float *imp, float *scale, float *shift, int64_t *zero) {
+	int64_t size = whit_unit_size(u, m, c);
+	for (int64_t k = 0; k < n; k++) {
+		float s = whit_bin_fit(w + k * size, imp ? imp + c : NULL, size);
+		*zero += s == 0;
+		whit_unit_scale(u, m, r[k], c, s);
+		read_scales(u, m, r[k], at_column(m, 1, r[k], (size_t)(c / u->weights)), scale + k, shift + k);
+	}
 }
 
 int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n, int64_t c, const float *w,
@@ -152,6 +183,10 @@ int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n
 	whit_mat row = row_of_units(m, n, size);
 	float *weight = NULL;
 	whit_err e;
+	if (is_bin(m)) {
+		fit_bin(u, m, r, n, c, w, imp, scale, shift, zero);
+		return 0;
+	}
 	if (whit_mat_alloc(&row, &e)) abort(); /* m was allocated with the same spec */
 	if (imp) {
 		weight = whit_alloc((size_t)(n * size) * sizeof *weight);
@@ -161,7 +196,7 @@ int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n
 	for (int64_t k = 0; k < n; k++) {
 		uint8_t *to = at_column(m, p, r[k], (size_t)(c / u->weights) * bytes);
 		memcpy(to, row.plane[p] + (size_t)k * bytes, bytes);
-		read_scales(u, m, to, scale + k * runs, shift + k * runs);
+		read_scales(u, m, r[k], to, scale + k * runs, shift + k * runs);
 	}
 	whit_mat_free(&row);
 	whit_free(weight);
@@ -173,7 +208,7 @@ void whit_unit_get(const whit_units *u, const whit_mat *m, int64_t r, int64_t c,
 	int64_t size = whit_unit_size(u, m, c);
 	const whit_block *b = m->spec.fmt->block;
 	const uint8_t *at = at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * parameter_bytes(m));
-	read_scales(u, m, at, scale, shift);
+	read_scales(u, m, r, at, scale, shift);
 	if (b) {
 		uint8_t read[WHIT_GRID_LONGEST];
 		float s[WHIT_UNIT_RUNS], t[WHIT_UNIT_RUNS];
@@ -199,7 +234,11 @@ void whit_unit_parameters(const whit_units *u, const whit_mat *m, int64_t r, int
 	memcpy(back ? at : bytes, back ? bytes : at, n);
 }
 
-float whit_unit_round(const whit_mat *m, float s) {
+float whit_unit_round(const whit_mat *m, int64_t r, float s) {
+	if (is_bin(m)) {
+		float top = row_scale(m, r);
+		return whit_frc_scale(top, whit_frc_q(top, s));
+	}
 	if (!m->spec.fmt->block && m->scale_f32) return s;
 	return whit_f16_to_f32(whit_f32_to_f16(fminf(fmaxf(s, -65504), 65504)));
 }
@@ -208,7 +247,9 @@ void whit_unit_scale(const whit_units *u, whit_mat *m, int64_t r, int64_t c, flo
 	static const uint16_t none[8];
 	uint8_t codes[WHIT_GRID_LONGEST] = {0};
 	uint8_t *at = at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * parameter_bytes(m));
-	if (m->spec.fmt->block)
+	if (is_bin(m))
+		*at = (uint8_t)whit_frc_q(row_scale(m, r), s);
+	else if (m->spec.fmt->block)
 		m->spec.fmt->block->grid->pack(at, whit_f32_to_f16(s), none, codes);
 	else
 		whit_scale_put(m, r, c / u->weights, s);

@@ -39,8 +39,10 @@ void whit_unit_get(const whit_units *u, const whit_mat *m, int64_t r, int64_t c,
                    uint8_t *k);
 /* 1: a unit has one scale, which whit_unit_scale can set to any number; else scales stay as they were fitted. */
 int whit_units_scaled(const whit_mat *m);
-/* s as it would be stored: rounded to F16 and inside its range, where m's scales are. */
-float whit_unit_round(const whit_mat *m, float s);
+/* s as it would be stored in stored row r: rounded to F16 and inside its range, where m's scales are; for "bin" the
+ * nearest scale that the row has (frc1.h), whose own number only encode sets: rows are encoded before units of them are
+ * fitted or scaled. */
+float whit_unit_round(const whit_mat *m, int64_t r, float s);
 /* The bytes that hold the unit's parameters, of which whit_unit_parameters copies at most WHIT_UNIT_BYTES, out or back.
  */
 enum { WHIT_UNIT_BYTES = 256 };

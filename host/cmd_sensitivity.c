@@ -509,7 +509,7 @@ static int put_part(session *s, part *p, const whit_plan_row *row, whit_sens_ent
 	*err += j.err;
 	*ref += j.ref;
 	for (int i = 0; i < WHIT_PLANES; i++)
-		if (p->mat->plane[i]) x->bytes += p->mat->rows * (int64_t)p->mat->row_bytes[i];
+		if (p->mat->plane[i]) x->bytes += (int64_t)whit_plane_bytes(p->mat, i);
 	if (!strcmp(s->a.compute, "float")) rc = decode(p->mat, e);
 	return rc ? rc : whit_model_replace(&s->m, p->w->name, p->mat, e);
 }

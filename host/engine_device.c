@@ -61,7 +61,7 @@ static size_t mat_bytes(const whit_mat *m, size_t at[WHIT_PLANES], size_t from) 
 	for (int p = 0; p < WHIT_PLANES; p++) {
 		if (!m->plane[p]) continue;
 		if (at) at[p] = end;
-		end += rounded((size_t)m->rows * m->row_bytes[p]);
+		end += rounded(whit_plane_bytes(m, p));
 	}
 	return end - from;
 }
@@ -135,7 +135,7 @@ static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 			ds->mat.plane[p] = other ? other->mat.plane[p] : memory + ds->at[p];
 			if (!other)
 				whit_dev_upload(on->d, memory + ds->at[p], m->plane[p],
-				                (size_t)m->rows * m->row_bytes[p]);
+				                whit_plane_bytes(m, p));
 		}
 		if (!s->dense.rows && !on->streams) whit_weight_drop(s->weight);
 	}
@@ -165,7 +165,7 @@ int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, wh
 	for (int p = 0; p < WHIT_PLANES && ds->other_memory; p++) {
 		if (!mat->plane[p]) continue;
 		ds->other.plane[p] = ds->other_memory + at[p];
-		whit_dev_put(on->d, ds->other_memory + at[p], mat->plane[p], (size_t)mat->rows * mat->row_bytes[p]);
+		whit_dev_put(on->d, ds->other_memory + at[p], mat->plane[p], whit_plane_bytes(mat, p));
 	}
 	if (book && ds->other_memory) {
 		ds->other.codebook = (const float *)(const void *)(ds->other_memory + size);

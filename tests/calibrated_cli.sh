@@ -45,6 +45,22 @@ grep -q "KLD (P||Q)" "$scratch/log" && ok=$((ok + 1)) || fail "a GGUF was not me
 expect 0 "q4_0" "$whit" inspect "$scratch/q.gguf"
 expect 2 "exists" quantize "$scratch/q.gguf" --format Q4_0
 
+# FABQ-RC: a record for each linear, all bytes counted; what cannot fill it says so
+expect 0 "reconstructed 6 layers" quantize "$scratch/f" --format frc128c20 --method fabq-rc "${text[@]}" --block-steps 2 --json "$scratch/f.json"
+awk '/"bpw_linear"/ { gsub(",", ""); exit !($2 > 1.1 && $2 <= 1.22) }' "$scratch/f.json" && ok=$((ok + 1)) || fail "bits per weight are not those of frc128c20"
+expect 0 "frc128c20" "$whit" inspect "$scratch/f"
+bytes=$(sed -n 's/^ *"file_bytes": *\([0-9]*\).*/\1/p' "$scratch/f.json")
+[ "$(cat "$scratch/f"/* | wc -c)" -ge "${bytes:-0}" ] && ok=$((ok + 1)) || fail "files are smaller than their count"
+expect 0 "KLD (P||Q)" "$whit" eval "$scratch/f" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
+expect 2 "fabq-rc" quantize "$scratch/x" --format tq2 --method fabq-rc "${text[@]}"
+expect 2 "frc128" quantize "$scratch/x" --format frc128 --method gptq "${text[@]}"
+expect 2 "need one of:" quantize "$scratch/x.gguf" --format frc128 --method fabq-rc "${text[@]}"
+weights=$scratch/f/packed_weights.safetensors
+printf X | dd of="$weights" bs=1 seek="$(grep -abo FRC1 "$weights" | head -1 | cut -d: -f1)" conv=notrunc 2>/dev/null
+expect 3 "need FRC1 version 1" "$whit" inspect "$scratch/f"
+sed -i 's/"frc128c20"/"frc128c30"/' "$scratch/f/quant_manifest.json"
+expect 3 "need U8 [" "$whit" inspect "$scratch/f"
+
 # a signal leaves nothing
 "$whit" quantize "$model" "$scratch/cut" --format tq2 --method gptq "${text[@]}" --block-steps 5000 --samples 0 --quiet --device cpu >/dev/null 2>&1 &
 pid=$!

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "formats/blocks.h"
+#include "formats/frc1.h"
 
 static whit_spec spec_of(const char *name) {
 	whit_spec s;
@@ -27,6 +28,29 @@ static int tame(const whit_mat *m, int64_t r, float *w) {
 	return 1;
 }
 
+/* n F16: from 2^-8 to 1. */
+static void tame_scales(const uint8_t *p, int64_t n) {
+	for (int64_t i = 0; i < n; i++) {
+		uint8_t *s = (uint8_t *)(uintptr_t)p + 2 * i + 1;
+		*s = (uint8_t)((*s & 0x80) | (0x1c + (*s & 0x1f)));
+	}
+}
+
+/* A record of random bytes in all sections, every third row core as far as there are. */
+static void random_record(case_run *r, whit_mat *m, int finite) {
+	const whit_frc f = whit_frc_of(m);
+	uint8_t *p = case_random(r, f.bytes), *at;
+	int64_t *core = case_host(r, (size_t)(f.core + 1) * sizeof *core);
+	whit_mat empty = *m;
+	for (int64_t i = 0; i < f.core; i++) core[i] = i * f.rows / f.core;
+	empty.plane[0] = at = case_host(r, f.bytes);
+	whit_frc_begin(&empty, core);
+	memcpy(p, at, f.r);
+	if (finite) tame_scales(p + f.r, f.binary);
+	if (finite) tame_scales(p + f.scales, f.core * f.groups);
+	m->plane[0] = p;
+}
+
 whit_mat case_mat(case_run *r, const char *name, int64_t rows, int64_t width, int finite) {
 	whit_mat m = {.spec = spec_of(name), .rows = rows, .cols = width, .width = width};
 	whit_plane_desc d[WHIT_PLANES];
@@ -39,17 +63,16 @@ whit_mat case_mat(case_run *r, const char *name, int64_t rows, int64_t width, in
 		printf("%s\n", e.text);
 		abort();
 	}
+	if (m.spec.fmt->record) {
+		random_record(r, &m, finite);
+		return m;
+	}
 	for (int p = 0; p < planes; p++) {
 		m.plane[p] = case_random(r, (size_t)rows * d[p].row_bytes + 1);
 		m.row_bytes[p] = d[p].row_bytes;
 	}
 	if (!finite) return m;
-	/* scales of codes: from 2^-8 to 1; whole blocks are drawn until they are tame */
-	if (planes > 1)
-		for (size_t i = 0; i + 1 < (size_t)rows * m.row_bytes[1]; i += 2) {
-			uint8_t *s = (uint8_t *)(uintptr_t)m.plane[1] + i + 1;
-			*s = (uint8_t)((*s & 0x80) | (0x1c + (*s & 0x1f)));
-		}
+	if (planes > 1) tame_scales(m.plane[planes - 1], rows * (int64_t)m.row_bytes[planes - 1] / 2);
 	const whit_block *b = m.spec.fmt->block;
 	for (int64_t i = 0; b && i < rows * width / b->weights; i++) {
 		uint8_t *at = (uint8_t *)(uintptr_t)m.plane[0] + i * b->bytes;
@@ -67,7 +90,7 @@ whit_mat case_mat(case_run *r, const char *name, int64_t rows, int64_t width, in
 whit_mat case_mat_in(case_run *r, const whit_mat *m) {
 	whit_mat d = *m;
 	for (int p = 0; p < WHIT_PLANES; p++)
-		if (m->plane[p]) d.plane[p] = case_in(r, m->plane[p], (size_t)m->rows * m->row_bytes[p]);
+		if (m->plane[p]) d.plane[p] = case_in(r, m->plane[p], whit_plane_bytes(m, p));
 	if (m->codebook) d.codebook = case_in(r, m->codebook, ((size_t)1 << m->spec.bits) * sizeof(float));
 	return d;
 }

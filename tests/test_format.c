@@ -6,10 +6,10 @@
 #include "formats/tensor.h"
 #include "tests/test.h"
 
-static const char *const names[] = {"f32",     "f16",      "bf16",    "tq1g128",  "tq2g64",  "tq3g128", "tq4g256",
-                                    "tq5g64",  "tq6g128",  "tq7g256", "tq8g128",  "tq1row",  "tq2row",  "tq3row",
-                                    "tq4row",  "tq8row",   "int2",    "int3",     "int4",    "int8",    "int2g32",
-                                    "int3g64", "int4g128", "int4g32", "int8g512", "int8g32", "int3g256"};
+static const char *const names[] = {
+        "f32",     "f16",     "bf16",     "tq1g128", "tq2g64",   "tq3g128", "tq4g256",  "tq5g64", "tq6g128", "tq7g256",
+        "tq8g128", "tq1row",  "tq2row",   "tq3row",  "tq4row",   "tq8row",  "int2",     "int3",   "int4",    "int8",
+        "int2g32", "int3g64", "int4g128", "int4g32", "int8g512", "int8g32", "int3g256", "bin64",  "bin512"};
 static const int64_t widths[] = {1, 2, 7, 33, 64, 100, 172, 256, 768, 1000, 1024};
 
 static int fits(const char *name, int64_t width) {

@@ -4,10 +4,10 @@
 #include "formats/unit.h"
 #include "tests/test.h"
 
-static const char *const names[] = {"tq1g128", "tq2g64", "tq3g128", "tq4g256", "tq8g128",  "tq3row",   "int2", "int3",
-                                    "int4",    "int8",   "int2g32", "int3g64", "int4g128", "int8g512", "q8_0", "q4_0",
-                                    "q4_1",    "q5_0",   "q5_1",    "q2_k",    "q3_k",     "q4_k",     "q5_k", "q6_k",
-                                    "iq4_nl",  "iq4_xs", "mxfp4",   "tq1_0",   "tq2_0",    "q1_0",     "q2_0"};
+static const char *const names[] = {
+        "tq1g128", "tq2g64",   "tq3g128",  "tq4g256", "tq8g128", "tq3row", "int2",  "int3", "int4", "int8",  "int2g32",
+        "int3g64", "int4g128", "int8g512", "q8_0",    "q4_0",    "q4_1",   "q5_0",  "q5_1", "q2_k", "q3_k",  "q4_k",
+        "q5_k",    "q6_k",     "iq4_nl",   "iq4_xs",  "mxfp4",   "tq1_0",  "tq2_0", "q1_0", "q2_0", "bin64", "bin256"};
 enum { ROWS = 3, WIDEST = 1280 };
 
 static double squares(const whit_mat *m, const float *w, const float *imp) {
@@ -33,10 +33,10 @@ static void check_back(const char *name, const whit_units *u, whit_mat *m, int64
 		if (u->level[got[i]] != u->level[k[i]]) CHECK_MSG(0, "%s: weight %lld", name, (long long)i);
 	for (int64_t i = 0; i < runs; i++) CHECK(s[i] == scale[i] && t[i] == shift[i]);
 	if (!whit_units_scaled(m)) return;
-	whit_unit_scale(u, m, r, c, whit_unit_round(m, 0.37f));
+	whit_unit_scale(u, m, r, c, whit_unit_round(m, r, 0.37f));
 	whit_unit_put(u, m, r, c, k);
 	whit_unit_get(u, m, r, c, s, t, got);
-	for (int64_t i = 0; i < runs; i++) CHECK_MSG(s[i] == whit_unit_round(m, 0.37f), "%s: scale %g", name, s[i]);
+	for (int64_t i = 0; i < runs; i++) CHECK_MSG(s[i] == whit_unit_round(m, r, 0.37f), "%s: scale %g", name, s[i]);
 	for (int64_t i = 0; i < n; i++)
 		if (u->level[got[i]] != u->level[k[i]]) CHECK_MSG(0, "%s: weight %lld", name, (long long)i);
 	whit_unit_scale(u, m, r, c, *scale);

@@ -1,0 +1,126 @@
+/* fabq-rc: binary weights with a core of 4-bit rows, chosen with feedback (fabq.md 2.3, 2.5, 2.6 step 1). Core rows are
+ * those that lose most as signs and least as 4 bits, in the Hessian's diagonal. */
+#include <math.h>
+#include <stdlib.h>
+#include "calib/fabq.h"
+#include "calib/feedback.h"
+#include "formats/measure.h"
+
+static int fits(const whit_spec *spec) { return spec->fmt == &whit_format_frc; }
+
+typedef struct ranked {
+	double gain;
+	int64_t row;
+} ranked;
+
+static int by_gain(const void *a, const void *b) {
+	const ranked *x = a, *y = b;
+	if (x->gain != y->gain) return x->gain < y->gain ? 1 : -1;
+	return (x->row > y->row) - (x->row < y->row);
+}
+
+static int by_row(const void *a, const void *b) {
+	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+	return (x > y) - (x < y);
+}
+
+typedef struct gains {
+	const whit_job *j;
+	ranked *row;
+} gains;
+
+/* Squared error of row w in that format, nearest, weighted by the Hessian's diagonal. */
+static double error_as(const char *format, const whit_job *j, const float *w, float *x) {
+	whit_mat m = {.rows = 1, .cols = j->dst->width, .width = j->dst->width};
+	int64_t zero = 0;
+	double err = INFINITY;
+	whit_err e;
+	if (!whit_spec_parse(format, &m.spec, &e) && !whit_mat_alloc(&m, &e)) {
+		m.spec.fmt->encode(&m, 0, w, j->feedback->h_diag, j->rule, &zero);
+		m.spec.fmt->decode(&m, 0, 1, x);
+		err = 0;
+		for (int64_t i = 0; i < m.width; i++)
+			err += (double)j->feedback->h_diag[i] * ((double)x[i] - w[i]) * ((double)x[i] - w[i]);
+	}
+	whit_mat_free(&m);
+	return err;
+}
+
+static void gain_item(void *ctx, int64_t r, int worker) {
+	const gains *g = ctx;
+	const whit_job *j = g->j;
+	const whit_mat *src = &j->src->mat, *dst = j->dst;
+	float *w = whit_alloc((size_t)(dst->width + src->cols + dst->width) * sizeof *w), *x = w + dst->width;
+	char name[32];
+	(void)worker;
+	if (dst->rot) {
+		whit_mat_decode(src, r, r + 1, x);
+		whit_rotate_cpu(dst->rot, w, x, 1);
+	} else {
+		whit_mat_decode(src, r, r + 1, w);
+	}
+	const whit_mat binary = whit_frc_binary(dst);
+	whit_spec_name(&binary.spec, name);
+	double gain = error_as(name, j, w, x) - error_as("int4g128", j, w, x);
+	g->row[r] = (ranked){isfinite(gain) ? gain : -INFINITY, r}; /* what is not finite is found by the solver */
+	whit_free(w);
+}
+
+/* The record's bitmap. */
+static void choose_core(const whit_job *j) {
+	whit_mat *m = j->dst;
+	int64_t n = whit_frc_core(&m->spec, m->rows);
+	gains g = {j, whit_alloc((size_t)m->rows * sizeof *g.row)};
+	int64_t *core = whit_alloc((size_t)(n + 1) * sizeof *core);
+	if (n > 0 && n < m->rows) {
+		whit_parallel(m->rows, gain_item, &g);
+		qsort(g.row, (size_t)m->rows, sizeof *g.row, by_gain);
+	}
+	for (int64_t i = 0; i < n; i++) core[i] = n < m->rows ? g.row[i].row : i;
+	qsort(core, (size_t)n, sizeof *core, by_row);
+	whit_frc_begin(m, core);
+	whit_free(core);
+	whit_free(g.row);
+}
+
+static void add(whit_job *j, const whit_job *part) {
+	j->err += part->err;
+	j->ref += part->ref;
+	j->loss += part->loss;
+	j->loss_nearest += part->loss_nearest;
+	j->zero_groups += part->zero_groups;
+	j->rows_nearest += part->rows_nearest;
+	j->bad_scales += part->bad_scales;
+}
+
+static int run(whit_job *j, whit_err *e) {
+	whit_fabq_part part[WHIT_FABQ_PARTS];
+	if (!j->feedback || j->feedback->n != j->dst->width)
+		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: Hessian is %lld wide, need %lld", j->src->name,
+		                 j->feedback ? (long long)j->feedback->n : 0, (long long)j->dst->width);
+	int rc = whit_weight_finite(j->src, e); /* the solver would name rows of a class */
+	if (rc) return rc;
+	choose_core(j);
+	rc = whit_fabq_split(part, j->dst, j->src, e);
+	for (int i = 0; i < WHIT_FABQ_PARTS && !rc; i++) {
+		whit_job one = {.src = &part[i].src, .dst = &part[i].mat, .rule = j->rule, .feedback = j->feedback};
+		if (part[i].mat.rows == 0) continue;
+		rc = whit_feedback_run(&one, e);
+		add(j, &one);
+	}
+	if (!rc && !j->bad_scales) j->bad_scales = whit_fabq_join(j->dst, part);
+	whit_fabq_free(part);
+	return rc;
+}
+
+const whit_method whit_method_fabq_rc = {
+        .name = "fabq-rc",
+        .id = "fabq-rc",
+        .help = "signs with scales, and the rows that lose most in 4 bits (format frc), chosen with feedback as by "
+                "gptaq",
+        .needs = WHIT_NEEDS_HESSIAN | WHIT_NEEDS_CROSS,
+        .rotation = WHIT_ROT_NONE,
+        .fits = fits,
+        .run = run,
+        .feedback = WHIT_FEEDBACK_GPTAQ,
+};

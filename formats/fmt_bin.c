@@ -1,0 +1,133 @@
+/* bin: a sign for each weight, a scale for each block of B of a row: s = r 2^(-q/16), r one float a row, q a byte a
+ * block (frc1.h).
+ *
+ *   row:   [sign 0 | sign 1 | ...] 1 = +, LSB first, whole words of 32    [q of block 0 | ...]    [r] F16 or F32
+ *
+ * q's steps are 4.4 % wide, so a scale is at most 2.2 % off. The encoder leaves r twice the largest scale of the row:
+ * room for scales that grow when codes are chosen with feedback. The last block of a row may be short. */
+#include <math.h>
+#include <stdio.h>
+#include "formats/codes.h"
+#include "formats/frc1.h"
+#include "formats/tensor.h"
+
+static int parse(const char *name, whit_spec *spec) {
+	if (strncmp(name, "bin", 3)) return -1;
+	const char *s = name + 3;
+	int group = whit_parse_number(&s);
+	if (*s || (group != 64 && group != 128 && group != 256 && group != 512)) return -1;
+	*spec = (whit_spec){.fmt = &whit_format_bin, .bits = 1, .group = group};
+	return 0;
+}
+
+static void print(const whit_spec *spec, char out[32]) { snprintf(out, 32, "bin%d", spec->group); }
+
+static int planes(const whit_spec *spec, int64_t width, int scale_f32, whit_plane_desc out[WHIT_PLANES], whit_err *e) {
+	if (width < 1)
+		return whit_fail(e, WHIT_EUSAGE, "format bin%d: width is %lld, need 1 or more", spec->group,
+		                 (long long)width),
+		       -1;
+	const whit_frc f = whit_frc_layout(1, width, spec->group, 0);
+	out[0] = (whit_plane_desc){"bin_signs", WHIT_U8, (int64_t)f.sign_row, f.sign_row};
+	out[1] = (whit_plane_desc){"bin_exponents", WHIT_U8, f.blocks, (size_t)f.blocks};
+	out[2] = (whit_plane_desc){"bin_scales", scale_f32 ? WHIT_F32 : WHIT_F16, 1, scale_f32 ? 4 : 2};
+	return 3;
+}
+
+float whit_frc_scale(float r, int q) {
+	static const float T[16] = WHIT_FRC_T;
+	return r * T[q % 16] * ldexpf(1, -(q / 16));
+}
+
+int whit_frc_q(float r, float s) {
+	if (!(s > 0) || !(r > 0)) return 255;
+	double q = rint(16 * log2((double)r / s));
+	return q > 255 ? 255 : q > 0 ? (int)q : 0;
+}
+
+static float row_scale(const whit_mat *m, int64_t r) {
+	const uint8_t *p = m->plane[2] + (size_t)r * m->row_bytes[2];
+	return m->scale_f32 ? whit_load_f32(p) : whit_f16_to_f32(whit_load_u16(p));
+}
+
+/* Rows [r0, r1) as codes with a scale a block, scales (r1 - r0, blocks) in memory that the caller frees. */
+static whit_codes view(const whit_mat *m, whit_mat *rows, int64_t r0, int64_t r1, float **scales) {
+	static const float level[2] = {-1, 1};
+	int64_t blocks = (m->width + m->spec.group - 1) / m->spec.group;
+	float *s = *scales = whit_alloc((size_t)((r1 - r0) * blocks + 1) * sizeof *s);
+	for (int64_t r = r0; r < r1; r++) {
+		const uint8_t *q = m->plane[1] + (size_t)r * m->row_bytes[1];
+		for (int64_t b = 0; b < blocks; b++) s[(r - r0) * blocks + b] = whit_frc_scale(row_scale(m, r), q[b]);
+	}
+	*rows = *m;
+	rows->plane[0] = m->plane[0] + (size_t)r0 * m->row_bytes[0];
+	rows->plane[1] = (const uint8_t *)s;
+	rows->row_bytes[1] = (size_t)blocks * sizeof *s;
+	rows->scale_f32 = 1;
+	return (whit_codes){.m = rows, .level = level, .bits = 1, .group = m->spec.group, .groups = blocks};
+}
+
+static void decode(const whit_mat *m, int64_t r0, int64_t r1, float *out) {
+	whit_mat rows;
+	float *scales;
+	whit_codes c = view(m, &rows, r0, r1, &scales);
+	whit_codes_decode(&c, 0, r1 - r0, out);
+	whit_free(scales);
+}
+
+static void gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
+	whit_mat rows;
+	float *scales;
+	whit_codes c = view(m, &rows, r0, r1, &scales);
+	whit_codes_gemv(&c, 0, r1 - r0, x, T, y + r0, ldy);
+	whit_free(scales);
+}
+
+float whit_bin_fit(const float *w, const float *imp, int64_t n) {
+	double sum = 0, all = 0;
+	for (int64_t i = 0; i < n; i++) {
+		sum += (imp ? imp[i] : 1) * fabs((double)w[i]);
+		all += imp ? imp[i] : 1;
+	}
+	return all > 0 ? (float)(sum / all) : imp ? whit_bin_fit(w, NULL, n) : 0;
+}
+
+static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int rule, int64_t *zero_groups) {
+	(void)rule; /* the rules are about codebooks of unit vectors */
+	int64_t n = m->spec.group, blocks = (m->width + n - 1) / n;
+	float *s = whit_alloc((size_t)blocks * sizeof *s), most = 0;
+	uint8_t *q = (uint8_t *)(uintptr_t)m->plane[1] + (size_t)r * m->row_bytes[1],
+	        *code = whit_alloc((size_t)m->width);
+	uint8_t *sign = (uint8_t *)(uintptr_t)m->plane[0] + (size_t)r * m->row_bytes[0],
+	        *root = (uint8_t *)(uintptr_t)m->plane[2] + (size_t)r * m->row_bytes[2];
+	int bad = 0;
+	for (int64_t b = 0; b < blocks; b++) {
+		s[b] = whit_bin_fit(w + b * n, imp ? imp + b * n : NULL, WHIT_MIN(n, m->width - b * n));
+		*zero_groups += s[b] == 0;
+		most = fmaxf(most, s[b]);
+	}
+	float top = whit_scale_round(2.0 * most, m->scale_f32, &bad);
+	uint16_t half = whit_f32_to_f16(top);
+	if (m->scale_f32)
+		memcpy(root, &top, sizeof top);
+	else
+		memcpy(root, &half, sizeof half);
+	for (int64_t b = 0; b < blocks; b++) q[b] = (uint8_t)whit_frc_q(top, s[b]);
+	for (int64_t i = 0; i < m->width; i++) code[i] = w[i] >= 0;
+	memset(sign, 0, m->row_bytes[0]);
+	whit_codes_pack(sign, code, m->width, 1);
+	whit_free(s);
+	whit_free(code);
+	return bad;
+}
+
+const whit_format whit_format_bin = {
+        .name = "bin",
+        .help = "binB (signs, blocks of B 64, 128, 256 or 512 with a scale of 8 bits under one F16 a row)",
+        .parse = parse,
+        .print = print,
+        .planes = planes,
+        .decode = decode,
+        .encode = encode,
+        .gemv = gemv,
+};

@@ -1,0 +1,75 @@
+/* frc1: the record of a matrix whose rows are of two classes (fabq.md 3): most binary, a sign for each weight and a
+ * scale for each block, and a few of 4 bits, the core. Little-endian, a whole matrix in one run of bytes:
+ *
+ *   header 64 | row bitmap, 1 = core | r | q | signs | core scales | core codes      each padded with zeros to 64 bytes
+ *
+ *   header   "FRC1", u16 version 1, u8 log2 B, u8 flags 0, u32 rows, u32 columns, u32 core rows, zeros
+ *   r        F16 for each binary row
+ *   q        u8 for each block of B columns of a binary row: its scale is s = r 2^(-q/16)
+ *   signs    bit j % 8 of byte j / 8 of a binary row is column j: 1 = +s, 0 = -s; a row takes whole words of 32 bits
+ *   scales   F16 for each 128 columns of a core row
+ *   codes    4 bits for each column of a core row, the even column low: scale (code - 8)
+ *
+ * Rows keep their order within a class. s is (r T[q % 16]) 2^-(q / 16) in F32, T[f] the float nearest to 2^(-f/16). The
+ * flags of fabq.md 3 (stored balance, codebooks, int8 core) are refused by name. Format "bin" is the binary class
+ * alone, in planes of rows: signs, q, r. */
+#ifndef WHIT_FRC1_H
+#define WHIT_FRC1_H
+#include "formats/format.h"
+
+enum { WHIT_FRC_HEADER = 64, WHIT_FRC_CORE_GROUP = 128 };
+extern const whit_format whit_format_bin, whit_format_frc;
+
+/* Where sections begin; bytes: of the record. */
+typedef struct whit_frc {
+	int64_t rows, cols, core, binary, block, blocks, groups; /* blocks, groups: of a binary row; of a core row */
+	size_t sign_row, code_row;                               /* bytes */
+	size_t bitmap, r, q, signs, scales, codes, bytes;
+} whit_frc;
+WHIT_BOTH size_t whit_frc_end(size_t at, int64_t bytes) { return (at + (size_t)bytes + 63) / 64 * 64; }
+WHIT_BOTH whit_frc whit_frc_layout(int64_t rows, int64_t cols, int64_t block, int64_t core) {
+	whit_frc f;
+	f.rows = rows, f.cols = cols, f.block = block, f.core = core, f.binary = rows - core;
+	f.blocks = (cols + block - 1) / block;
+	f.groups = (cols + WHIT_FRC_CORE_GROUP - 1) / WHIT_FRC_CORE_GROUP;
+	f.sign_row = (size_t)((cols + 31) / 32 * 4);
+	f.code_row = (size_t)((cols + 1) / 2);
+	f.bitmap = WHIT_FRC_HEADER;
+	f.r = whit_frc_end(f.bitmap, (rows + 7) / 8);
+	f.q = whit_frc_end(f.r, 2 * f.binary);
+	f.signs = whit_frc_end(f.q, f.binary * f.blocks);
+	f.scales = whit_frc_end(f.signs, f.binary * (int64_t)f.sign_row);
+	f.codes = whit_frc_end(f.scales, 2 * core * f.groups);
+	f.bytes = whit_frc_end(f.codes, core * (int64_t)f.code_row);
+	return f;
+}
+/* Core rows of a matrix of `rows`: spec.core thousandths of them, rounded down. */
+WHIT_BOTH int64_t whit_frc_core(const whit_spec *s, int64_t rows) { return rows * s->core / 1000; }
+WHIT_BOTH whit_frc whit_frc_of(const whit_mat *m) {
+	return whit_frc_layout(m->rows, m->width, m->spec.group, whit_frc_core(&m->spec, m->rows));
+}
+/* T of the drawing. */
+#define WHIT_FRC_T                                                                                                     \
+	{                                                                                                              \
+		0x1p+0f, 0x1.ea4afap-1f, 0x1.d5818ep-1f, 0x1.c199bep-1f, 0x1.ae89fap-1f, 0x1.9c4918p-1f,               \
+		        0x1.8ace54p-1f, 0x1.7a1148p-1f, 0x1.6a09e6p-1f, 0x1.5ab07ep-1f, 0x1.4bfdaep-1f,                \
+		        0x1.3dea64p-1f, 0x1.306fep-1f, 0x1.2387a6p-1f, 0x1.172b84p-1f, 0x1.0b5586p-1f                  \
+	}
+/* s of the drawing. */
+float whit_frc_scale(float r, int q);
+/* The scale of least squared error for signs, weighted by imp (NULL = 1): the mean of |w|. */
+float whit_bin_fit(const float *w, const float *imp, int64_t n);
+/* q of the scale nearest to s under r, on the logarithm. */
+int whit_frc_q(float r, float s);
+static inline int whit_frc_is_core(const uint8_t *record, int64_t row) {
+	return record[WHIT_FRC_HEADER + row / 8] >> row % 8 & 1;
+}
+/* Writes m's header and the bitmap, its other sections zero: core[i] are the rows, ascending, as many as m's spec says.
+ * m's plane is its own. */
+void whit_frc_begin(whit_mat *m, const int64_t *core);
+/* What the bytes of m must be to be decoded: header as spec and shape say, as many core rows, zeros between sections,
+ * finite scales. WHIT_EINPUT. */
+int whit_frc_check(const whit_mat *m, whit_err *e);
+/* Planes of the binary class of m, in m's own bytes: the matrix of format "bin" that its rows are. */
+whit_mat whit_frc_binary(const whit_mat *m);
+#endif

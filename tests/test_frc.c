@@ -1,0 +1,249 @@
+/* The record of binary and 4-bit rows (frc1.h): its size, its bytes by hand, products, hostile bytes; taking it apart;
+ * and the method that fills it. */
+#include "calib/fabq.h"
+#include "calib/feedback.h"
+#include "tests/test.h"
+
+/* fabq.md 7, "Exact", which counts the codebook's section of half a byte a block. */
+static void sizes(void) {
+	static const struct {
+		int64_t rows, cols, block, core, bytes;
+	} want[] = {{4096, 4096, 256, 163, 2460864}, {4096, 11008, 256, 163, 6601216}, {1000, 1100, 128, 40, 172736}};
+	for (int i = 0; i < WHIT_COUNT(want); i++) {
+		const whit_frc f = whit_frc_layout(want[i].rows, want[i].cols, want[i].block, want[i].core);
+		int64_t books = (f.binary * ((f.blocks + 1) / 2) + 63) / 64 * 64;
+		CHECK_INT((int64_t)f.bytes + books, want[i].bytes);
+	}
+}
+
+static whit_mat matrix(const char *format, int64_t rows, int64_t cols) {
+	whit_mat m = {.rows = rows, .cols = cols, .width = cols};
+	whit_err e;
+	CHECK_RC(whit_spec_parse(format, &m.spec, &e), e);
+	CHECK_RC(whit_mat_alloc(&m, &e), e);
+	return m;
+}
+
+static void names(void) {
+	static const char *const good[] = {"frc64", "frc128c1", "frc256c25", "frc512c1000"},
+	                         *const wrong[] = {"frc",         "frc32",     "frc1024", "frc128c", "frc128c0",
+	                                           "frc128c1001", "frc128c5x", "bin",     "bin32"};
+	whit_spec s;
+	whit_err e;
+	char out[32];
+	for (int i = 0; i < WHIT_COUNT(good); i++) {
+		CHECK_RC(whit_spec_parse(good[i], &s, &e), e);
+		whit_spec_name(&s, out);
+		CHECK_TEXT(out, good[i]);
+	}
+	for (int i = 0; i < WHIT_COUNT(wrong); i++)
+		CHECK_FAILS(whit_spec_parse(wrong[i], &s, &e), WHIT_EUSAGE, e, "frcB");
+	CHECK_RC(whit_spec_parse("frc64c500", &s, &e), e);
+	CHECK_FAILS(whit_spec_bytes(&s, INT64_MAX / 64, 1 << 20, 0, &e) < 0 ? e.code : 0, WHIT_EINPUT, e, "larger");
+}
+
+/* 4 rows of 66 columns, blocks of 64, rows 1 and 3 core: every byte that is not 0 is named. */
+static void by_hand(void) {
+	whit_mat m = matrix("frc64c500", 4, 66);
+	uint8_t *p = (uint8_t *)(uintptr_t)m.plane[0];
+	float out[4 * 66];
+	whit_err e;
+	whit_frc_begin(&m, (const int64_t[]){1, 3});
+	CHECK(!memcmp(p, "FRC1\1\0\6\0\4\0\0\0\102\0\0\0\2\0\0\0\0", 21));
+	CHECK_INT(p[64], 0x0a);
+	p[128] = 0x00, p[129] = 0x3c;      /* r of row 0: 1 */
+	p[130] = 0x00, p[131] = 0xc0;      /* of row 2: -2 */
+	p[192] = 16, p[193] = 8;           /* q of row 0: 1/2, 2^(-1/2) */
+	p[194] = 0, p[195] = 255;          /* of row 2 */
+	p[256] = 0x81, p[256 + 8] = 0x02;  /* signs of row 0: columns 0, 7, 65 */
+	p[320] = 0x00, p[321] = 0x3c;      /* scale of row 1: 1 */
+	p[322] = 0x00, p[323] = 0x38;      /* of row 3: 1/2 */
+	p[384] = 0x90, p[384 + 33] = 0x0f; /* codes of row 1: -8, 1; of row 3: 7, -8 */
+	CHECK_INT((int64_t)whit_plane_bytes(&m, 0), 384 + 128);
+	CHECK_RC(whit_frc_check(&m, &e), e);
+	m.spec.fmt->decode(&m, 0, 4, out);
+	CHECK(out[0] == 0.5f && out[1] == -0.5f && out[7] == 0.5f && out[63] == -0.5f);
+	CHECK(out[64] == -0x1.6a09e6p-1f && out[65] == 0x1.6a09e6p-1f);
+	CHECK(out[66] == -8 && out[67] == 1 && out[68] == -8);
+	CHECK(out[132] == 2 && out[132 + 64] == 2 * 0x1.0b5586p-1f * 0x1p-15f);
+	CHECK(out[198] == 3.5f && out[199] == -4);
+	whit_mat_free(&m);
+}
+
+static float *normals(int64_t n, uint64_t key) {
+	whit_rng g;
+	float *x = whit_alloc((size_t)n * sizeof *x);
+	whit_rng_key(&g, 9, key, 0);
+	for (int64_t i = 0; i < n; i++) x[i] = (float)whit_rng_normal(&g);
+	return x;
+}
+
+/* Classes filled with random codes, joined: decodes to the classes' rows, splits to the same bytes. */
+static whit_mat joined(const char *format, int64_t rows, int64_t cols, whit_fabq_part part[2], uint64_t key) {
+	whit_mat m = matrix(format, rows, cols);
+	float *w = normals(rows * cols, key);
+	whit_weight src = {.name = (char[]){"w"}, .file = "memory", .ndim = 2, .shape = {rows, cols}};
+	int64_t n = whit_frc_core(&m.spec, rows), *core = whit_alloc((size_t)(n + 1) * sizeof *core), zero = 0;
+	whit_err e;
+	for (int64_t i = 0; i < n; i++) core[i] = i * rows / n;
+	src.mat = matrix("f32", rows, cols);
+	memcpy((void *)(uintptr_t)src.mat.plane[0], w, (size_t)(rows * cols) * sizeof *w);
+	whit_frc_begin(&m, core);
+	CHECK_RC(whit_fabq_split(part, &m, &src, &e), e);
+	for (int k = 0; k < 2; k++)
+		for (int64_t r = 0; r < part[k].mat.rows; r++)
+			part[k].mat.spec.fmt->encode(&part[k].mat, r, w + part[k].row[r] * cols, NULL, WHIT_SCALE_LS,
+			                             &zero);
+	CHECK_INT(whit_fabq_join(&m, part), 0);
+	whit_mat_free(&src.mat);
+	whit_free(core);
+	whit_free(w);
+	return m;
+}
+
+static const struct {
+	const char *format;
+	int64_t rows, cols;
+} shapes[] = {{"frc64c100", 37, 100},
+              {"frc128", 9, 1},
+              {"frc256c250", 64, 769},
+              {"frc512c1000", 5, 33},
+              {"frc128c30", 200, 384}};
+
+static void apart(void) {
+	for (int i = 0; i < WHIT_COUNT(shapes); i++) {
+		int64_t rows = shapes[i].rows, cols = shapes[i].cols;
+		whit_fabq_part part[2], again[2];
+		whit_mat m = joined(shapes[i].format, rows, cols, part, 3);
+		whit_weight none = {.mat = m};
+		whit_err e;
+		CHECK_RC(whit_frc_check(&m, &e), e);
+		float *x = whit_alloc((size_t)(rows * cols) * sizeof *x), *y = whit_alloc((size_t)cols * sizeof *y);
+		m.spec.fmt->decode(&m, 0, rows, x);
+		CHECK_RC(whit_fabq_split(again, &m, &none, &e), e);
+		for (int k = 0; k < 2; k++) {
+			const whit_mat *a = &part[k].mat, *b = &again[k].mat;
+			for (int p = 0; p < 3 && a->rows; p++)
+				CHECK(!a->plane[p] ||
+				      !memcmp(a->plane[p], b->plane[p], (size_t)a->rows * a->row_bytes[p]));
+			for (int64_t r = 0; r < a->rows; r++) {
+				a->spec.fmt->decode(a, r, r + 1, y);
+				if (memcmp(y, x + part[k].row[r] * cols, (size_t)cols * sizeof *y))
+					CHECK_MSG(0, "%s: row %lld of class %d", shapes[i].format, (long long)r, k);
+			}
+		}
+		whit_fabq_free(part), whit_fabq_free(again);
+		whit_free(x), whit_free(y);
+		whit_mat_free(&m);
+	}
+}
+
+/* Products against double sums of decoded rows, of all and of some rows; bound: whit_codes_gemv. */
+static void products(void) {
+	for (int i = 0; i < WHIT_COUNT(shapes); i++) {
+		int64_t rows = shapes[i].rows, cols = shapes[i].cols, r0 = rows / 3;
+		whit_fabq_part part[2];
+		whit_mat m = joined(shapes[i].format, rows, cols, part, 4);
+		float *w = whit_alloc((size_t)(rows * cols) * sizeof *w), *x = normals(8 * cols, 5),
+		      *y = whit_alloc((size_t)(8 * rows) * sizeof *y);
+		m.spec.fmt->decode(&m, 0, rows, w);
+		for (int T = 1; T <= 8; T += 7) {
+			int bad = 0;
+			for (int64_t k = 0; k < 8 * rows; k++) y[k] = 1234;
+			m.spec.fmt->gemv(&m, r0, rows, x, T, y, rows);
+			for (int64_t k = 0; k < 8 * rows; k++) {
+				int64_t r = k % rows, t = k / rows;
+				double dot = 0, mass = 0;
+				for (int64_t c = 0; c < cols; c++) {
+					dot += (double)w[r * cols + c] * x[t * cols + c];
+					mass += fabs((double)w[r * cols + c] * x[t * cols + c]);
+				}
+				bad += r < r0 || t >= T
+				               ? y[k] != 1234
+				               : !(fabs(y[k] - dot) <= ((double)cols / 8 + 12) * 0x1p-23 * mass);
+			}
+			CHECK_MSG(!bad, "%s, %d tokens: %d wrong", shapes[i].format, T, bad);
+		}
+		whit_fabq_free(part);
+		whit_free(w), whit_free(x), whit_free(y);
+		whit_mat_free(&m);
+	}
+}
+
+/* A byte of the header, the bitmap, padding or a scale that is not as it must be is refused. */
+static void hostile(void) {
+	whit_fabq_part part[2];
+	whit_mat m = joined("frc64c100", 37, 100, part, 6);
+	const whit_frc f = whit_frc_of(&m);
+	uint8_t *p = (uint8_t *)(uintptr_t)m.plane[0];
+	whit_err e;
+	int64_t refused = 0;
+	for (size_t i = 0; i < f.bytes; i++) {
+		uint8_t was = p[i];
+		int padding = i < f.r || (i >= f.r + 2 * (size_t)f.binary && i < f.q) ||
+		              (i >= f.q + (size_t)(f.binary * f.blocks) && i < f.signs) ||
+		              (i >= f.signs + (size_t)f.binary * f.sign_row && i < f.scales) ||
+		              (i >= f.scales + 2 * (size_t)(f.core * f.groups) && i < f.codes) ||
+		              i >= f.codes + (size_t)f.core * f.code_row;
+		p[i] ^= 0x01;
+		int rc = whit_frc_check(&m, &e);
+		if (padding != (rc == WHIT_EINPUT)) CHECK_MSG(0, "byte %zu: %d", i, rc);
+		refused += rc != 0;
+		p[i] = was;
+	}
+	CHECK(refused > 64);
+	p[7] = 2;
+	CHECK_FAILS(whit_frc_check(&m, &e), WHIT_EINPUT, e, "codebook");
+	p[7] = 0;
+	p[f.r + 1] = 0x7c, p[f.r] = 0;
+	CHECK_FAILS(whit_frc_check(&m, &e), WHIT_EINPUT, e, "finite");
+	whit_fabq_free(part);
+	whit_mat_free(&m);
+}
+
+/* The rows that vary most in size become core; the codes lose no more than the nearest; same bytes at any thread
+ * count; what is not finite is named by its own row. */
+static void method(void) {
+	enum { ROWS = 80, COLS = 200, CORE = 4 };
+	whit_err e;
+	const whit_method *method = whit_method_find("fabq-rc", &e);
+	float *w = normals(ROWS * COLS, 7);
+	whit_weight src = {.name = (char[]){"w"}, .file = "memory", .ndim = 2, .shape = {ROWS, COLS}};
+	double *h = whit_alloc(COLS * COLS * sizeof *h), *g = whit_alloc(COLS * COLS * sizeof *g);
+	const whit_feedback_opts o = {.damping = 0.01, .alpha = 0.5};
+	whit_feedback f;
+	static const int64_t big[CORE] = {3, 30, 31, 79};
+	for (int i = 0; i < CORE; i++)
+		for (int c = 0; c < COLS; c++) w[big[i] * COLS + c] *= 5;
+	src.mat = matrix("f32", ROWS, COLS);
+	float *x = (float *)(uintptr_t)src.mat.plane[0];
+	memcpy(x, w, ROWS * COLS * sizeof *w);
+	for (int i = 0; i < COLS; i++)
+		for (int k = 0; k < COLS; k++) h[i * COLS + k] = g[i * COLS + k] = pow(0.8, abs(i - k));
+	CHECK_RC(whit_feedback_make(&f, method->feedback, h, g, COLS, &o, "test", &e), e);
+	whit_mat m[2];
+	for (int i = 0; i < 2; i++) {
+		m[i] = matrix("frc64c50", ROWS, COLS);
+		whit_job j = {.src = &src, .dst = &m[i], .feedback = &f};
+		whit_threads_set(i ? 1 : 2);
+		CHECK_RC(method->run(&j, &e), e);
+		CHECK_MSG(j.loss < 0.9 * j.loss_nearest, "loss %g, nearest %g", j.loss, j.loss_nearest);
+		CHECK(j.ref > 0 && j.err > 0 && j.err < j.ref && j.bad_scales == 0);
+	}
+	CHECK_RC(whit_frc_check(&m[0], &e), e);
+	for (int i = 0; i < CORE; i++) CHECK(whit_frc_is_core(m[0].plane[0], big[i]));
+	CHECK(!memcmp(m[0].plane[0], m[1].plane[0], whit_plane_bytes(&m[0], 0)));
+	x[31 * COLS + 4] = NAN;
+	whit_job j = {.src = &src, .dst = &m[0], .feedback = &f};
+	CHECK_FAILS(method->run(&j, &e), WHIT_ENONFINITE, e, "31");
+	x[31 * COLS + 4] = 1e9f;
+	j = (whit_job){.src = &src, .dst = &m[0], .feedback = &f};
+	CHECK_RC(method->run(&j, &e), e);
+	CHECK(j.bad_scales > 0);
+	whit_feedback_free(&f);
+	for (int i = 0; i < 2; i++) whit_mat_free(&m[i]);
+	whit_mat_free(&src.mat);
+	whit_free(w), whit_free(h), whit_free(g);
+}
+
+TEST_MAIN(sizes, names, by_hand, apart, products, hostile, method)
