@@ -701,22 +701,22 @@ typedef struct rebuilt {
 } rebuilt;
 
 /* Adds b's items; returns their number. */
-static int take_apart(rebuilt *b, whit_reconstruct_item *item, whit_err *e) {
+static int take_apart(rebuilt *b, whit_latent_item *item, whit_err *e) {
 	placed *p = b->p;
 	int n = 0;
 	b->src = changed_source(p->row, &b->copy);
-	*item = (whit_reconstruct_item){.name = p->row->w->name,
-	                                .src = &b->src,
-	                                .mat = &p->mat,
-	                                .change = p->row->changed ? &p->row->change : NULL};
+	*item = (whit_latent_item){.name = p->row->w->name,
+	                           .src = &b->src,
+	                           .mat = &p->mat,
+	                           .change = p->row->changed ? &p->row->change : NULL};
 	if (!p->mat.spec.fmt->record) return 1;
 	int rc = whit_fabq_split(b->part, &p->mat, &b->src, e);
 	for (int i = 0; i < WHIT_FABQ_PARTS && !rc; i++)
 		if (b->part[i].mat.rows)
-			item[n++] = (whit_reconstruct_item){.name = p->row->w->name,
-			                                    .src = &b->part[i].src,
-			                                    .mat = &b->part[i].mat,
-			                                    .row = b->part[i].row};
+			item[n++] = (whit_latent_item){.name = p->row->w->name,
+			                               .src = &b->part[i].src,
+			                               .mat = &b->part[i].mat,
+			                               .row = b->part[i].row};
 	return rc ? rc : n;
 }
 
@@ -728,7 +728,7 @@ static int rebuild_layer(quantize_run *q, int64_t layer, const whit_stats_states
 	int n = 0, items = 0, rc = 0;
 	for (const placed *p = q->placed; p; p = p->next) most++;
 	rebuilt *b = whit_alloc(most * sizeof *b);
-	whit_reconstruct_item *item = whit_alloc(most * WHIT_FABQ_PARTS * sizeof *item);
+	whit_latent_item *item = whit_alloc(most * WHIT_FABQ_PARTS * sizeof *item);
 	for (placed *p = q->placed; p && rc >= 0; p = p->next) {
 		if (p->row->layer != layer || !(whit_feedback_fits(&p->row->spec) || p->mat.spec.fmt->record)) continue;
 		b[n].p = p;
