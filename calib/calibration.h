@@ -4,6 +4,7 @@
 #ifndef WHIT_CALIBRATION_H
 #define WHIT_CALIBRATION_H
 #include "calib/feedback.h"
+#include "calib/distill.h"
 #include "calib/reconstruct.h"
 #include "calib/stats_dir.h"
 
@@ -20,6 +21,7 @@ typedef struct whit_calibration {
 	int n_text;
 	whit_stats_opts o;
 	whit_reconstruct_opts reconstruct; /* of each layer, when its codes are chosen; only with texts */
+	whit_distill_opts distill;         /* of the model, when all are; only with texts */
 	/* file-local from here */
 	const whit_stats *live;
 	struct whit_calibration_made *made; /* of the layer at hand */

@@ -720,33 +720,49 @@ static int take_apart(rebuilt *b, whit_latent_item *item, whit_err *e) {
 	return rc ? rc : n;
 }
 
-/* The layer's codes (floats stay what they are) fitted to its outputs. */
-static int rebuild_layer(quantize_run *q, int64_t layer, const whit_stats_states *x, whit_err *e) {
-	const whit_reconstruct_opts *o = &q->encoder.calibration->reconstruct;
-	whit_reconstruct_result r = {0};
+/* Placed matrices that have codes, of that layer or (-1) of all, apart: *n of them, *items items. The caller frees b by
+ * put_together, item by whit_free, also after an error. */
+static int take_layer_apart(quantize_run *q, int64_t layer, rebuilt **b, int *n, whit_latent_item **item, int *items,
+                            whit_err *e) {
 	size_t most = 1;
-	int n = 0, items = 0, rc = 0;
+	int rc = 0;
 	for (const placed *p = q->placed; p; p = p->next) most++;
-	rebuilt *b = whit_alloc(most * sizeof *b);
-	whit_latent_item *item = whit_alloc(most * WHIT_FABQ_PARTS * sizeof *item);
+	*n = *items = 0;
+	*b = whit_alloc(most * sizeof **b);
+	*item = whit_alloc(most * WHIT_FABQ_PARTS * sizeof **item);
 	for (placed *p = q->placed; p && rc >= 0; p = p->next) {
-		if (p->row->layer != layer || !(whit_feedback_fits(&p->row->spec) || p->mat.spec.fmt->record)) continue;
-		b[n].p = p;
-		rc = take_apart(&b[n++], item + items, e);
-		items += rc;
+		if (p->row->layer < 0 || (layer >= 0 && p->row->layer != layer)) continue;
+		if (!whit_feedback_fits(&p->row->spec) && !p->mat.spec.fmt->record) continue;
+		(*b)[*n].p = p;
+		rc = take_apart(&(*b)[(*n)++], *item + *items, e);
+		*items += WHIT_MAX(rc, 0);
 	}
-	rc = rc < 0 ? rc : whit_reconstruct(q->running, layer, x, item, items, o, &r, e);
-	for (int i = 0; i < n && !rc; i++) {
-		placed *p = b[i].p;
-		if (r.steps && p->mat.spec.fmt->record) whit_fabq_join(&p->mat, b[i].part);
-		if (r.steps) measure(&b[i].src, &p->mat, &p->job);
-		rc = place(q, p, e);
-	}
+	return WHIT_MIN(rc, 0);
+}
+
+/* What was trained goes on in the model; changed: it may be other codes. */
+static int put_together(quantize_run *q, rebuilt *b, int n, int changed, int rc, whit_err *e) {
 	for (int i = 0; i < n; i++) {
+		placed *p = b[i].p;
+		if (!rc && changed && p->mat.spec.fmt->record) whit_fabq_join(&p->mat, b[i].part);
+		if (!rc && changed) measure(&b[i].src, &p->mat, &p->job);
+		if (!rc) rc = place(q, p, e);
 		whit_free(b[i].copy);
 		whit_fabq_free(b[i].part);
 	}
 	whit_free(b);
+	return rc;
+}
+
+/* The layer's codes (floats stay what they are) fitted to its outputs. */
+static int rebuild_layer(quantize_run *q, int64_t layer, const whit_stats_states *x, whit_err *e) {
+	const whit_reconstruct_opts *o = &q->encoder.calibration->reconstruct;
+	whit_reconstruct_result r = {0};
+	whit_latent_item *item;
+	rebuilt *b;
+	int n, items, rc = take_layer_apart(q, layer, &b, &n, &item, &items, e);
+	if (!rc) rc = whit_reconstruct(q->running, layer, x, item, items, o, &r, e);
+	rc = put_together(q, b, n, r.steps > 0, rc, e);
 	whit_free(item);
 	if (rc || !n) return rc;
 	q->st->rebuilt_before += r.before;
@@ -757,13 +773,36 @@ static int rebuild_layer(quantize_run *q, int64_t layer, const whit_stats_states
 	return 0;
 }
 
+/* All layers' codes fitted to the original's distribution. */
+static int distill_model(quantize_run *q, const whit_stats_states *x, whit_err *e) {
+	const whit_calibration *c = q->encoder.calibration;
+	whit_distill_result *r = &q->st->distilled;
+	whit_latent_item *item;
+	rebuilt *b;
+	int n, items, rc = take_layer_apart(q, -1, &b, &n, &item, &items, e);
+	if (!rc) rc = whit_distill(q->running, c->original, x, item, items, &c->distill, r, e);
+	rc = put_together(q, b, n, r->steps > 0, rc, e);
+	whit_free(item);
+	if (!rc)
+		whit_event("distill", json_pack("{s:f, s:f, s:I}", "before", r->before, "after", r->after, "steps",
+		                                (json_int_t)r->steps));
+	return rc;
+}
+
+/* Codes of layers wait in the model's places where the whole is to be distilled, else only until the next is known. */
 static int layer_known(void *ctx, const whit_stats *s, int64_t layer, const whit_stats_states *x, whit_err *e) {
 	quantize_run *q = ctx;
-	q->encoder.calibration->live = s;
-	unplace(q, 1);
+	whit_calibration *c = q->encoder.calibration;
+	int wait = c->distill.steps > 0;
+	c->live = s;
+	if (!wait) unplace(q, 1);
 	int rc = place_layer(q, layer, e);
-	if (!rc && q->encoder.calibration->reconstruct.steps) rc = rebuild_layer(q, layer, x, e);
-	return rc ? rc : run_layer(q, layer, e);
+	if (!rc && c->reconstruct.steps) rc = rebuild_layer(q, layer, x, e);
+	if (rc || !wait) return rc ? rc : run_layer(q, layer, e);
+	if (layer + 1 < q->running->layers) return 0;
+	rc = distill_model(q, x, e);
+	for (int64_t l = 0; l <= layer && !rc; l++) rc = run_layer(q, l, e);
+	return rc;
 }
 
 /* Texts run through the model and the rows are quantized as they come by. */
@@ -774,7 +813,7 @@ static int run_texts(quantize_run *q, whit_err *e) {
 	for (int64_t i = 0; i < q->plan->n; i++)
 		if (q->plan->row[i].method) needs |= q->plan->row[i].method->needs;
 	c->o.kinds = (needs ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) | (needs & WHIT_NEEDS_CROSS ? WHIT_STAT_CROSS : 0);
-	c->o.other = needs & WHIT_NEEDS_CROSS || c->reconstruct.steps ? c->original : NULL;
+	c->o.other = needs & WHIT_NEEDS_CROSS || c->reconstruct.steps || c->distill.steps ? c->original : NULL;
 	c->o.layer = layer_known;
 	c->o.ctx_layer = q;
 	q->running = c->running;
@@ -795,8 +834,9 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	memset(st, 0, sizeof *st);
 	int rc = sink->open(sink, p, m, r, st, e);
 	if (!rc)
-		rc = c && !c->dir.path && (p->calibrated || c->reconstruct.steps) ? run_texts(&q, e)
-		                                                                  : run_rows(&q, m->layers, e);
+		rc = c && !c->dir.path && (p->calibrated || c->reconstruct.steps || c->distill.steps)
+		             ? run_texts(&q, e)
+		             : run_rows(&q, m->layers, e);
 	if (!rc) rc = whit_ckpt_check(&m->ckpt, e);
 	if (!rc)
 		rc = sink->commit(sink, e);

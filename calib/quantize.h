@@ -91,7 +91,8 @@ typedef struct whit_quantize_stats {
 	int64_t rows, rows_nearest;           /* of those; that kept the nearest codes */
 	double rebuilt_before, rebuilt_after; /* reconstruct.h's, mean over layers */
 	int64_t rebuilt;                      /* layers that were reconstructed */
-	char fingerprint[48];                 /* of the source, if the sink asked for it */
+	whit_distill_result distilled;
+	char fingerprint[48]; /* of the source, if the sink asked for it */
 } whit_quantize_stats;
 
 /* Where results go. A sink is opened once, gets every row of the plan that is not absent in its order, and is then

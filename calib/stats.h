@@ -63,8 +63,9 @@ struct whit_stats;
 /* What a layer has seen, where the model computes: (chunks * ctx, hidden). */
 typedef struct whit_stats_states {
 	int64_t chunks, ctx;
-	const float *in;   /* its inputs */
-	const float *want; /* what `other`'s layer made of its own; NULL without other */
+	const float *in;       /* its inputs */
+	const float *want;     /* what `other`'s layer made of its own; NULL without other */
+	const int32_t *tokens; /* (chunks, ctx): what the model was given; host memory */
 } whit_stats_states;
 typedef struct whit_stats_opts {
 	unsigned kinds;

@@ -478,8 +478,15 @@ static int run_batch(pass *p, int64_t l, int64_t g0, int64_t c, int64_t end, int
 
 /* The layer may change now; then it runs for good. */
 static int change_layer(pass *p, int64_t l, int64_t g0, int64_t g1, whit_err *e) {
-	const whit_stats_states x = {g1 - g0, p->s->ctx, p->h, p->x};
+	int32_t *tokens = whit_alloc((size_t)((g1 - g0) * p->s->ctx) * sizeof *tokens);
+	const whit_stats_states x = {g1 - g0, p->s->ctx, p->h, p->x, tokens};
+	for (int64_t c = g0; c < g1; c++) {
+		whit_batch b;
+		fill(p, c, c + 1, &b);
+		memcpy(tokens + (c - g0) * b.T, b.tokens, (size_t)b.T * sizeof *tokens);
+	}
 	int rc = p->s->o.layer(p->s->o.ctx_layer, p->s, l, &x, e);
+	whit_free(tokens);
 	whit_stats_layer_drop(&p->s->layer[l]);
 	for (int64_t c = g0; c < g1 && !rc && l < p->m->layers; c += p->each) {
 		whit_batch b;

@@ -170,6 +170,12 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	    !(a->block.scale_rate >= 0 && a->block.scale_rate <= 10))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --block-steps and rates: are %lld, %g and %g, need 0 or more",
 		                 w->dest.command, (long long)a->block.steps, a->block.rate, a->block.scale_rate);
+	if (a->distill.steps < 0 || !(a->distill.rate == -1 || (a->distill.rate >= 0 && a->distill.rate <= 10)) ||
+	    !(a->distill.scale_rate >= 0 && a->distill.scale_rate <= 10))
+		return whit_fail(e, WHIT_EUSAGE, "%s: --distill-steps and rates: are %lld, %g and %g, need 0 or more",
+		                 w->dest.command, (long long)a->distill.steps, a->distill.rate, a->distill.scale_rate);
+	if (a->distill.steps && !a->text.n)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --distill-steps: needs --text", w->dest.command);
 	if (a->block.steps && !a->text.n)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --block-steps: needs --text", w->dest.command);
 	if (a->stats && a->text.n)
@@ -183,6 +189,7 @@ static int open_calibration(whit_writing *w, whit_err *e) {
 	w->calibration.feedback =
 	        (whit_feedback_opts){.damping = a->damping, .alpha = a->alpha, .act_order = a->act_order};
 	w->calibration.reconstruct = a->block;
+	w->calibration.distill = a->distill;
 	return a->stats ? whit_stats_dir_open(&w->calibration.dir, a->stats, &w->model, e) : open_texts(w, e);
 }
 
@@ -325,7 +332,7 @@ void whit_writing_show(whit_writing *w) {
 		           json_pack("{s:s, s:I}", "what", "requantized", "tensors", (json_int_t)p->requantized));
 	}
 	const whit_calibration *c = p->target.calibration;
-	if (c && !p->calibrated && !c->reconstruct.steps)
+	if (c && !p->calibrated && !c->reconstruct.steps && !c->distill.steps)
 		whit_say("warning: no method of this plan uses %s", c->dir.path ? "--stats" : "--text");
 	json_t *plan = plan_json(p);
 	whit_event("plan", json_incref(plan));
@@ -360,6 +367,13 @@ int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
 		printf("calibrated    loss %.6g, %.3f of the nearest codes'; %lld of %lld rows keep the nearest",
 		       t->loss, t->loss / t->loss_nearest, (long long)t->rows_nearest, (long long)t->rows);
 		printf("; %lld dead columns, damping raised %lld times\n", (long long)c->dead, (long long)c->retries);
+	}
+	if (t->distilled.before > 0) {
+		const whit_distill_result *d = &t->distilled;
+		json_object_set_new(result, "distillation",
+		                    json_pack("{s:f, s:f, s:I}", "before", d->before, "after", d->after, "steps",
+		                              (json_int_t)d->steps));
+		printf("distilled     KLD on calibration text kept out %.5g before, %.5g after\n", d->before, d->after);
 	}
 	if (t->rebuilt) {
 		double n = (double)t->rebuilt;

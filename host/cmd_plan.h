@@ -19,6 +19,7 @@ typedef struct whit_calib_args {
 	double damping, alpha;
 	int act_order;
 	whit_reconstruct_opts block;
+	whit_distill_opts distill;
 } whit_calib_args;
 /* clang-format off */
 #define WHIT_CALIB_DEFAULTS { .damping = -1, .alpha = 0.5 }
@@ -42,6 +43,12 @@ typedef struct whit_calib_args {
 	 &(a).block.rate, 0}, \
 	{"--block-scale-rate", 'd', "X", "of the logarithms of scales (default 0.02)", \
 	 &(a).block.scale_rate, 0}, \
+	{"--distill-steps", 'i', "N", "then fit all layers' codes and scales to the model's distribution (default 0)", \
+	 &(a).distill.steps, 0}, \
+	{"--distill-rate", 'd', "X", "of the weights behind codes, in distances of levels; -1: scales alone (0.001)", \
+	 &(a).distill.rate, 0}, \
+	{"--distill-scale-rate", 'd', "X", "of the logarithms of scales (default 0.005)", \
+	 &(a).distill.scale_rate, 0}, \
 	{"--apart", 'l', "PATH", "text or statistics that must share no 50 tokens with the calibration text", \
 	 &(a).apart, 0}
 /* clang-format on */

@@ -210,6 +210,10 @@ typedef struct whit_loss {
 	const double
 	        *draw; /* n numbers in [0, 1) by which targets are drawn from the model itself (below 0: -1), or NULL */
 	double *loss;  /* n, out: cross entropy, nats */
+	/* Not NULL, on the CPU alone: the loss is KL(teacher || m) instead, the teacher's logits being what its head makes
+	 * of taught (n, hidden); target and draw have no use. */
+	struct whit_model *teacher;
+	const float *taught;
 } whit_loss;
 /* dh (n, hidden) = gradient by h (n, hidden), the output of the last layer; NULL: not wanted. l is host memory. Logits
  * are there for whit_model_head_tile(m) rows at a time. A loss that is not finite is WHIT_ENONFINITE. */

@@ -237,8 +237,18 @@ enum { TILE_FLOATS = 32 << 20 }; /* of logits, and of their gradient */
 
 int64_t whit_model_head_tile(const whit_model *m) { return WHIT_MAX(1, TILE_FLOATS / m->vocab); }
 
+/* KL from the teacher of rows [r, r + n) of the whole, whose logits become their gradient. */
+static int head_kl(back *k, int64_t r, int64_t n, const whit_loss *l, float *logits, whit_err *e) {
+	whit_model *m = k->m;
+	float *z = whit_alloc((size_t)(n * m->vocab) * sizeof *z);
+	int rc = whit_model_head(l->teacher, l->taught + r * m->hidden, n, z, e);
+	if (!rc) (m->plain ? whit_kl_cpu : whit_kl_fast_cpu)(l->loss + r, logits, logits, z, n, m->vocab);
+	whit_free(z);
+	return rc;
+}
+
 /* Rows [r, r + n) of the whole. loss, target and draw lie where the model computes. */
-static int head_tile(back *k, const float *h, int64_t n, const whit_loss *l, double *loss, int32_t *target,
+static int head_tile(back *k, const float *h, int64_t r, int64_t n, const whit_loss *l, double *loss, int32_t *target,
                      const double *draw, float *logits, float *dh, whit_err *e) {
 	whit_model *m = k->m;
 	whit_batch b = {.T = n};
@@ -246,7 +256,9 @@ static int head_tile(back *k, const float *h, int64_t n, const whit_loss *l, dou
 	int rc = begin(k, &b, h, logits, dh, logits, e);
 	if (!rc) rc = forward(k, e);
 	if (rc) return rc;
-	if (m->dev) {
+	if (l->teacher) {
+		if ((rc = head_kl(k, r, n, l, logits, e))) return rc;
+	} else if (m->dev) {
 		if (l->draw) whit_draw_cuda(m->dev, target, logits, draw, n, m->vocab);
 		whit_xent_cuda(m->dev, loss, logits, logits, target, n, m->vocab);
 	} else {
@@ -263,6 +275,7 @@ int whit_model_head_back(whit_model *m, const float *h, int64_t n, const whit_lo
 	int64_t tile = WHIT_MIN(n, whit_model_head_tile(m)), bad = -1;
 	whit_batch none = {.T = n};
 	if (!n) return 0;
+	if (m->dev && l->teacher) return whit_fail(e, WHIT_EINTERNAL, "a teacher's loss is taken on the CPU");
 	float *logits = whit_model_alloc(m, (size_t)(tile * m->vocab) * sizeof *logits);
 	double *loss = l->loss, *draw = (double *)(uintptr_t)l->draw;
 	int32_t *target = l->target;
@@ -278,7 +291,7 @@ int whit_model_head_back(whit_model *m, const float *h, int64_t n, const whit_lo
 	}
 	for (int64_t r = 0; r < n && !rc; r += tile) {
 		int64_t at = r * m->hidden;
-		rc = head_tile(&k, h + at, WHIT_MIN(tile, n - r), l, loss + r, target + r, draw ? draw + r : NULL,
+		rc = head_tile(&k, h + at, r, WHIT_MIN(tile, n - r), l, loss + r, target + r, draw ? draw + r : NULL,
 		               logits, dh ? dh + at : NULL, e);
 	}
 	if (m->dev) {
@@ -292,7 +305,8 @@ int whit_model_head_back(whit_model *m, const float *h, int64_t n, const whit_lo
 	}
 	whit_model_free(m, logits);
 	for (int64_t i = 0; i < n && !rc && bad < 0; i++)
-		if (!(l->loss[i] >= 0 && l->loss[i] < INFINITY)) bad = i;
+		if (!(l->loss[i] >= (l->teacher ? -1e-6 : 0) && l->loss[i] < INFINITY))
+			bad = i; /* KL 0 may round below */
 	if (rc || bad < 0) return rc ? whit_fail_in(e, "head, backwards") : 0;
 	return whit_fail(e, WHIT_ENONFINITE, "%s: loss of row %lld is %g, need a finite value", m->ckpt.path,
 	                 (long long)bad, l->loss[bad]);

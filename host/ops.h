@@ -270,6 +270,10 @@ void whit_xent_cpu(double *loss, float *dz, const float *z, const int32_t *targe
 void whit_xent_fast_cpu(double *loss, float *dz, const float *z, const int32_t *target, int64_t T, int64_t vocab);
 WHIT_DEVICE void whit_xent_cuda(whit_dev *d, double *loss, float *dz, const float *z, const int32_t *target, int64_t T,
                                 int64_t vocab);
+/* KL divergence of softmax(z_t) from the teacher's, nats: loss[t] = sum P ln(P / Q); dz (T, vocab) = Q - P, written;
+ * dz == z allowed. Sums in double. */
+void whit_kl_cpu(double *loss, float *dz, const float *z, const float *teacher, int64_t T, int64_t vocab);
+void whit_kl_fast_cpu(double *loss, float *dz, const float *z, const float *teacher, int64_t T, int64_t vocab);
 /* out[t] = the first token whose cumulated softmax of z_t exceeds u[t], in [0, 1): a draw from the model;
  * u[t] < 0: -1. */
 void whit_draw_cpu(int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab);

@@ -1,6 +1,8 @@
 /* Quantizing with calibration (calib/calibration.h): Hessians in the frame of what is stored, texts that run along with
  * the quantizing against statistics of the original, directories against GGUF, and bad input. */
+#include <math.h>
 #include "calib/quantize.h"
+#include "host/ops.h"
 #include "host/progress.h"
 #include "tests/test.h"
 
@@ -109,7 +111,7 @@ typedef struct run {
 	const char *model, *out, *method, *format, *stats; /* stats NULL: the text */
 	int gguf, threads;
 	const char *text;
-	int64_t block_steps;
+	int64_t block_steps, distill_steps;
 	whit_quantize_stats st;
 	whit_plan plan;
 } run;
@@ -133,7 +135,8 @@ static int quantize(run *r, whit_err *e) {
 	        .text = &t,
 	        .n_text = 1,
 	        .o = {.ctx = LEN},
-	        .reconstruct = {.steps = r->block_steps, .rate = 0.01, .scale_rate = 0.003, .step_tokens = 16 * LEN}};
+	        .reconstruct = {.steps = r->block_steps, .rate = 0.01, .scale_rate = 0.003, .step_tokens = 16 * LEN},
+	        .distill = {.steps = r->distill_steps, .rate = 0.002, .scale_rate = 0.001, .step_tokens = 16 * LEN}};
 	whit_target target = {.gguf = r->gguf, .calibration = &c};
 	whit_quiet(1);
 	whit_threads_set(r->threads);
@@ -314,6 +317,112 @@ static void blocks(void) {
 	whit_free(words);
 }
 
+/* Logits of one sequence. */
+static void logits_of(whit_model *m, const int32_t *id, float *z) {
+	int64_t start[2] = {0, LEN}, past[1] = {0}, pos[LEN];
+	whit_batch b = {LEN, 1, start, past, pos, id};
+	float *h = whit_alloc((size_t)(LEN * m->hidden) * sizeof *h);
+	whit_err e;
+	for (int i = 0; i < LEN; i++) pos[i] = i;
+	CHECK_RC(whit_model_embed(m, &b, h, &e), e);
+	for (int64_t l = 0; l < m->layers; l++) CHECK_RC(whit_model_layer(m, l, &b, NULL, h, &e), e);
+	CHECK_RC(whit_model_head(m, h, LEN, z, &e), e);
+	whit_free(h);
+}
+
+/* Mean KL of what was written, over every eighth sequence of the words. */
+static double kept_out(const char *path, const char *words) {
+	whit_model m, q;
+	whit_ids ids = {0};
+	whit_err e;
+	whit_tok *tok = tokenizer();
+	int64_t bad, n = 0;
+	double sum = 0, loss[LEN];
+	if (!CHECK_RC(whit_model_open(&m, LLAMA, 0, &e), e) || !CHECK_RC(whit_model_open(&q, path, 0, &e), e))
+		return NAN;
+	CHECK_RC(whit_tok_text(tok, "words", words, strlen(words), m.vocab, &ids, &bad, &e), e);
+	float *z = whit_alloc((size_t)(2 * LEN * m.vocab) * sizeof *z), *t = z + LEN * m.vocab;
+	for (int64_t c = 7; (c + 1) * LEN <= ids.n; c += 8) {
+		if (whit_tok_adds_bos(tok)) ids.id[c * LEN] = whit_tok_bos(tok);
+		logits_of(&m, ids.id + c * LEN, t);
+		logits_of(&q, ids.id + c * LEN, z);
+		whit_kl_cpu(loss, z, z, t, LEN, m.vocab);
+		for (int i = 0; i < LEN; i++) sum += loss[i];
+		n += LEN;
+	}
+	whit_free(z);
+	whit_ids_free(&ids);
+	whit_model_close(&m), whit_model_close(&q);
+	whit_tok_close(tok);
+	return sum / (double)n;
+}
+
+/* Fitted to the original's distribution, a model comes nearer to it, as much as is said; at any thread count. */
+static void distilled(void) {
+	static const char *const ways[][2] = {
+	        {"iq4_nl", "nearest"}, {"int2g32", "turboquant"}, {"frc64c100", "fabq-rc"}};
+	whit_err e;
+	int all;
+	char *words = long_text(3000);
+	for (int i = 0; i < WHIT_COUNT(ways); i++) {
+		char *dir = test_scratch("calibrated-distill"), *again = test_scratch("calibrated-distill-again"),
+		     *file = test_scratch("calibrated-distill.gguf");
+		run a = {.model = LLAMA,
+		         .out = dir,
+		         .method = ways[i][1],
+		         .format = ways[i][0],
+		         .threads = 1,
+		         .text = words,
+		         .block_steps = i == 2 ? 30 : 0,
+		         .distill_steps = 40},
+		    b = a, f = a;
+		b.out = again;
+		b.threads = 3;
+		f.out = file;
+		f.gguf = 1;
+		if (CHECK_RC(quantize(&a, &e), e) && CHECK_RC(quantize(&b, &e), e)) {
+			const whit_distill_result *r = &a.st.distilled;
+			CHECK_MSG(r->steps > 0 && r->after > 0 && r->after < 0.98 * r->before, "%s: KL %g, before %g",
+			          ways[i][0], r->after, r->before);
+			CHECK(r->after == b.st.distilled.after && a.st.rel_mse == b.st.rel_mse);
+			CHECK_INT(matrices_apart(dir, again, -1, &all), 0);
+			if (i) CHECK_NEAR(kept_out(dir, words), r->after, 1e-4 * r->after);
+			if (!i && CHECK_RC(quantize(&f, &e), e)) CHECK_INT(matrices_apart(dir, file, -1, &all), 0);
+		}
+		whit_free(dir), whit_free(again), whit_free(file);
+	}
+	whit_free(words);
+}
+
+/* The gradient of KL by differences; itself as teacher; a hand-computed case. */
+static void kl(void) {
+	enum { T = 3, V = 7 };
+	float z[T * V], p[T * V], dz[T * V];
+	double loss[T], up[T], down[T];
+	whit_rng g;
+	whit_rng_key(&g, 4, 4, 4);
+	for (int i = 0; i < T * V; i++) z[i] = (float)whit_rng_normal(&g), p[i] = (float)(3 * whit_rng_normal(&g));
+	p[2] = -INFINITY; /* never a teacher's token */
+	whit_kl_cpu(loss, dz, z, p, T, V);
+	for (int i = 0; i < T * V; i++) {
+		float was = z[i], none[T * V];
+		z[i] = was + 0.01f;
+		whit_kl_cpu(up, none, z, p, T, V);
+		z[i] = was - 0.01f;
+		whit_kl_cpu(down, none, z, p, T, V);
+		CHECK_NEAR(dz[i], (up[i / V] - down[i / V]) / 0.02, 1e-4);
+		z[i] = was;
+	}
+	whit_kl_fast_cpu(up, z, z, p, T, V);
+	CHECK(!memcmp(z, dz, sizeof z) && !memcmp(up, loss, sizeof up));
+	whit_kl_cpu(loss, dz, p, p, T, V);
+	for (int i = 0; i < T * V; i++) CHECK(fabsf(dz[i]) < 1e-7f && fabs(loss[i / V]) < 1e-12);
+	const float even[2] = {0, 0}, three[2] = {(float)log(3), 0};
+	whit_kl_cpu(loss, dz, even, three, 1, 2);
+	CHECK_NEAR(loss[0], 0.75 * log(1.5) + 0.25 * log(0.5), 1e-7);
+	CHECK_NEAR(dz[0], -0.25, 1e-7);
+}
+
 static void bad_input(void) {
 	whit_err e;
 	char *stats = statistics(LLAMA), *out = test_scratch("calibrated-bad");
@@ -341,4 +450,4 @@ static void bad_input(void) {
 	whit_recipe_free(&p);
 }
 
-TEST_MAIN(frames, routes, blocks, bad_input)
+TEST_MAIN(frames, routes, blocks, kl, distilled, bad_input)
