@@ -47,14 +47,15 @@ typedef struct whit_ladder_run {
 
 typedef struct whit_ladder_entry {
 	const char *label, *options; /* options: of whit quantize, as typed */
-	whit_ladder_run *run;        /* n of them, all done; one where no seed has a part in it */
+	whit_ladder_run *run;        /* n of them, one where no seed has a part in it */
 	int n;
 } whit_ladder_entry;
 
 typedef struct whit_ladder {      /* everything is borrowed */
 	const char *model, *text; /* as typed */
 	const char *mode;
-	const json_t *inputs; /* what the numbers depend on beside an entry's own; its hash is the fingerprint */
+	const json_t *inputs; /* what the numbers depend on beside an entry's own, "program" and "device" among it; its
+	                         hash is the fingerprint */
 	const char *fingerprint;
 	whit_ladder_entry *entry; /* n of them */
 	int n;
@@ -65,11 +66,14 @@ void whit_ladder_values(double value[WHIT_RUN_VALUES], const whit_eval_result *r
 /* Mean over an entry's runs, and standard deviation of one run, NaN for a single one. */
 double whit_ladder_mean(const whit_ladder_entry *x, enum whit_run_value v);
 double whit_ladder_sd(const whit_ladder_entry *x, enum whit_run_value v);
-/* A value from WHIT_RUN_TEXT on: of the first run that has it. */
+/* A value from WHIT_RUN_TEXT on: of the first finished run that has it, or NaN. */
 double whit_ladder_text(const whit_ladder *t, enum whit_run_value v);
 /* 1 where no other entry is as small and loses less, or smaller and loses as little: whole-file bits against mean KLD.
  */
 int whit_ladder_front(const whit_ladder *t, int i);
+
+/* 1 where the loss is below three times the noise floor, or what F32 sums leave: it is not ranked (quality.md 2). */
+int whit_ladder_at_floor(const whit_ladder *t, const whit_ladder_entry *x);
 
 /* A run's values as an object: the text's ones, the other ones, or both. */
 json_t *whit_ladder_run_json(const whit_ladder_run *r, int own, int text);

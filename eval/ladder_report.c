@@ -69,7 +69,8 @@ double whit_ladder_sd(const whit_ladder_entry *x, enum whit_run_value v) {
 double whit_ladder_text(const whit_ladder *t, enum whit_run_value v) {
 	for (int i = 0; i < t->n; i++)
 		for (int k = 0; k < t->entry[i].n; k++)
-			if (isfinite(t->entry[i].run[k].value[v])) return t->entry[i].run[k].value[v];
+			if (t->entry[i].run[k].done && isfinite(t->entry[i].run[k].value[v]))
+				return t->entry[i].run[k].value[v];
 	return NAN;
 }
 
@@ -84,8 +85,9 @@ int whit_ladder_front(const whit_ladder *t, int i) {
 	return 1;
 }
 
-static int at_floor(const whit_ladder *t, const whit_ladder_entry *x) {
-	return whit_ladder_mean(x, WHIT_RUN_KLD) < floor_times * fabs(whit_ladder_text(t, WHIT_RUN_FLOOR_KLD));
+int whit_ladder_at_floor(const whit_ladder *t, const whit_ladder_entry *x) {
+	double least = fmax(floor_times * fabs(whit_ladder_text(t, WHIT_RUN_FLOOR_KLD)), 1e-10);
+	return whit_ladder_mean(x, WHIT_RUN_KLD) < least;
 }
 
 static double seconds(const whit_ladder_entry *x) {
@@ -96,6 +98,12 @@ static int most_runs(const whit_ladder *t) {
 	int most = 1;
 	for (int i = 0; i < t->n; i++) most = WHIT_MAX(most, t->entry[i].n);
 	return most;
+}
+
+/* With the digits that it has, be it as small as Q8_0's. */
+static const char *loss_text(double x, char out[24]) {
+	snprintf(out, 24, x != 0 && fabs(x) < 1e-3 ? "%.2e" : "%.6f", x);
+	return out;
 }
 
 /* ---- JSON ---- */
@@ -120,7 +128,7 @@ static json_t *entry_json(const whit_ladder *t, int i) {
 	const whit_ladder_entry *x = &t->entry[i];
 	json_t *runs = json_array(), *sd = json_object();
 	json_t *j = json_pack("{s:o, s:o, s:b, s:b}", "label", path_json(x->label), "options", path_json(x->options),
-	                      "front", whit_ladder_front(t, i), "at_floor", at_floor(t, x));
+	                      "front", whit_ladder_front(t, i), "at_floor", whit_ladder_at_floor(t, x));
 	for (int v = 0; v < WHIT_RUN_TEXT; v++) {
 		const whit_run_name *n = &whit_run_names[v];
 		json_object_set_new(j, n->name, value_json(whit_ladder_mean(x, v), n->whole && x->n == 1));
@@ -160,7 +168,8 @@ static void put_head(const whit_ladder *t, FILE *f) {
 	if (isfinite(floor_kld))
 		fprintf(f, ", noise floor KLD %.3g over %.0f positions", floor_kld,
 		        whit_ladder_text(t, WHIT_RUN_FLOOR_POSITIONS));
-	fprintf(f, ". Fingerprint `%s`.\n\n", t->fingerprint);
+	fprintf(f, ". %s, device: %s. Fingerprint `%s`.\n\n", json_string_value(json_object_get(t->inputs, "program")),
+	        json_string_value(json_object_get(t->inputs, "device")), t->fingerprint);
 	fprintf(f,
 	        "KLD: mean, in nats per token, of the model as it is from the quantized one; ± is its standard "
 	        "error over windows (bootstrap)%s. Bits per weight (bpw) of the quantized linears, and of all files "
@@ -173,15 +182,16 @@ static void put_head(const whit_ladder *t, FILE *f) {
 static void put_row(const whit_ladder *t, int i, FILE *f) {
 	const whit_ladder_entry *x = &t->entry[i];
 	const char *bold = whit_ladder_front(t, i) ? "**" : "";
+	char loss[24], error[24];
 	fprintf(f, "| %s", bold);
 	whit_text_put(f, x->label);
-	fprintf(f, "%s | %.0f | %.3f | %.3f | %.4f | %.6f%s | %.6f |", bold, whit_ladder_mean(x, WHIT_RUN_BYTES),
+	fprintf(f, "%s | %.0f | %.3f | %.3f | %.4f | %s%s | %s |", bold, whit_ladder_mean(x, WHIT_RUN_BYTES),
 	        whit_ladder_mean(x, WHIT_RUN_BPW_LINEAR), whit_ladder_mean(x, WHIT_RUN_BPW_FILE),
-	        whit_ladder_mean(x, WHIT_RUN_PPL), whit_ladder_mean(x, WHIT_RUN_KLD), at_floor(t, x) ? " (floor)" : "",
-	        whit_ladder_mean(x, WHIT_RUN_KLD_SE));
+	        whit_ladder_mean(x, WHIT_RUN_PPL), loss_text(whit_ladder_mean(x, WHIT_RUN_KLD), loss),
+	        whit_ladder_at_floor(t, x) ? " (floor)" : "", loss_text(whit_ladder_mean(x, WHIT_RUN_KLD_SE), error));
 	if (most_runs(t) > 1 && x->n > 1)
-		fprintf(f, " %d | %.4f | %.6f |", x->n, whit_ladder_sd(x, WHIT_RUN_PPL),
-		        whit_ladder_sd(x, WHIT_RUN_KLD));
+		fprintf(f, " %d | %.4f | %s |", x->n, whit_ladder_sd(x, WHIT_RUN_PPL),
+		        loss_text(whit_ladder_sd(x, WHIT_RUN_KLD), error));
 	else if (most_runs(t) > 1)
 		fprintf(f, " 1 | | |");
 	fprintf(f, " %.5f | %.4f | %.6f | %.1f | `", whit_ladder_mean(x, WHIT_RUN_KLD_P999),
@@ -219,16 +229,18 @@ void whit_ladder_print(const whit_ladder *t, FILE *f) {
 	        "bpw file", "perplexity", "mean KLD", "error", seeds ? "   sd seeds" : "", "same top", "seconds");
 	for (int i = 0; i < t->n; i++) {
 		const whit_ladder_entry *x = &t->entry[i];
-		fprintf(f, "%-*s %12.0f %10.3f %9.3f %11.4f %10.6f %9.6f", wide, x->label,
+		char loss[24], error[24];
+		fprintf(f, "%-*s %12.0f %10.3f %9.3f %11.4f %10s %9s", wide, x->label,
 		        whit_ladder_mean(x, WHIT_RUN_BYTES), whit_ladder_mean(x, WHIT_RUN_BPW_LINEAR),
 		        whit_ladder_mean(x, WHIT_RUN_BPW_FILE), whit_ladder_mean(x, WHIT_RUN_PPL),
-		        whit_ladder_mean(x, WHIT_RUN_KLD), whit_ladder_mean(x, WHIT_RUN_KLD_SE));
+		        loss_text(whit_ladder_mean(x, WHIT_RUN_KLD), loss),
+		        loss_text(whit_ladder_mean(x, WHIT_RUN_KLD_SE), error));
 		if (seeds && x->n > 1)
-			fprintf(f, " %10.6f", whit_ladder_sd(x, WHIT_RUN_KLD));
+			fprintf(f, " %10s", loss_text(whit_ladder_sd(x, WHIT_RUN_KLD), error));
 		else if (seeds)
 			fprintf(f, " %10s", "");
 		fprintf(f, " %8.4f %8.1f%s%s\n", whit_ladder_mean(x, WHIT_RUN_TOP1), seconds(x),
-		        whit_ladder_front(t, i) ? "  front" : "", at_floor(t, x) ? "  at floor" : "");
+		        whit_ladder_front(t, i) ? "  front" : "", whit_ladder_at_floor(t, x) ? "  at floor" : "");
 	}
 	fflush(f);
 }

@@ -6,17 +6,18 @@
 #include <math.h>
 
 enum { WIDTH = 960, HEIGHT = 640, LEFT = 78, RIGHT = 940, TOP = 62, BOTTOM = 584, TICKS = 40, RADIUS = 4 };
-static const double char_width = 6.2, text_height = 12; /* of 11 px sans-serif, about */
+static const double text_width = 6.4, bold_width = 7.2, text_height = 13; /* of 11 px sans-serif, the widest */
 
 typedef struct box {
 	double x0, y0, x1, y1;
 } box;
 
 typedef struct mark {
-	double x, y; /* where the point is, in pixels */
-	int front, zero;
+	double x, y;     /* where the point is, in pixels */
+	int front, low;  /* low: at the noise floor, drawn on the lower edge */
 	double up, down; /* its error bar's ends; NaN = none */
 	box label;
+	int side;  /* of the label where the point is: 0 left, 1 middle, 2 right */
 	double at; /* distance of the label; beyond a few pixels a line leads there */
 	char *text;
 	const whit_ladder_entry *entry;
@@ -50,7 +51,7 @@ static void find_range(plot *p, const whit_ladder *t) {
 		       kld = whit_ladder_mean(&t->entry[i], WHIT_RUN_KLD);
 		p->x0 = fmin(p->x0, bits);
 		p->x1 = fmax(p->x1, bits);
-		if (!(kld > 0)) continue;
+		if (whit_ladder_at_floor(t, &t->entry[i])) continue;
 		p->y0 = fmin(p->y0, log10(kld));
 		p->y1 = fmax(p->y1, log10(kld));
 	}
@@ -132,7 +133,7 @@ static int leads(const mark *m) { return m->at > 14; }
 static double cost(const plot *p, int i) {
 	const mark *m = &p->m[i];
 	const box *b = &m->label, paper = {LEFT + 2, TOP + 2, RIGHT - 2, BOTTOM - 2};
-	double sum = m->at * .6, x, y, area = (b->x1 - b->x0) * (b->y1 - b->y0);
+	double sum = m->at * .5, x, y, area = (b->x1 - b->x0) * (b->y1 - b->y0);
 	sum += 20 * (area - overlap(b, &paper));
 	foot(m, &x, &y);
 	for (int k = 0; k < p->n; k++) {
@@ -143,24 +144,25 @@ static double cost(const plot *p, int i) {
 		if (k == i) continue;
 		if (leads(m) && crosses(&dot, m->x, m->y, x, y)) sum += 60;
 		sum += overlap(b, &o->label) > 0 ? 200 + 3 * overlap(b, &o->label) : 0;
-		if (leads(m) && o->label.x1 > o->label.x0 && crosses(&o->label, m->x, m->y, x, y)) sum += 120;
+		if (leads(m) && o->label.x1 > o->label.x0 && crosses(&o->label, m->x, m->y, x, y)) sum += 200;
 		foot(o, &ox, &oy);
-		if (leads(o) && crosses(b, o->x, o->y, ox, oy)) sum += 120;
+		if (leads(o) && crosses(b, o->x, o->y, ox, oy)) sum += 200;
 	}
 	for (int k = 1; k < p->n_line; k++) {
 		const mark *a = &p->m[p->line[k - 1]], *c = &p->m[p->line[k]];
-		if (crosses(b, a->x, a->y, c->x, c->y)) sum += 25;
+		if (crosses(b, a->x, a->y, c->x, c->y)) sum += 90;
 	}
 	return sum;
 }
 
 /* A label at distance r in the direction (c, s). */
 static void put_label(mark *m, double r, double c, double s) {
-	double w = (double)strlen(m->text) * char_width, x = m->x + r * c, y = m->y + r * s;
+	double w = (double)strlen(m->text) * (m->front ? bold_width : text_width), x = m->x + r * c, y = m->y + r * s;
 	double left = c > .5 ? x : c < -.5 ? x - w : x - w / 2 + c * w / 2;
 	double top = s > .5 ? y : s < -.5 ? y - text_height : y - text_height / 2 + s * text_height;
 	m->label = (box){left, top, left + w, top + text_height};
 	m->at = r;
+	m->side = c > .5 ? 0 : c < -.5 ? 2 : 1;
 }
 
 static void find_label(plot *p, int i) {
@@ -169,7 +171,7 @@ static void find_label(plot *p, int i) {
 	                                  {.707, .707},  {-.707, -.707}, {0, -1},       {0, 1},
 	                                  {.924, -.383}, {-.924, .383},  {.924, .383},  {-.924, -.383},
 	                                  {.383, -.924}, {-.383, .924},  {.383, .924},  {-.383, -.924}};
-	static const double distance[] = {9, 13, 22, 32, 44, 58, 74, 92, 112};
+	static const double distance[] = {9, 13, 22, 32, 44, 58, 74, 92, 112, 134};
 	mark best = {.at = 0}, *m = &p->m[i];
 	double least = INFINITY;
 	for (int r = 0; r < WHIT_COUNT(distance); r++) {
@@ -192,13 +194,13 @@ static void make_marks(plot *p, const whit_ladder *t) {
 		       off = x->n > 1 ? whit_ladder_sd(x, WHIT_RUN_KLD) : whit_ladder_mean(x, WHIT_RUN_KLD_SE);
 		*m = (mark){.x = px(p, whit_ladder_mean(x, WHIT_RUN_BPW_FILE)),
 		            .front = whit_ladder_front(t, i),
-		            .zero = !(kld > 0),
+		            .low = whit_ladder_at_floor(t, x),
 		            .entry = x,
 		            .up = NAN,
 		            .down = NAN};
-		m->y = m->zero ? BOTTOM : py(p, log10(kld));
-		m->text = whit_format_text(m->zero ? "%s: 0" : "%s", x->label);
-		if (m->zero || !(off > 0)) continue;
+		m->y = m->low ? BOTTOM : py(p, log10(kld));
+		m->text = whit_format_text(m->low ? "%s: at floor" : "%s", x->label);
+		if (m->low || !(off > 0)) continue;
 		m->up = fmax(py(p, log10(kld + off)), TOP);
 		m->down = kld > off ? fmin(py(p, log10(kld - off)), BOTTOM) : BOTTOM;
 	}
@@ -239,14 +241,17 @@ static void put_mark(const mark *m, FILE *f) {
 }
 
 static void put_name(const mark *m, FILE *f) {
+	static const char *const anchor[3] = {"start", "middle", "end"};
+	const box *b = &m->label;
 	double x, y;
 	foot(m, &x, &y);
 	if (leads(m)) put_line(f, m->x, m->y, x, y, "#b0b0b0");
 	/* white behind the letters, so that lines do not touch them */
 	fprintf(f,
-	        "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\"%s textLength=\"%.1f\" paint-order=\"stroke\" "
+	        "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"11\"%s paint-order=\"stroke\" "
 	        "stroke=\"#ffffff\" stroke-width=\"3\" stroke-linejoin=\"round\">",
-	        m->label.x0, m->label.y1 - 2.5, m->front ? " font-weight=\"bold\"" : "", m->label.x1 - m->label.x0);
+	        b->x0 + (b->x1 - b->x0) * m->side / 2, b->y1 - 3, anchor[m->side],
+	        m->front ? " font-weight=\"bold\"" : "");
 	whit_text_put(f, m->text);
 	fprintf(f, "</text>\n");
 }
@@ -267,7 +272,7 @@ char *whit_ladder_svg(const whit_ladder *t) {
 	find_range(&p, t);
 	make_marks(&p, t);
 	make_line(&p);
-	for (int pass = 0; pass < 3; pass++)
+	for (int pass = 0; pass < 6; pass++)
 		for (int i = 0; i < p.n; i++) find_label(&p, i);
 	whit_text_open(&o);
 	snprintf(line, sizeof line, "%s, window %.0f, %.0f positions", t->mode, whit_ladder_text(t, WHIT_RUN_CTX),
