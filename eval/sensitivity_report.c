@@ -1,6 +1,6 @@
 /* The table of sensitivities as JSON, as Markdown, as a heat map, and in short. */
-#define _GNU_SOURCE
 #include "eval/sensitivity.h"
+#include "eval/markup.h"
 #include "eval/report.h"
 
 #include <math.h>
@@ -41,8 +41,6 @@ static int has(const whit_sens_table *t, int by) {
 
 /* ---- JSON ---- */
 
-static json_t *number(double x) { return isfinite(x) ? json_real(x) : json_null(); }
-
 static json_t *path_json(const char *s) { return whit_report_text(s, strlen(s)); }
 
 static json_t *entry_json(const whit_sens_table *t, const whit_sens_entry *x) {
@@ -51,8 +49,8 @@ static json_t *entry_json(const whit_sens_table *t, const whit_sens_entry *x) {
 	                 whit_sens_by_name[x->by], "name", x->name, "role", x->role, "layer", layer, "format",
 	                 t->format[x->format], "tensors", (json_int_t)x->tensors, "weights", (json_int_t)x->weights,
 	                 "bytes", (json_int_t)x->bytes, "codebook_bytes", (json_int_t)x->book_bytes, "bpw", bpw(x),
-	                 "kld_mean", number(x->kld), "kld_se", number(x->se), "at_floor", at_floor(t, x), "rel_mse",
-	                 number(x->rel_mse));
+	                 "kld_mean", whit_json_number(x->kld), "kld_se", whit_json_number(x->se), "at_floor",
+	                 at_floor(t, x), "rel_mse", whit_json_number(x->rel_mse));
 }
 
 static json_t *sums_json(const whit_sens_table *t) {
@@ -62,8 +60,9 @@ static json_t *sums_json(const whit_sens_table *t) {
 			whit_sens_sum s = whit_sens_add(t, by, f);
 			json_array_append_new(
 			        all, json_pack("{s:s, s:s, s:o, s:o, s:o, s:o}", "by", whit_sens_by_name[by], "format",
-			                       t->format[f], "sum", number(s.sum), "joint", number(s.joint), "joint_se",
-			                       number(s.joint_se), "joint_over_sum", number(s.joint / s.sum)));
+			                       t->format[f], "sum", whit_json_number(s.sum), "joint",
+			                       whit_json_number(s.joint), "joint_se", whit_json_number(s.joint_se),
+			                       "joint_over_sum", whit_json_number(s.joint / s.sum)));
 		}
 	}
 	return all;
@@ -76,9 +75,9 @@ json_t *whit_sens_json(const whit_sens_table *t) {
 	return json_pack("{s:i, s:o, s:o, s:s, s:O, s:I, s:I, s:I, s:o, s:I, s:f, s:o, s:o, s:O}", "format_version", 1,
 	                 "model", path_json(t->model), "text", path_json(t->text), "fingerprint", t->fingerprint,
 	                 "inputs", t->inputs, "text_tokens", (json_int_t)r->text_tokens, "positions",
-	                 (json_int_t)r->s.tokens, "windows", (json_int_t)r->s.chunks, "floor_kld", number(r->floor_kld),
-	                 "floor_positions", (json_int_t)r->floor_tokens, "floor_times", floor_times, "additivity",
-	                 sums_json(t), "entries", entries, "unfit", t->unfit);
+	                 (json_int_t)r->s.tokens, "windows", (json_int_t)r->s.chunks, "floor_kld",
+	                 whit_json_number(r->floor_kld), "floor_positions", (json_int_t)r->floor_tokens, "floor_times",
+	                 floor_times, "additivity", sums_json(t), "entries", entries, "unfit", t->unfit);
 }
 
 /* ---- what stands where: role x layer, the last column and row being all layers and all roles ---- */
@@ -134,46 +133,6 @@ static const char *col_name(int64_t col, char out[24]) {
 
 static const char *row_name(const whit_sens_table *t, int64_t row) { return row == ALL ? "all roles" : t->role[row]; }
 
-/* ---- text ---- */
-
-/* A stream into memory, and the text it became, in whit_alloc's memory. */
-typedef struct text_out {
-	FILE *f;
-	char *buf;
-	size_t n;
-} text_out;
-
-static void text_open(text_out *o) {
-	if (!(o->f = open_memstream(&o->buf, &o->n))) abort(); /* out of memory, as in whit_alloc */
-}
-
-static char *text_close(text_out *o) {
-	if (fclose(o->f)) abort();
-	char *text = whit_strdup(o->buf);
-	free(o->buf);
-	return text;
-}
-
-/* s with bytes that are not UTF-8 as \xNN, and what XML or Markdown would read as its own replaced. */
-static void put_text(FILE *f, const char *s) {
-	json_t *j = path_json(s);
-	for (const char *c = json_string_value(j); *c; c++) {
-		if (*c == '&')
-			fputs("&amp;", f);
-		else if (*c == '<')
-			fputs("&lt;", f);
-		else if (*c == '>')
-			fputs("&gt;", f);
-		else if (*c == '"')
-			fputs("&quot;", f);
-		else if (*c == '|')
-			fputs("&#124;", f);
-		else
-			fputc((unsigned char)*c < 32 ? ' ' : *c, f);
-	}
-	json_decref(j);
-}
-
 /* ---- Markdown ---- */
 
 static void put_sums(const whit_sens_table *t, FILE *f) {
@@ -227,13 +186,13 @@ static void put_matrix(const whit_sens_table *t, int format, FILE *f) {
 
 char *whit_sens_markdown(const whit_sens_table *t) {
 	const whit_eval_result *r = t->eval;
-	text_out o;
-	text_open(&o);
+	whit_text_out o;
+	whit_text_open(&o);
 	fprintf(o.f, "# Sensitivity of `");
-	put_text(o.f, t->model);
+	whit_text_put(o.f, t->model);
 	fprintf(o.f, "`\n\nMean KL divergence in nats per token of the model as it is from the model with one part "
 	             "quantized. Text: `");
-	put_text(o.f, t->text);
+	whit_text_put(o.f, t->text);
 	fprintf(o.f,
 	        "`, %s, window %lld, stride %lld, %lld windows, %lld positions. ± is the standard error over windows "
 	        "(bootstrap). ",
@@ -249,7 +208,7 @@ char *whit_sens_markdown(const whit_sens_table *t) {
 	if (json_array_size(t->unfit))
 		fprintf(o.f, "\n%zu pairs of tensor and format do not fit and were left out; the JSON names them.\n",
 		        json_array_size(t->unfit));
-	return text_close(&o);
+	return whit_text_close(&o);
 }
 
 /* ---- the heat map ---- */
@@ -332,28 +291,20 @@ static void put_legend(scale s, int64_t top, FILE *f) {
 
 char *whit_sens_svg(const whit_sens_table *t) {
 	scale s = scale_of(t);
-	text_out o;
+	whit_text_out o;
 	grid g;
 	grid_make(&g, t);
 	int64_t panel = PANEL_HEAD + g.rows * CELL_H + PANEL_GAP, height = HEAD + t->formats * panel + LEGEND_H;
 	int64_t width = WHIT_MAX(LEFT + g.cols * CELL_W + 20, 560);
-	text_open(&o);
-	fprintf(o.f,
-	        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%lld\" height=\"%lld\" viewBox=\"0 0 %lld %lld\" "
-	        "font-family=\"sans-serif\" font-size=\"12\" fill=\"#1a1a1a\" role=\"img\">\n<title>Sensitivity of ",
-	        (long long)width, (long long)height, (long long)width, (long long)height);
-	put_text(o.f, t->model);
-	fprintf(o.f,
-	        "</title>\n<rect width=\"100%%\" height=\"100%%\" fill=\"#ffffff\"/>\n"
-	        "<text x=\"10\" y=\"22\" font-size=\"16\" font-weight=\"bold\">Mean KL divergence, one part quantized"
-	        "</text>\n<text x=\"10\" y=\"42\">");
-	put_text(o.f, t->model);
-	fprintf(o.f, ", nats per token over %lld positions</text>\n", (long long)t->eval->s.tokens);
+	whit_text_open(&o);
+	char line[64];
+	snprintf(line, sizeof line, "nats per token over %lld positions", (long long)t->eval->s.tokens);
+	whit_svg_open(o.f, width, height, "Sensitivity", "Mean KL divergence, one part quantized", t->model, line);
 	for (int k = 0; k < t->formats; k++) put_panel(t, &g, s, k, HEAD + k * panel, o.f);
 	put_legend(s, HEAD + t->formats * panel + 4, o.f);
 	fprintf(o.f, "</svg>\n");
 	grid_free(&g);
-	return text_close(&o);
+	return whit_text_close(&o);
 }
 
 /* ---- the short table ---- */

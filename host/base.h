@@ -204,6 +204,7 @@ void whit_outdir_keep(whit_outdir *d); /* neither commit nor abort: what is ther
 char *whit_outdir_file(const whit_outdir *d, const char *name); /* path inside; whit_free it */
 int whit_outdir_commit(whit_outdir *d, whit_err *e);
 void whit_outdir_abort(whit_outdir *d);
+void whit_dir_remove(const char *path); /* with its plain files; one that has directories stays */
 int whit_copy_file(const char *from, const char *to, whit_err *e);
 int whit_file_exists(const char *path);
 int whit_is_dir(const char *path);

@@ -237,7 +237,7 @@ static void remove_files(const char *path, const char *but, int partial) {
 	closedir(d);
 }
 
-static void remove_dir(const char *path) {
+void whit_dir_remove(const char *path) {
 	remove_files(path, "", 0);
 	rmdir(path);
 }
@@ -322,7 +322,7 @@ int whit_outdir_commit(whit_outdir *d, whit_err *e) {
 	int rc = 0;
 	unlink(lock);
 	if (d->replace && whit_file_exists(d->path)) {
-		remove_dir(old); /* of a writer that was killed while it removed this */
+		whit_dir_remove(old); /* of a writer that was killed while it removed this */
 		if (rename(d->path, old)) rc = io_error(e, "rename", d->path);
 	}
 	if (!rc && rename(d->tmp, d->path)) {
@@ -331,9 +331,9 @@ int whit_outdir_commit(whit_outdir *d, whit_err *e) {
 	}
 	if (!rc) rc = sync_parent(d->path, e);
 	if (rc)
-		remove_dir(d->tmp);
+		whit_dir_remove(d->tmp);
 	else
-		remove_dir(old);
+		whit_dir_remove(old);
 	whit_free(lock);
 	whit_free(old);
 	outdir_clear(d);
@@ -346,6 +346,6 @@ void whit_outdir_keep(whit_outdir *d) {
 
 void whit_outdir_abort(whit_outdir *d) {
 	if (!d->tmp) return;
-	remove_dir(d->tmp);
+	whit_dir_remove(d->tmp);
 	outdir_clear(d);
 }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include "eval/report.h"
 #include "formats/json.h"
+#include "host/cmd_measure.h"
 #include "host/commands.h"
 #include "host/device.h"
 #include "host/progress.h"
@@ -20,8 +21,9 @@ static const char *const own_prompts[] = {
 };
 
 typedef struct args {
-	const char *model, *ref, *text, *mode, *compute, *json, *prompts, *save_logits, *ref_logits;
-	int64_t ctx, stride, max_tokens, batch_tokens, floor_tokens, samples;
+	const char *model, *ref, *json, *prompts, *save_logits, *ref_logits;
+	whit_measure_args on;
+	int64_t samples;
 	whit_list apart;
 } args;
 
@@ -107,23 +109,9 @@ static int write_json(whit_report *rep, const char *path, whit_err *e) {
 	return rc;
 }
 
-static whit_eval_opts options(const args *a, int mode) {
-	return (whit_eval_opts){.name = a->text,
-	                        .mode = mode,
-	                        .ctx = a->ctx,
-	                        .stride = a->stride,
-	                        .max_tokens = a->max_tokens,
-	                        .apart = a->apart.n ? &a->apart : NULL,
-	                        .batch_tokens = a->batch_tokens,
-	                        .save_logits = a->save_logits,
-	                        .ref_logits = a->ref_logits,
-	                        .floor_tokens = a->floor_tokens};
-}
-
 /* Everything after opening: m and ref (or NULL) are open, so is the text. */
-static int evaluate(const args *a, int mode, const char *command, whit_model *m, whit_model *ref, const whit_tok *tok,
-                    const whit_map *text, const whit_prompts *p, whit_err *e) {
-	whit_eval_opts o = options(a, mode);
+static int evaluate(const args *a, const whit_eval_opts *o, const char *command, whit_model *m, whit_model *ref,
+                    const whit_tok *tok, const whit_map *text, const whit_prompts *p, whit_err *e) {
 	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
 	json_t *samples = a->samples ? json_array() : NULL;
 	whit_eval_result r = {0};
@@ -131,8 +119,8 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	                   .model = m,
 	                   .ref = ref,
 	                   .ref_logits = a->ref_logits,
-	                   .compute = a->compute,
-	                   .text = a->text,
+	                   .compute = a->on.compute,
+	                   .text = a->on.text,
 	                   .result = &r,
 	                   .prompt = p->line,
 	                   .cosine = cosine,
@@ -140,7 +128,7 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	                   .samples = samples};
 	/* unequal vocabularies are whit_eval_run's to refuse */
 	int rc = ref && ref->vocab == m->vocab ? check_tokenizers(tok, m->ckpt.path, ref->ckpt.path, text, e) : 0;
-	if (!rc) rc = whit_eval_run(&r, m, ref, tok, (const char *)text->data, text->bytes, &o, e);
+	if (!rc) rc = whit_eval_run(&r, m, ref, tok, (const char *)text->data, text->bytes, o, e);
 	if (!rc && ref) rc = whit_eval_prompts(m, ref, tok, p->line, p->n, cosine, e);
 	if (!rc && samples) rc = samples_make(samples, m, ref, tok, p, a->samples, e);
 	/* The inputs must still be what was measured. */
@@ -150,7 +138,7 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	if (!rc) {
 		whit_report_print(&rep, stdout);
 		whit_event("eval",
-		           json_pack("{s:s, s:s, s:f, s:I}", "model", a->model, "mode", whit_eval_mode_name(mode),
+		           json_pack("{s:s, s:s, s:f, s:I}", "model", a->model, "mode", whit_eval_mode_name(o->mode),
 		                     "ppl", r.s.ppl.mean, "tokens", (json_int_t)r.s.tokens));
 	}
 	if (!rc && a->json) rc = write_json(&rep, a->json, e);
@@ -160,52 +148,32 @@ static int evaluate(const args *a, int mode, const char *command, whit_model *m,
 	return rc;
 }
 
-static int check_args(const args *a, int *mode, whit_err *e) {
-	*mode = whit_eval_mode_parse(a->mode);
-	if (*mode < 0) return whit_fail(e, WHIT_EUSAGE, "--mode: is %s, need sliding, sliding_hf or chunked", a->mode);
-	if (strcmp(a->compute, "packed") && strcmp(a->compute, "float"))
-		return whit_fail(e, WHIT_EUSAGE, "--compute: is %s, need packed or float", a->compute);
-	const struct {
-		const char *name;
-		int64_t value, least;
-	} sizes[] = {{"--ctx", a->ctx, 0},
-	             {"--stride", a->stride, 0},
-	             {"--max-tokens", a->max_tokens, 0},
-	             {"--batch-tokens", a->batch_tokens, 0},
-	             {"--floor-tokens", a->floor_tokens, -1},
-	             {"--samples", a->samples, 0}};
-	for (int i = 0; i < WHIT_COUNT(sizes); i++)
-		if (sizes[i].value < sizes[i].least)
-			return whit_fail(e, WHIT_EUSAGE, "%s: is %lld, need at least %lld", sizes[i].name,
-			                 (long long)sizes[i].value, (long long)sizes[i].least);
-	if (*mode == WHIT_CHUNKED && a->stride && a->stride != a->ctx)
-		return whit_fail(e, WHIT_EUSAGE, "--stride: is %lld, need none with --mode chunked",
-		                 (long long)a->stride);
+static int check_args(const args *a, whit_eval_opts *o, whit_err *e) {
+	int rc = whit_measure_opts(o, &a->on, "eval", e);
+	if (rc) return rc;
+	if (a->samples < 0)
+		return whit_fail(e, WHIT_EUSAGE, "eval: --samples is %lld, need at least 0", (long long)a->samples);
 	if (a->ref && a->ref_logits) return whit_fail(e, WHIT_EUSAGE, "--ref-logits: is given with --ref, need one");
-	if (*mode != WHIT_CHUNKED && (a->save_logits || a->ref_logits))
+	if (o->mode != WHIT_CHUNKED && (a->save_logits || a->ref_logits))
 		return whit_fail(e, WHIT_EUSAGE, "%s: needs --mode chunked, is %s",
-		                 a->save_logits ? "--save-logits" : "--ref-logits", a->mode);
+		                 a->save_logits ? "--save-logits" : "--ref-logits", a->on.mode);
+	o->apart = a->apart.n ? &a->apart : NULL;
+	o->save_logits = a->save_logits;
+	o->ref_logits = a->ref_logits;
 	return 0;
 }
 
 int whit_cmd_eval(int argc, char **argv, whit_err *e) {
-	args a = {.mode = "sliding", .compute = "packed", .floor_tokens = -1};
+	args a = {.on = WHIT_MEASURE_DEFAULTS};
+	whit_eval_opts o;
 	const whit_opt opts[] = {
 	        {"MODEL", 'r', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &a.model, 1},
 	        {"--ref", 'r', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref,
 	         0},
-	        {"--text", 'r', "FILE", "text to evaluate on", &a.text, 1},
-	        {"--mode", 's', "MODE",
-	         "sliding (default), sliding_hf (weighted as in the transformers documentation) or chunked "
-	         "(as llama-perplexity)",
-	         &a.mode, 0},
-	        {"--ctx", 'i', "N", "window in tokens (default: the model's context, at most 512)", &a.ctx, 0},
-	        {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a.stride, 0},
-	        {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a.max_tokens, 0},
+	        WHIT_MEASURE_OPTIONS(a.on),
 	        {"--apart", 'l', "PATH",
 	         "text or directory of statistics (what was calibrated on) that must share no 50 tokens with the text",
 	         &a.apart, 0},
-	        {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded at load", &a.compute, 0},
 	        {"--save-logits", 'w', "FILE",
 	         "write the model's logits as llama-perplexity's --kl-divergence-base (with --mode chunked)",
 	         &a.save_logits, 0},
@@ -215,10 +183,6 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	         "prompts for last-token cosine and samples, one a line (default: eight of our own)", &a.prompts, 0},
 	        {"--samples", 'i', "N", "greedy continuations of N tokens per prompt in the JSON (default: none)",
 	         &a.samples, 0},
-	        {"--floor-tokens", 'i', "N",
-	         "positions to measure the noise floor on, 0 = none (default: 4e9 / parameters)", &a.floor_tokens, 0},
-	        {"--batch-tokens", 'i', "N", "tokens in flight (default: chosen by the model's width)", &a.batch_tokens,
-	         0},
 	        {NULL, 0, NULL, NULL, NULL, 0},
 	};
 	unsigned flags;
@@ -227,26 +191,24 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	whit_tok *tok = NULL;
 	whit_map text = {0};
 	whit_prompts p;
-	int mode, rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv,
-	                            e);
+	int rc = whit_options("eval", "perplexity of a model, and its loss against a reference", opts, argc, argv, e);
 	if (rc) return rc;
-	if ((rc = check_args(&a, &mode, e))) return rc;
+	if ((rc = check_args(&a, &o, e))) return rc;
 	if (a.json && (rc = whit_out_try(a.json, e))) return rc;
 	if (a.save_logits && (rc = whit_out_try(a.save_logits, e))) return rc;
-	flags = strcmp(a.compute, "float") ? 0 : WHIT_OPEN_DECODE;
+	flags = whit_measure_flags(&a.on);
 
-	if ((rc = whit_map_open(&text, a.text, e))) return rc;
+	if ((rc = whit_map_open(&text, a.on.text, e))) return rc;
 	if ((rc = whit_prompts_read(&p, a.prompts, own_prompts, WHIT_COUNT(own_prompts), e))) goto prompts_free;
 	if ((rc = whit_model_open(&m, a.model, flags, e))) goto prompts_free;
 	/* of a split, the file that has the metadata */
 	if ((rc = whit_tok_open(&tok, m.ckpt.path, e))) goto model_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
 	if ((rc = whit_device_open(&dev, e))) goto ref_close;
-	whit_eval_opts o = options(&a, mode);
 	if ((rc = whit_models_device(both, a.ref ? 2 : 1, dev, whit_eval_need(&m, a.ref ? &ref : NULL, &o), e)))
 		goto ref_close;
 	char *command = whit_command_text(argc, argv);
-	rc = evaluate(&a, mode, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
+	rc = evaluate(&a, &o, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
 	whit_free(command);
 	whit_free(a.apart.v);
 ref_close:

@@ -36,7 +36,7 @@ static int parse_options(options *o, int argc, char **argv, whit_err *e) {
 	         0},
 	        {"--method", 's', "M", "how codes are chosen (default nearest)", &o->method, 0},
 	        {"--imatrix", 'r', "FILE", "importance of columns (llama-imatrix, whit calibrate)", &o->imatrix, 0},
-	        WHIT_CALIB_OPTIONS(o->calib),
+	        WHIT_CALIB_OPTIONS("--text", o->calib),
 	        {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
 	        {"--json", 'w', "FILE", "write plan and result there too", &o->json, 0},
 	        {"--force", 'f', NULL, "replace an OUT that is a GGUF", &o->force, 0},

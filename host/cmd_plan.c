@@ -323,7 +323,7 @@ static json_t *plan_json(const whit_plan *p) {
 void whit_writing_show(whit_writing *w) {
 	const whit_plan *p = &w->plan;
 	const whit_dest *d = &w->dest;
-	print_plan(p, d);
+	if (!d->bare) print_plan(p, d);
 	if (p->requantized) {
 		whit_say("warning: %lld tensors of %s are quantized already: they are decoded and encoded again, and "
 		         "losses add up",
@@ -345,6 +345,23 @@ void whit_writing_show(whit_writing *w) {
 
 /* ---- the result ---- */
 
+static void print_result(const whit_dest *d, const whit_quantize_stats *t, const whit_calibration *c) {
+	double n = (double)t->rebuilt;
+	if (c && t->rows) {
+		printf("calibrated    loss %.6g, %.3f of the nearest codes'; %lld of %lld rows keep the nearest",
+		       t->loss, t->loss / t->loss_nearest, (long long)t->rows_nearest, (long long)t->rows);
+		printf("; %lld dead columns, damping raised %lld times\n", (long long)c->dead, (long long)c->retries);
+	}
+	if (t->rebuilt)
+		printf("reconstructed %lld layers, relative error of outputs %.4g before, %.4g after, mean\n",
+		       (long long)t->rebuilt, t->rebuilt_before / n, t->rebuilt_after / n);
+	printf("wrote         %s: relative MSE %.6g, %lld zero groups", d->out, t->rel_mse, (long long)t->zero_groups);
+	if (!d->gguf) printf(", %lld tensors with F32 scales", (long long)t->f32_scale_tensors);
+	printf("\ntime          %.2f s, %.1f M weights/s, peak memory %.0f MB\n", t->seconds,
+	       (double)t->weights / t->seconds / 1e6, (double)whit_peak_rss() / 1e6);
+	fflush(stdout);
+}
+
 int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
 	const whit_dest *d = &w->dest;
 	const whit_quantize_stats *t = &w->stats;
@@ -364,9 +381,6 @@ int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
 		                              t->loss_nearest, "rows", (json_int_t)t->rows, "rows_nearest",
 		                              (json_int_t)t->rows_nearest, "damping_raised", (json_int_t)c->retries,
 		                              "dead_columns", (json_int_t)c->dead, "few_tokens", (json_int_t)c->few));
-		printf("calibrated    loss %.6g, %.3f of the nearest codes'; %lld of %lld rows keep the nearest",
-		       t->loss, t->loss / t->loss_nearest, (long long)t->rows_nearest, (long long)t->rows);
-		printf("; %lld dead columns, damping raised %lld times\n", (long long)c->dead, (long long)c->retries);
 	}
 	if (t->distilled.before > 0) {
 		const whit_distill_result *d = &t->distilled;
@@ -380,15 +394,9 @@ int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
 		json_object_set_new(result, "reconstruction",
 		                    json_pack("{s:I, s:f, s:f}", "layers", (json_int_t)t->rebuilt, "before",
 		                              t->rebuilt_before / n, "after", t->rebuilt_after / n));
-		printf("reconstructed %lld layers, relative error of outputs %.4g before, %.4g after, mean\n",
-		       (long long)t->rebuilt, t->rebuilt_before / n, t->rebuilt_after / n);
 	}
 	whit_event("commit", json_incref(result));
 	json_object_set_new(w->json, "result", result);
-	printf("wrote         %s: relative MSE %.6g, %lld zero groups", d->out, t->rel_mse, (long long)t->zero_groups);
-	if (!d->gguf) printf(", %lld tensors with F32 scales", (long long)t->f32_scale_tensors);
-	printf("\ntime          %.2f s, %.1f M weights/s, peak memory %.0f MB\n", t->seconds,
-	       (double)t->weights / t->seconds / 1e6, (double)whit_peak_rss() / 1e6);
-	fflush(stdout);
+	if (!d->bare) print_result(d, t, c);
 	return 0;
 }

@@ -9,6 +9,7 @@
 typedef struct whit_dest { /* strings are the command's options */
 	const char *command, *model, *out;
 	int force, gguf; /* gguf: OUT is a GGUF file, else a directory */
+	int bare;        /* nothing on stdout */
 } whit_dest;
 
 /* What calibrated methods are given: statistics or texts; options of both commands. */
@@ -23,8 +24,8 @@ typedef struct whit_calib_args {
 } whit_calib_args;
 /* clang-format off */
 #define WHIT_CALIB_DEFAULTS { .damping = -1, .alpha = 0.5 }
-#define WHIT_CALIB_OPTIONS(a) \
-	{"--text", 'l', "FILE", "calibration text of methods that need it; may be given several times", \
+#define WHIT_CALIB_OPTIONS(text_option, a) \
+	{text_option, 'l', "FILE", "calibration text of methods that need it; may be given several times", \
 	 &(a).text, 0}, \
 	{"--stats", 'r', "DIR", "statistics instead (whit calibrate --stats hessian), of the original inputs", \
 	 &(a).stats, 0}, \

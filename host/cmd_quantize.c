@@ -7,22 +7,10 @@
 #include "eval/report.h"
 #include "formats/codebook.h"
 #include "formats/json.h"
-#include "host/cmd_plan.h"
+#include "host/cmd_quantize.h"
 #include "host/commands.h"
 #include "host/progress.h"
 #include "host/prompts.h"
-
-typedef struct options {
-	const char *model, *out, *method, *format, *recipe, *rotation, *scale, *density, *json, *eval, *prompts,
-	        *imatrix;
-	int64_t seed, ctx, samples;
-	int embeddings, plan, force;
-	int gguf; /* OUT is one */
-	const char *sensitivity;
-	double bpw;
-	int64_t bytes;
-	whit_calib_args calib;
-} options;
 
 /* --help ends with what there is to choose from, read off the tables. */
 static void print_tables(void) {
@@ -32,33 +20,13 @@ static void print_tables(void) {
 	for (int i = 0; whit_formats[i]; i++) printf("  %-22s %s\n", whit_formats[i]->name, whit_formats[i]->help);
 }
 
-static int parse_options(options *o, int *named, int argc, char **argv, whit_err *e) {
-	*o = (options){.seed = 42, .samples = 32, .calib = WHIT_CALIB_DEFAULTS};
+static int parse_options(whit_quantize_opts *o, int argc, char **argv, whit_err *e) {
+	*o = (whit_quantize_opts)WHIT_QUANTIZE_DEFAULTS;
 	const whit_opt table[] = {
 	        {"MODEL", 'r', NULL, "Hugging Face directory or GGUF file of the model", &o->model, 1},
 	        {"OUT", 'w', NULL, "directory to write, or NAME.gguf for a GGUF of its types; must not exist", &o->out,
 	         1},
-	        {"--format", 's', "F",
-	         "number format of the linears of blocks (with --recipe: of what it does not match)", &o->format, 0},
-	        {"--method", 's', "M", "how codes are chosen (below; default turboquant, into a GGUF nearest)",
-	         &o->method, 0},
-	        {"--recipe", 'r', "FILE", "lines 'pattern format [key=value ...]', first match final", &o->recipe, 0},
-	        {"--rotation", 's', "K", "none, hadamard or haar_qr (default: the method's)", &o->rotation, 0},
-	        {"--scale", 's', "RULE", "least_squares, raw, norm_corrected or ip (default least_squares)", &o->scale,
-	         0},
-	        {"--density", 's', "D", "codebooks fitted to gaussian or beta (default gaussian)", &o->density, 0},
-	        {"--seed", 'i', "S", "seed of the rotations, 0 or more (default 42)", &o->seed, 0},
-	        {"--imatrix", 'r', "FILE",
-	         "importance of columns (llama-imatrix, whit calibrate), for tensors without a rotation", &o->imatrix,
-	         0},
-	        {"--bpw", 'd', "B",
-	         "choose each tensor's format, by --sensitivity, for B bits per weight of the tensors it lists",
-	         &o->bpw, 0},
-	        {"--bytes", 'b', "BYTES", "the same for so many bytes of them", &o->bytes, 0},
-	        {"--sensitivity", 'r', "FILE", "what each format costs: whit sensitivity --by tensor's JSON",
-	         &o->sensitivity, 0},
-	        WHIT_CALIB_OPTIONS(o->calib),
-	        {"--embeddings", 'f', NULL, "quantize embedding and head too", &o->embeddings, 0},
+	        WHIT_QUANTIZE_OPTIONS(*o),
 	        {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
 	        {"--json", 'w', "FILE", "write plan and result there too", &o->json, 0},
 	        {"--force", 'f', NULL, "replace an OUT that whit wrote before", &o->force, 0},
@@ -78,13 +46,15 @@ static int parse_options(options *o, int *named, int argc, char **argv, whit_err
 	if (rc) return rc;
 	size_t n = strlen(o->out);
 	o->gguf = n > 5 && !strcmp(o->out + n - 5, ".gguf");
-	*named = o->method != NULL;
-	if (!o->method) o->method = o->gguf ? "nearest" : "turboquant";
+	if (o->gguf) o->samples = 0;
+	return whit_quantize_check(o, e);
+}
+
+int whit_quantize_check(const whit_quantize_opts *o, whit_err *e) {
 	if (o->gguf && (o->rotation || o->scale || o->density || o->prompts || o->embeddings))
 		return whit_fail(e, WHIT_EUSAGE,
 		                 "quantize: --rotation, --scale, --density, --embeddings and --prompts are of "
 		                 "directories, and OUT is a GGUF");
-	if (o->gguf) o->samples = 0;
 	if (!o->sensitivity != !(o->bpw != 0 || o->bytes != 0) || (o->bpw != 0 && o->bytes != 0))
 		return whit_fail(e, WHIT_EUSAGE,
 		                 "quantize: --sensitivity and one of --bpw and --bytes: need both or neither");
@@ -103,14 +73,12 @@ static int parse_options(options *o, int *named, int argc, char **argv, whit_err
 
 /* Everything that lives for one run of the command. */
 typedef struct session {
-	options o;
+	whit_quantize_opts o;
 	whit_writing w;
 	whit_tok *tok; /* NULL: neither measuring nor samples */
 	whit_map text; /* of --eval */
 	whit_eval_opts eval;
 	whit_prompts prompts;
-	char *command; /* as typed */
-	int named;     /* --method was */
 	whit_allocation allocation;
 } session;
 
@@ -120,10 +88,11 @@ static int bad_word(whit_err *e, const char *option, const char *is, const char 
 	return whit_fail(e, WHIT_EUSAGE, "quantize: %s is '%s', need %s\nsee whit quantize --help", option, is, need);
 }
 
-static int base_rule(whit_rule *b, const options *o, whit_err *e) {
+static int base_rule(whit_rule *b, const whit_quantize_opts *o, whit_err *e) {
 	*b = (whit_rule){
 	        .rotation = -1, .rule = WHIT_SCALE_LS, .density = WHIT_DENSITY_GAUSSIAN, .seed = (uint64_t)o->seed};
-	if (!(b->method = whit_method_find(o->method, e))) return e->code;
+	const char *method = o->method ? o->method : o->gguf ? "nearest" : "turboquant";
+	if (!(b->method = whit_method_find(method, e))) return e->code;
 	if (o->gguf)
 		b->rotation = WHIT_ROT_NONE;
 	else if (o->format && whit_spec_parse(o->format, &b->spec, e))
@@ -141,8 +110,8 @@ static int base_rule(whit_rule *b, const options *o, whit_err *e) {
 }
 
 /* What the allocator makes of --sensitivity, before what else there is. */
-static int allocated_recipe(whit_recipe *r, session *s, const whit_rule *base, whit_err *e) {
-	const options *o = &s->o;
+static int allocated_recipe(whit_recipe *r, const whit_quantize_opts *o, const whit_rule *base, whit_allocation *a,
+                            whit_err *e) {
 	static const char keep[] = "@linear keep\n@embedding keep\n";
 	char print[48], *text = NULL;
 	json_t *table;
@@ -154,9 +123,7 @@ static int allocated_recipe(whit_recipe *r, session *s, const whit_rule *base, w
 		rc = whit_ckpt_fingerprint(&ckpt, print, e);
 		whit_ckpt_close(&ckpt);
 	}
-	if (!rc)
-		rc = whit_allocate_recipe(table, o->sensitivity, print, o->bpw, o->bytes, !s->named, &text,
-		                          &s->allocation, e);
+	if (!rc) rc = whit_allocate_recipe(table, o->sensitivity, print, o->bpw, o->bytes, !o->method, &text, a, e);
 	if (!rc) rc = whit_recipe_parse(r, text, strlen(text), o->sensitivity, base, e);
 	if (!rc) {
 		rc = o->recipe ? whit_recipe_read(&rest, o->recipe, base, e)
@@ -172,7 +139,7 @@ static int allocated_recipe(whit_recipe *r, session *s, const whit_rule *base, w
 }
 
 /* Of a GGUF: --format is a type or preset for all that the recipe does not match. */
-static int gguf_recipe(whit_recipe *r, const options *o, whit_rule *base, whit_err *e) {
+static int gguf_recipe(whit_recipe *r, const whit_quantize_opts *o, whit_rule *base, whit_err *e) {
 	static const char option[] = "quantize: --format";
 	whit_recipe rest;
 	if (!o->recipe) return whit_recipe_of_type(r, o->format, base, option, e);
@@ -182,17 +149,21 @@ static int gguf_recipe(whit_recipe *r, const options *o, whit_rule *base, whit_e
 	return rc;
 }
 
-static int make_recipe(whit_recipe *r, session *s, whit_err *e) {
-	const options *o = &s->o;
+static int make_recipe(whit_recipe *r, const whit_quantize_opts *o, whit_allocation *a, whit_err *e) {
 	whit_rule base;
 	int rc = base_rule(&base, o, e);
 	if (rc) return rc;
-	if (o->sensitivity) return allocated_recipe(r, s, &base, e);
+	if (o->sensitivity) return allocated_recipe(r, o, &base, a, e);
 	if (o->gguf) return gguf_recipe(r, o, &base, e);
 	if (!o->recipe) return whit_recipe_uniform(r, &base, o->embeddings, e);
 	rc = whit_recipe_read(r, o->recipe, &base, e);
 	if (!rc && o->format && (rc = whit_recipe_add_uniform(r, o->embeddings, e))) whit_recipe_free(r);
 	return rc;
+}
+
+int whit_quantize_recipe(whit_recipe *r, const whit_quantize_opts *o, whit_err *e) {
+	whit_allocation a;
+	return make_recipe(r, o, &a, e);
 }
 
 /* ---- what follows the export ---- */
@@ -203,7 +174,7 @@ static const char *const own_prompts[] = {"The history of the city begins",
 
 /* Opens what the report will need, so that its absence is known before the work and not after it. */
 static int prepare_report(session *s, whit_err *e) {
-	const options *o = &s->o;
+	const whit_quantize_opts *o = &s->o;
 	whit_ids ids = {0};
 	whit_windows w = {0};
 	int rc = 0;
@@ -282,7 +253,7 @@ static int write_summary(session *s, whit_model *q, const json_t *samples, whit_
 	whit_eval_result res = {0};
 	char print[48];
 	double *cosine = whit_alloc((size_t)(s->prompts.n + 1) * sizeof *cosine);
-	whit_report r = {.command = s->command,
+	whit_report r = {.command = s->o.command,
 	                 .model = q,
 	                 .ref = &s->w.model,
 	                 .compute = "packed",
@@ -354,19 +325,31 @@ static void show_allocation(session *s) {
 	json_object_set_new(s->w.json, "allocation", j);
 }
 
+int whit_quantize_asks(const whit_recipe *r, const whit_quantize_opts *o) {
+	const whit_calib_args *a = &o->calib;
+	int needs = !o->calib_if_asked || a->block.steps;
+	for (int i = 0; i < r->n; i++) needs |= !r->rule[i].keep && r->rule[i].method->needs;
+	return needs && (a->text.n || a->stats);
+}
+
 static int preflight(session *s, whit_err *e) {
-	const options *o = &s->o;
-	s->w.dest = (whit_dest){
-	        .command = "quantize", .model = o->model, .out = o->out, .force = o->force, .gguf = o->gguf};
+	const whit_quantize_opts *o = &s->o;
+	s->w.dest = (whit_dest){.command = "quantize",
+	                        .model = o->model,
+	                        .out = o->out,
+	                        .force = o->force,
+	                        .gguf = o->gguf,
+	                        .bare = o->bare};
 	int rc = whit_dest_check(&s->w.dest, e);
 	if (!rc && o->json) rc = whit_out_try(o->json, e);
-	if (!rc) rc = make_recipe(&s->w.recipe, s, e);
-	s->w.calib = o->calib;
+	if (!rc) rc = make_recipe(&s->w.recipe, o, &s->allocation, e);
+	if (rc) return rc;
+	if (!o->calib_if_asked || whit_quantize_asks(&s->w.recipe, o)) s->w.calib = o->calib;
 	if (o->eval && o->calib.text.n) s->w.calib.eval = o->eval;
-	if (!rc) rc = whit_writing_plan(&s->w, o->imatrix, e);
-	if (!rc) rc = prepare_report(s, e);
-	if (!rc) whit_writing_show(&s->w);
-	if (!rc && o->sensitivity) show_allocation(s);
+	rc = whit_writing_plan(&s->w, o->imatrix, e);
+	if (!rc && !o->bare) rc = prepare_report(s, e);
+	if (!rc && !(o->bare && o->plan)) whit_writing_show(&s->w);
+	if (!rc && o->sensitivity && !o->bare) show_allocation(s);
 	return rc;
 }
 
@@ -396,22 +379,30 @@ static int after(session *s, whit_err *e) {
 	return rc;
 }
 
-int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
-	session s = {0};
-	int rc = parse_options(&s.o, &s.named, argc, argv, e);
-	if (rc) return rc;
-	s.command = whit_command_text(argc, argv);
-	rc = preflight(&s, e);
-	if (!rc && s.o.plan) {
-		if (s.o.json) rc = whit_json_write(s.w.json, s.o.json, e);
-	} else if (!rc && !(rc = work(&s, e))) {
+int whit_quantize_write(const whit_quantize_opts *o, whit_quantize_stats *st, whit_err *e) {
+	session s = {.o = *o};
+	int rc = preflight(&s, e);
+	if (!rc && o->plan) {
+		if (o->json) rc = whit_json_write(s.w.json, o->json, e);
+	} else if (!rc && !(rc = work(&s, e)) && !o->bare) {
 		rc = after(&s, e);
 	}
-	whit_event("end", json_pack("{s:i}", "code", -rc));
+	if (st) *st = s.w.stats;
 	whit_prompts_free(&s.prompts);
-	whit_free(s.command);
 	if (s.text.path) whit_map_close(&s.text);
 	if (s.tok) whit_tok_close(s.tok);
 	whit_writing_free(&s.w);
+	return rc;
+}
+
+int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
+	whit_quantize_opts o;
+	int rc = parse_options(&o, argc, argv, e);
+	if (rc) return rc;
+	char *command = whit_command_text(argc, argv);
+	o.command = command;
+	rc = whit_quantize_write(&o, NULL, e);
+	whit_event("end", json_pack("{s:i}", "code", -rc));
+	whit_free(command);
 	return rc;
 }

@@ -9,12 +9,15 @@
 #include "eval/sensitivity.h"
 #include "formats/codebook.h"
 #include "formats/json.h"
+#include "host/cmd_measure.h"
 #include "host/commands.h"
 #include "host/device.h"
+#include "host/journal.h"
 
 typedef struct args {
-	const char *model, *text, *formats, *by, *method, *rotation, *scale, *density, *mode, *compute, *out;
-	int64_t seed, ctx, stride, max_tokens, batch_tokens, floor_tokens, memory;
+	const char *model, *formats, *by, *method, *rotation, *scale, *density, *out;
+	whit_measure_args on;
+	int64_t seed, memory;
 	int embeddings, force;
 } args;
 
@@ -34,7 +37,8 @@ typedef struct part { /* a matrix that can be quantized */
 
 typedef struct session {
 	args a;
-	int mode, by[WHIT_BY_ALL], n_by;
+	whit_eval_opts eval;
+	int by[WHIT_BY_ALL], n_by;
 	choice *choice;
 	const char **format; /* their names */
 	int n_choice;
@@ -46,30 +50,20 @@ typedef struct session {
 	int64_t n;
 	whit_encoder encoder;
 	whit_probe *probe;
-	char *path[4]; /* outputs and journal */
-	json_t *inputs, *unfit;
-	char print[48]; /* fingerprint */
+	whit_journal journal;
+	json_t *unfit;
 	whit_arena names;
 	whit_sens_table table;
 } session;
-
-enum { JSON, MARKDOWN, SVG, JOURNAL };
-static const char *const suffix[4] = {".json", ".md", ".svg", ".journal"};
 
 /* ---- options ---- */
 
 static int parse_options(session *s, int argc, char **argv, whit_err *e) {
 	args *a = &s->a;
-	*a = (args){.by = "tensor",
-	            .method = "turboquant",
-	            .mode = "sliding",
-	            .compute = "packed",
-	            .seed = 42,
-	            .floor_tokens = -1,
-	            .memory = 2000000000};
+	*a = (args){
+	        .by = "tensor", .method = "turboquant", .on = WHIT_MEASURE_DEFAULTS, .seed = 42, .memory = 2000000000};
 	const whit_opt table[] = {
 	        {"MODEL", 'r', "MODEL", "Hugging Face directory or GGUF file: the reference", &a->model, 1},
-	        {"--text", 'r', "FILE", "text to measure on", &a->text, 1},
 	        {"--formats", 's', "F,G:M,...", "formats to measure, each with the method that fills it after a colon",
 	         &a->formats, 1},
 	        {"--out", 's', "BASE",
@@ -84,18 +78,10 @@ static int parse_options(session *s, int argc, char **argv, whit_err *e) {
 	        {"--density", 's', "D", "codebooks fitted to gaussian or beta (default gaussian)", &a->density, 0},
 	        {"--seed", 'i', "S", "seed of the rotations, 0 or more (default 42)", &a->seed, 0},
 	        {"--embeddings", 'f', NULL, "measure embedding and head too", &a->embeddings, 0},
-	        {"--mode", 's', "MODE", "sliding (default), sliding_hf or chunked, as in whit eval", &a->mode, 0},
-	        {"--ctx", 'i', "N", "window in tokens (default: the model's context, at most 512)", &a->ctx, 0},
-	        {"--stride", 'i', "N", "tokens between windows (default: half the window)", &a->stride, 0},
-	        {"--max-tokens", 'i', "N", "use the first N tokens of the text (default: all)", &a->max_tokens, 0},
-	        {"--compute", 's', "HOW", "packed: from the codes (default); float: decoded first", &a->compute, 0},
+	        WHIT_MEASURE_OPTIONS(a->on),
 	        {"--memory", 'b', "BYTES",
 	         "at most so much for the reference's hidden states, below which layers run again (default 2G)",
 	         &a->memory, 0},
-	        {"--floor-tokens", 'i', "N",
-	         "positions to measure the noise floor on, 0 = none (default: 4e9 / parameters)", &a->floor_tokens, 0},
-	        {"--batch-tokens", 'i', "N", "tokens in flight (default: chosen by the model's width)",
-	         &a->batch_tokens, 0},
 	        {"--force", 'f', NULL, "start anew over a journal of other inputs", &a->force, 0},
 	        {NULL, 0, NULL, NULL, NULL, 0},
 	};
@@ -105,23 +91,6 @@ static int parse_options(session *s, int argc, char **argv, whit_err *e) {
 static int bad_word(whit_err *e, const char *option, const char *is, const char *need) {
 	return whit_fail(e, WHIT_EUSAGE, "sensitivity: %s is '%s', need %s\nsee whit sensitivity --help", option, is,
 	                 need);
-}
-
-static int check_numbers(const args *a, whit_err *e) {
-	const struct {
-		const char *name;
-		int64_t value, least;
-	} sizes[] = {{"--ctx", a->ctx, 0},
-	             {"--stride", a->stride, 0},
-	             {"--max-tokens", a->max_tokens, 0},
-	             {"--batch-tokens", a->batch_tokens, 0},
-	             {"--floor-tokens", a->floor_tokens, -1},
-	             {"--seed", a->seed, 0}};
-	for (int i = 0; i < WHIT_COUNT(sizes); i++)
-		if (sizes[i].value < sizes[i].least)
-			return whit_fail(e, WHIT_EUSAGE, "sensitivity: %s is %lld, need at least %lld", sizes[i].name,
-			                 (long long)sizes[i].value, (long long)sizes[i].least);
-	return 0;
 }
 
 /* The next word of a list, a copy in an arena; NULL at its end. */
@@ -194,32 +163,12 @@ static int parse_formats(session *s, whit_err *e) {
 
 static int check_args(session *s, whit_err *e) {
 	const args *a = &s->a;
-	int rc = check_numbers(a, e);
-	if (!rc && (s->mode = whit_eval_mode_parse(a->mode)) < 0)
-		rc = bad_word(e, "--mode", a->mode, "sliding, sliding_hf or chunked");
-	if (!rc && s->mode == WHIT_CHUNKED && a->stride && a->stride != a->ctx)
-		rc = whit_fail(e, WHIT_EUSAGE, "sensitivity: --stride is %lld, need none with --mode chunked",
-		               (long long)a->stride);
-	if (!rc && strcmp(a->compute, "packed") && strcmp(a->compute, "float"))
-		rc = bad_word(e, "--compute", a->compute, "packed or float");
-	if (!rc && !*a->out) rc = bad_word(e, "--out", a->out, "a name");
+	int rc = whit_measure_opts(&s->eval, &a->on, "sensitivity", e);
+	if (!rc && a->seed < 0)
+		rc = whit_fail(e, WHIT_EUSAGE, "sensitivity: --seed is %lld, need at least 0", (long long)a->seed);
 	if (!rc) rc = parse_by(s, e);
 	if (!rc) rc = parse_formats(s, e);
-	for (int i = 0; i < 4 && !rc; i++) {
-		s->path[i] = whit_format_text("%s%s", a->out, suffix[i]);
-		if (whit_same_file(s->path[i], a->text))
-			rc = whit_fail(e, WHIT_EUSAGE,
-			               "%s: is the input (--text) and where --out writes, need another place", a->text);
-		if (!rc) rc = whit_out_try(s->path[i], e);
-	}
-	/* a config.json, say, is not ours to replace */
-	for (int i = 0; i < JOURNAL && !rc && !a->force && !whit_file_exists(s->path[JOURNAL]); i++)
-		if (whit_file_exists(s->path[i]))
-			rc = whit_fail(e, WHIT_EUSAGE,
-			               "%s: exists, without a journal; give another --out, or --force to "
-			               "replace it",
-			               s->path[i]);
-	return rc;
+	return rc ? rc : whit_journal_open(&s->journal, "sensitivity", a->out, a->on.text, a->force, e);
 }
 
 /* ---- what is measured ---- */
@@ -361,19 +310,6 @@ static int make_entries(session *s, whit_err *e) {
 
 /* ---- what the numbers depend on, and the journal ---- */
 
-static json_t *hash_json(whit_hash h) {
-	char text[48];
-	whit_hash_text(h, text);
-	return json_string(text);
-}
-
-static json_t *device_json(const session *s) {
-	char *name = whit_device_text(s->dev);
-	json_t *j = whit_report_text(name, strlen(name));
-	whit_free(name);
-	return j;
-}
-
 /* Paths and threads are not among them. */
 static int make_inputs(session *s, whit_err *e) {
 	const args *a = &s->a;
@@ -392,17 +328,16 @@ static int make_inputs(session *s, whit_err *e) {
 		whit_free(recipe);
 	}
 	for (int i = 0; i < s->n_by; i++) json_array_append_new(by, json_string(whit_sens_by_name[s->by[i]]));
-	s->inputs = json_pack(
+	json_t *inputs = json_pack(
 	        "{s:s, s:s, s:s, s:o, s:o, s:s, s:I, s:I, s:I, s:I, s:o, s:o, s:s, s:s, s:I, s:b, s:s, s:o}", "program",
-	        "whit " WHIT_VERSION, "architecture", s->m.arch->name, "model", model, "text", hash_json(r->text_hash),
-	        "tokens", hash_json(tokens), "mode", whit_eval_mode_name(r->mode), "ctx", (json_int_t)r->ctx, "stride",
-	        (json_int_t)r->stride, "batch_tokens", (json_int_t)a->batch_tokens, "floor_tokens",
-	        (json_int_t)a->floor_tokens, "by", by, "formats", formats, "scale", whit_scale_name(u->rule), "density",
-	        whit_density_name(u->density), "seed", (json_int_t)a->seed, "embeddings", a->embeddings, "compute",
-	        a->compute, "device", device_json(s));
-	char *text = json_dumps(s->inputs, JSON_COMPACT);
-	whit_hash_text(whit_hash_bytes(text, strlen(text)), s->print);
-	free(text);
+	        "whit " WHIT_VERSION, "architecture", s->m.arch->name, "model", model, "text",
+	        whit_measure_hash(r->text_hash), "tokens", whit_measure_hash(tokens), "mode",
+	        whit_eval_mode_name(r->mode), "ctx", (json_int_t)r->ctx, "stride", (json_int_t)r->stride,
+	        "batch_tokens", (json_int_t)a->on.batch_tokens, "floor_tokens", (json_int_t)a->on.floor_tokens, "by",
+	        by, "formats", formats, "scale", whit_scale_name(u->rule), "density", whit_density_name(u->density),
+	        "seed", (json_int_t)a->seed, "embeddings", a->embeddings, "compute", a->on.compute, "device",
+	        whit_measure_device(s->dev));
+	whit_journal_inputs(&s->journal, inputs);
 	return 0;
 }
 
@@ -424,23 +359,12 @@ static int journal_write(const session *s, whit_err *e) {
 		json_object_set_new(j, "seconds", json_real(x->seconds));
 		json_array_append_new(entries, j);
 	}
-	json_t *all = json_pack("{s:s, s:O, s:o}", "fingerprint", s->print, "inputs", s->inputs, "entries", entries);
-	int rc = whit_json_write(all, s->path[JOURNAL], e);
-	json_decref(all);
-	return rc;
+	return whit_journal_write(&s->journal, entries, e);
 }
 
-static int journal_other(const session *s, const json_t *was, whit_err *e) {
-	char list[700];
-	if (whit_json_differs(was, s->inputs, list, sizeof list))
-		return whit_fail(e, WHIT_EFINGERPRINT,
-		                 "%s: belongs to other inputs: %s; give another --out, or --force to start anew",
-		                 s->path[JOURNAL], list);
-	return whit_fail(e, WHIT_EFINGERPRINT, "%s: has inputs that this run does not have", s->path[JOURNAL]);
-}
-
-static int journal_entry(session *s, const json_t *j, whit_err *e) {
-	const char *path = s->path[JOURNAL];
+static int journal_entry(void *ctx, const json_t *j, whit_err *e) {
+	session *s = ctx;
+	const char *path = s->journal.path[WHIT_TO_JOURNAL];
 	whit_sens_entry got = {.se = NAN};
 	int rc = whit_json_int(j, path, "bytes", 1, 0, INT64_MAX, &got.bytes, e);
 	if (!rc) rc = whit_json_real(j, path, "kld", 1, -1e300, 1e300, &got.kld, e);
@@ -469,25 +393,6 @@ static int journal_entry(session *s, const json_t *j, whit_err *e) {
 	                 path);
 }
 
-static int journal_read(session *s, whit_err *e) {
-	const char *path = s->path[JOURNAL];
-	const json_t *inputs, *entries;
-	json_t *j;
-	if (s->a.force || !whit_file_exists(path)) return 0;
-	int rc = whit_json_load(&j, path, e);
-	if (rc) return rc;
-	rc = whit_json_member(j, path, "inputs", 1, JSON_OBJECT, &inputs, e);
-	if (!rc) rc = whit_json_member(j, path, "entries", 1, JSON_ARRAY, &entries, e);
-	if (!rc && !json_equal(inputs, s->inputs)) rc = journal_other(s, inputs, e);
-	for (size_t i = 0; !rc && i < json_array_size(entries); i++)
-		rc = journal_entry(s, json_array_get(entries, i), e);
-	if (!rc && json_array_size(entries))
-		whit_say("sensitivity: %s: goes on behind %zu finished of %lld", path, json_array_size(entries),
-		         (long long)s->table.n);
-	json_decref(j);
-	return rc;
-}
-
 /* ---- the run ---- */
 
 /* m becomes what it decodes to, as whit eval --compute float has it. */
@@ -510,7 +415,7 @@ static int put_part(session *s, part *p, const whit_plan_row *row, whit_sens_ent
 	*ref += j.ref;
 	for (int i = 0; i < WHIT_PLANES; i++)
 		if (p->mat->plane[i]) x->bytes += (int64_t)whit_plane_bytes(p->mat, i);
-	if (!strcmp(s->a.compute, "float")) rc = decode(p->mat, e);
+	if (!strcmp(s->a.on.compute, "float")) rc = decode(p->mat, e);
 	return rc ? rc : whit_model_replace(&s->m, p->w->name, p->mat, e);
 }
 
@@ -574,72 +479,50 @@ static int measure_all(session *s, whit_err *e) {
 	return rc;
 }
 
-static int write_text(const char *path, char *text, whit_err *e) {
-	int rc = whit_write_file(path, text, strlen(text), e);
-	whit_free(text);
-	return rc;
-}
-
-static int write_outputs(const session *s, whit_err *e) {
-	json_t *j = whit_sens_json(&s->table);
-	int rc = whit_json_write(j, s->path[JSON], e);
-	json_decref(j);
-	if (!rc) rc = write_text(s->path[MARKDOWN], whit_sens_markdown(&s->table), e);
-	if (!rc) rc = write_text(s->path[SVG], whit_sens_svg(&s->table), e);
-	return rc;
-}
-
 /* ---- the command ---- */
 
-static int open_all(session *s, whit_eval_opts *o, whit_err *e) {
+static int open_all(session *s, whit_err *e) {
 	const args *a = &s->a;
 	whit_model *m = &s->m;
-	int rc = whit_map_open(&s->text, a->text, e);
-	if (!rc) rc = whit_model_open(m, a->model, strcmp(a->compute, "float") ? 0 : WHIT_OPEN_DECODE, e);
+	int rc = whit_map_open(&s->text, a->on.text, e);
+	if (!rc) rc = whit_model_open(m, a->model, whit_measure_flags(&a->on), e);
 	if (rc) return rc;
-	*o = (whit_eval_opts){.name = a->text,
-	                      .mode = s->mode,
-	                      .ctx = a->ctx,
-	                      .stride = a->stride,
-	                      .max_tokens = a->max_tokens,
-	                      .batch_tokens = a->batch_tokens,
-	                      .floor_tokens = a->floor_tokens};
 	s->table.layers = m->layers;
 	find_parts(s);
 	rc = make_entries(s, e);
 	if (!rc) rc = whit_tok_open(&s->tok, m->ckpt.path, e);
 	if (!rc) rc = whit_device_open(&s->dev, e);
-	if (!rc) rc = whit_models_device(&m, 1, s->dev, whit_probe_need(m, o), e);
+	if (!rc) rc = whit_models_device(&m, 1, s->dev, whit_probe_need(m, &s->eval), e);
 	s->encoder.dev = s->dev;
 	return rc;
 }
 
 static int work(session *s, whit_err *e) {
-	whit_eval_opts o;
 	whit_sens_table *t = &s->table;
-	int rc = open_all(s, &o, e);
+	char *const *path = s->journal.path;
+	int rc = open_all(s, e);
 	if (!rc)
-		rc = whit_probe_open(&s->probe, &s->m, s->tok, (const char *)s->text.data, s->text.bytes, &o,
+		rc = whit_probe_open(&s->probe, &s->m, s->tok, (const char *)s->text.data, s->text.bytes, &s->eval,
 		                     s->a.memory, e);
 	if (!rc) rc = make_inputs(s, e);
-	if (!rc) rc = journal_read(s, e);
+	if (!rc) rc = whit_journal_read(&s->journal, t->n, journal_entry, s, e);
 	if (!rc) rc = measure_all(s, e);
 	/* The inputs must still be what was measured. */
 	if (!rc) rc = whit_ckpt_check(&s->m.ckpt, e);
 	if (!rc) rc = whit_map_check(&s->text, e);
 	if (rc) return rc;
 	t->model = s->a.model;
-	t->text = s->a.text;
-	t->inputs = s->inputs;
-	t->fingerprint = s->print;
+	t->text = s->a.on.text;
+	t->inputs = s->journal.inputs;
+	t->fingerprint = s->journal.print;
 	t->eval = whit_probe_text(s->probe, NULL);
 	t->format = s->format;
 	t->formats = s->n_choice;
 	t->unfit = s->unfit;
-	rc = write_outputs(s, e);
+	rc = whit_journal_results(&s->journal, whit_sens_json(t), whit_sens_markdown(t), whit_sens_svg(t), e);
 	if (rc) return rc;
 	whit_sens_print(t, stdout);
-	printf("\nwrote         %s, %s and %s\n", s->path[JSON], s->path[MARKDOWN], s->path[SVG]);
+	printf("\nwrote         %s, %s and %s\n", path[WHIT_TO_JSON], path[WHIT_TO_MARKDOWN], path[WHIT_TO_SVG]);
 	return 0;
 }
 
@@ -655,12 +538,11 @@ static void close_all(session *s) {
 		whit_recipe_free(&s->choice[i].recipe);
 		whit_free(s->choice[i].name);
 	}
-	for (int i = 0; i < 4; i++) whit_free(s->path[i]);
+	whit_journal_free(&s->journal);
 	whit_free(s->choice);
 	whit_free(s->format);
 	whit_free(s->part);
 	whit_free(s->table.entry);
-	json_decref(s->inputs);
 	json_decref(s->unfit);
 	whit_arena_free(&s->names);
 }

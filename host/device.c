@@ -39,7 +39,8 @@ int whit_device_open(whit_dev **d, whit_err *e) {
 	else
 		rc = whit_dev_open(d, is_auto ? 0 : index_of(asked), e);
 	if (rc && is_auto) {
-		whit_say("device: cpu (%s)", e->text);
+		static int said; /* commands that open it again and again need not say so */
+		if (!said++) whit_say("device: cpu (%s)", e->text);
 		e->code = 0;
 		return 0;
 	}

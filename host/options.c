@@ -76,12 +76,12 @@ const char *whit_nearest_name(const char *word, const char *const *name, int n) 
 	return best && least <= 1 + (int)strlen(best) / 2 ? best : NULL;
 }
 
-static int unknown(const char *cmd, const char *word, const whit_opt *opt, whit_err *e) {
+static int unknown(const char *cmd, const char *word, const whit_opt *opt, const whit_opt *every, whit_err *e) {
 	const char *name[128];
 	int n = 0;
 	for (const whit_opt *o = opt; o->name && n < 120; o++)
 		if (o->name[0] == '-') name[n++] = o->name;
-	for (const whit_opt *o = common; o->name; o++) name[n++] = o->name;
+	for (const whit_opt *o = every; o->name; o++) name[n++] = o->name;
 	const char *near = whit_nearest_name(word, name, n);
 	return whit_fail(e, WHIT_EUSAGE, "%s: unknown option %s%s%s\nsee whit %s --help", cmd, word,
 	                 near ? "; did you mean " : "", near ? near : "", cmd);
@@ -182,11 +182,10 @@ static int check_paths(const whit_opt *opt, whit_err *e) {
 	return 0;
 }
 
-int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int argc, char **argv, whit_err *e) {
+/* Without --help; every: the options that each command has beside those of opt. */
+static int parse(const char *cmd, const whit_opt *opt, const whit_opt *every, int argc, char **argv, whit_err *e) {
 	const whit_opt *place = opt;
 	int rc;
-	for (int i = 1; i < argc; i++)
-		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return print_help(cmd, summary, opt), 1;
 	for (int i = 1; i < argc; i++) {
 		const char *word = argv[i];
 		if (word[0] != '-' || !word[1]) { /* positional */
@@ -200,8 +199,8 @@ int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int 
 		}
 		size_t n = strcspn(word, "=");
 		const whit_opt *o = find(opt, word, n);
-		if (!o) o = find(common, word, n);
-		if (!o) return unknown(cmd, word, opt, e);
+		if (!o) o = find(every, word, n);
+		if (!o) return unknown(cmd, word, opt, every, e);
 		if (o->kind == 'f') {
 			if (word[n]) return bad_value(cmd, o, word + n + 1, "no value", e);
 			*(int *)o->out = 1;
@@ -220,7 +219,20 @@ int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int 
 			return whit_fail(e, WHIT_EUSAGE, "%s: %s is missing (%s)\nsee whit %s --help", cmd, o->name,
 			                 o->help, cmd);
 	}
-	return (rc = check_paths(opt, e)) ? rc : apply_common(cmd, e);
+	return 0;
+}
+
+int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int argc, char **argv, whit_err *e) {
+	for (int i = 1; i < argc; i++)
+		if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) return print_help(cmd, summary, opt), 1;
+	int rc = parse(cmd, opt, common, argc, argv, e);
+	if (!rc) rc = check_paths(opt, e);
+	return rc ? rc : apply_common(cmd, e);
+}
+
+int whit_options_line(const char *cmd, const whit_opt *opt, int argc, char **argv, whit_err *e) {
+	static const whit_opt none[] = {{NULL, 0, NULL, NULL, NULL, 0}};
+	return parse(cmd, opt, none, argc, argv, e);
 }
 
 char *whit_command_text(int argc, char **argv) {

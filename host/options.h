@@ -30,6 +30,9 @@ const char *whit_nearest_name(const char *word, const char *const *name, int n);
  * by two options. Options every command has (--device, --vram, --threads, --cpu, --events, --quiet) are
  * handled here. */
 int whit_options(const char *cmd, const char *summary, const whit_opt *opt, int argc, char **argv, whit_err *e);
+/* The same for the options of a line of a file: without positional words, --help and what every command has; opt ends
+ * with name NULL. */
+int whit_options_line(const char *cmd, const whit_opt *opt, int argc, char **argv, whit_err *e);
 /* "whit eval ...", as typed: words quoted where a shell would split or expand them. whit_free it. */
 char *whit_command_text(int argc, char **argv);
 #endif

@@ -27,7 +27,7 @@ expect() {
 }
 absent() { for f in "$@"; do if [ -e "$f" ]; then echo "FAILED: $f is there"; failed=$((failed + 1)); else ok=$((ok + 1)); fi; done; }
 
-for c in inspect calibrate quantize eval sensitivity generate bench; do
+for c in inspect calibrate quantize eval sensitivity ladder generate bench; do
 	expect 0 "usage: whit $c" "$whit" $c --help
 	expect 0 "usage: whit $c" "$whit" help $c
 	expect 2 "unknown option" "$whit" $c --no-such-option
