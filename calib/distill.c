@@ -2,7 +2,7 @@
 #include "calib/distill.h"
 #include "host/progress.h"
 
-enum { KEEP_OUT = 8, LOOK = 20, STEP_TOKENS = 2048 }; /* every so many; steps between looks */
+enum { PARTS = 16, KEEP_OUT = 8, LOOK = 20, STEP_TOKENS = 2048 }; /* of the text; every so many; steps between looks */
 
 typedef struct run {
 	whit_model *m, *original;
@@ -19,8 +19,10 @@ typedef struct run {
 	int32_t *tokens;
 } run;
 
+/* Long runs of the text: a sequence between others of the same document says little of what is new. */
 static int kept_out(const run *r, int64_t c) {
-	return r->x->chunks < KEEP_OUT ? c == r->x->chunks - 1 : c % KEEP_OUT == KEEP_OUT - 1;
+	int64_t n = r->x->chunks;
+	return n < PARTS ? c == n - 1 : c * PARTS / n % KEEP_OUT == KEEP_OUT - 1;
 }
 
 static void add_chunk(run *r, int64_t c) {

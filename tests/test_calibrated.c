@@ -330,7 +330,7 @@ static void logits_of(whit_model *m, const int32_t *id, float *z) {
 	whit_free(h);
 }
 
-/* Mean KL of what was written, over every eighth sequence of the words. */
+/* Mean KL of what was written, over the sequences that are kept out (distill.h). */
 static double kept_out(const char *path, const char *words) {
 	whit_model m, q;
 	whit_ids ids = {0};
@@ -342,7 +342,8 @@ static double kept_out(const char *path, const char *words) {
 		return NAN;
 	CHECK_RC(whit_tok_text(tok, "words", words, strlen(words), m.vocab, &ids, &bad, &e), e);
 	float *z = whit_alloc((size_t)(2 * LEN * m.vocab) * sizeof *z), *t = z + LEN * m.vocab;
-	for (int64_t c = 7; (c + 1) * LEN <= ids.n; c += 8) {
+	for (int64_t c = 0, all = ids.n / LEN; c < all; c++) {
+		if (c * 16 / all % 8 != 7) continue;
 		if (whit_tok_adds_bos(tok)) ids.id[c * LEN] = whit_tok_bos(tok);
 		logits_of(&m, ids.id + c * LEN, t);
 		logits_of(&q, ids.id + c * LEN, z);
