@@ -15,8 +15,8 @@ void whit_text_open(whit_text_out *o);
 char *whit_text_close(whit_text_out *o);
 /* s with bytes that are not UTF-8 as \xNN, and what XML or Markdown would read as its own replaced. */
 void whit_text_put(FILE *f, const char *s);
-/* The start of a picture of that size, white, with its title as the first line on it and under it `line`, the end of
- * which names what was measured; </svg> is the caller's. */
+/* The start of a white picture of that size, to be ended by </svg>: its <title> is "WHAT of MODEL", on it stand `title`
+ * and, below, "MODEL, LINE". */
 void whit_svg_open(FILE *f, int64_t width, int64_t height, const char *what, const char *title, const char *model,
                    const char *line);
 json_t *whit_json_number(double x); /* null where x is not finite */

@@ -404,5 +404,7 @@ int whit_cmd_quantize(int argc, char **argv, whit_err *e) {
 	rc = whit_quantize_write(&o, NULL, e);
 	whit_event("end", json_pack("{s:i}", "code", -rc));
 	whit_free(command);
+	whit_free(o.calib.text.v);
+	whit_free(o.calib.apart.v);
 	return rc;
 }
