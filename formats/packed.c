@@ -168,7 +168,7 @@ static void count_spec(whit_packed_out *o, const whit_spec *s) {
 /* Rows of plane p in logical order, each without what may stand between them. */
 static int write_rows(whit_packed_out *o, const whit_mat *m, int p, size_t row_bytes, whit_err *e) {
 	int rc = 0;
-	if (m->spec.fmt->record) return whit_st_out_write(o->st, m->plane[p], whit_plane_bytes(m, p), e);
+	if (m->spec.fmt && m->spec.fmt->record) return whit_st_out_write(o->st, m->plane[p], whit_plane_bytes(m, p), e);
 	if (m->row_bytes[p] == row_bytes && !m->paired)
 		return whit_st_out_write(o->st, m->plane[p], (size_t)m->rows * row_bytes, e);
 	for (int64_t r = 0; r < m->rows && !rc; r++)
