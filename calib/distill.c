@@ -83,10 +83,7 @@ static int one_step(run *r, int64_t each, whit_rng *g, const whit_latent_step *s
 }
 
 static int steps(run *r, const whit_distill_opts *o, int64_t each, whit_distill_result *out, whit_err *e) {
-	double rate = o->rate > 0   ? o->rate
-	              : o->rate < 0 ? 0
-	                            : 0.001,
-	       mean, scale_rate = o->scale_rate > 0 ? o->scale_rate : 0.005;
+	double mean, scale_rate = o->scale_rate > 0 ? o->scale_rate : 0.005;
 	whit_progress bar;
 	whit_rng g;
 	whit_rng_key(&g, o->seed, 0, 0x64697374u); /* "dist" */
@@ -94,7 +91,7 @@ static int steps(run *r, const whit_distill_opts *o, int64_t each, whit_distill_
 	out->before = out->after = mean;
 	whit_progress_begin(&bar, "distill", (double)o->steps);
 	for (int64_t t = 1; t <= o->steps && !rc; t++) {
-		const whit_latent_step step = whit_latent_step_at(t, o->steps, rate, scale_rate);
+		const whit_latent_step step = whit_latent_step_at(t, o->steps, o->rate, scale_rate);
 		rc = whit_interrupted(e);
 		if (!rc) rc = one_step(r, each, &g, &step, e);
 		if (rc || (t % LOOK && t < o->steps)) continue;

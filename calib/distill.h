@@ -10,7 +10,7 @@
 
 typedef struct whit_distill_opts {
 	int64_t steps;       /* 0 = none */
-	double rate;         /* of latent weights, in mean distances of levels; 0 = 0.001; < 0: they stay */
+	double rate;         /* of latent weights, in mean distances of levels; 0: they stay, scales alone are fitted */
 	double scale_rate;   /* of the logarithms of scales; 0 = 0.005 */
 	int64_t step_tokens; /* of one step; 0 = 2048 */
 	uint64_t seed;       /* of the order of sequences */

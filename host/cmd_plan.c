@@ -170,7 +170,7 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	    !(a->block.scale_rate >= 0 && a->block.scale_rate <= 10))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --block-steps and rates: are %lld, %g and %g, need 0 or more",
 		                 w->dest.command, (long long)a->block.steps, a->block.rate, a->block.scale_rate);
-	if (a->distill.steps < 0 || !(a->distill.rate == -1 || (a->distill.rate >= 0 && a->distill.rate <= 10)) ||
+	if (a->distill.steps < 0 || !(a->distill.rate >= 0 && a->distill.rate <= 10) ||
 	    !(a->distill.scale_rate >= 0 && a->distill.scale_rate <= 10))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --distill-steps and rates: are %lld, %g and %g, need 0 or more",
 		                 w->dest.command, (long long)a->distill.steps, a->distill.rate, a->distill.scale_rate);

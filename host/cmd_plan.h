@@ -44,9 +44,9 @@ typedef struct whit_calib_args {
 	 &(a).block.rate, 0}, \
 	{"--block-scale-rate", 'd', "X", "of the logarithms of scales (default 0.02)", \
 	 &(a).block.scale_rate, 0}, \
-	{"--distill-steps", 'i', "N", "then fit all layers' codes and scales to the model's distribution (default 0)", \
+	{"--distill-steps", 'i', "N", "then fit all layers' scales to the model's distribution in N steps (default 0)", \
 	 &(a).distill.steps, 0}, \
-	{"--distill-rate", 'd', "X", "of the weights behind codes, in distances of levels; -1: scales alone (0.001)", \
+	{"--distill-rate", 'd', "X", "of the weights behind codes, which else stay, in distances of levels (default 0)", \
 	 &(a).distill.rate, 0}, \
 	{"--distill-scale-rate", 'd', "X", "of the logarithms of scales (default 0.005)", \
 	 &(a).distill.scale_rate, 0}, \
