@@ -24,7 +24,8 @@ typedef struct whit_distill_result {
 /* m, on the CPU, whose matrices are item's now (items of one name together); when it returns, m has its own again in
  * their places. x: the tokens, and what the original's last layer makes of them (want); original makes its logits.
  * Memory: 24 bytes for each weight of the items, 4 (layers + 2) hidden for each token of a step. Sequences that are
- * kept out: every eighth, one at least, so two are needed (WHIT_EINPUT). Same bytes at any thread count. */
+ * kept out: the last sixteenth of either half, one at least, so two are needed (WHIT_EINPUT). Same bytes at any thread
+ * count. */
 int whit_distill(whit_model *m, whit_model *original, const whit_stats_states *x, const whit_latent_item *item, int n,
                  const whit_distill_opts *o, whit_distill_result *r, whit_err *e);
 #endif

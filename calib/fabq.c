@@ -39,7 +39,7 @@ int whit_fabq_split(whit_fabq_part part[WHIT_FABQ_PARTS], const whit_mat *m, con
 	memset(part, 0, WHIT_FABQ_PARTS * sizeof *part);
 	whit_spec_name(&from.spec, name);
 	int rc = make_part(&part[WHIT_FABQ_BINARY], name, m, src, 0, e);
-	if (!rc) rc = make_part(&part[WHIT_FABQ_CORE], "int4g128", m, src, 1, e);
+	if (!rc) rc = make_part(&part[WHIT_FABQ_CORE], WHIT_FABQ_CORE_FORMAT, m, src, 1, e);
 	if (rc) return rc;
 	for (int p = 0; p < 3 && f.binary; p++)
 		memcpy(plane(&part[WHIT_FABQ_BINARY].mat, p), from.plane[p], (size_t)f.binary * from.row_bytes[p]);

@@ -1,9 +1,11 @@
 /* fabq: a matrix of format "frc" (frc1.h) as what methods and refinements know: two matrices of rows, "bin" and
- * "int4g128". */
+ * of the core's format. */
 #ifndef WHIT_FABQ_H
 #define WHIT_FABQ_H
 #include "calib/method.h"
 #include "formats/frc1.h"
+
+#define WHIT_FABQ_CORE_FORMAT "int4g128"
 
 /* One class of rows. */
 typedef struct whit_fabq_part {

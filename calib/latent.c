@@ -133,12 +133,12 @@ static float into_interval(const whit_latent *p, float w, int k, float scale, fl
 	return x * scale + shift;
 }
 
-/* Outputs of the model's matrix of that name; -1: it has none. */
-static int64_t rows_of(const whit_model *m, const char *name) {
-	for (int64_t l = 0; l < m->layers; l++)
-		for (int i = 0; i < m->layer[l].n_slot; i++)
-			if (!strcmp(m->layer[l].slot[i].name, name)) return m->layer[l].slot[i].rows;
-	return -1;
+/* Where the model has the item's matrix. */
+static int find_slot(whit_latent *p, const whit_model *m, whit_err *e) {
+	for (p->layer = 0; p->layer < m->layers; p->layer++)
+		for (p->slot = 0; p->slot < m->layer[p->layer].n_slot; p->slot++)
+			if (!strcmp(m->layer[p->layer].slot[p->slot].name, p->item->name)) return 0;
+	return whit_fail(e, WHIT_EINTERNAL, "%s: is of no layer", p->item->name);
 }
 
 int whit_latent_begin(whit_latent *all, int k, const whit_latent_item *item, whit_model *model, whit_err *e) {
@@ -146,13 +146,13 @@ int whit_latent_begin(whit_latent *all, int k, const whit_latent_item *item, whi
 	const whit_mat *m = item->mat, *src = &item->src->mat;
 	*p = (whit_latent){.item = item};
 	int rc = whit_units_make(&p->u, m, e);
+	if (!rc) rc = find_slot(p, model, e);
 	if (rc) return rc;
 	p->rows = m->rows, p->cols = m->cols, p->width = m->width;
 	p->units = (p->width + p->u.weights - 1) / p->u.weights;
 	p->runs = p->u.weights / p->u.run;
 	p->scaled = whit_units_scaled(m);
-	int64_t n = p->rows * p->width, s = p->rows * p->units, rows = rows_of(model, item->name);
-	if (rows < 0) return whit_fail(e, WHIT_EINTERNAL, "%s: is of no layer", item->name);
+	int64_t n = p->rows * p->width, s = p->rows * p->units, rows = model->layer[p->layer].slot[p->slot].rows;
 	float *room = whit_alloc((size_t)(5 * n + s * (3 * p->runs + 3) + rows * p->cols) * sizeof *room);
 	p->latent = room;
 	p->m1 = room + n, p->m2 = room + 2 * n, p->q = room + 3 * n, p->best = room + 4 * n;

@@ -20,6 +20,8 @@ typedef struct whit_latent_item {
 /* One item's. Rows are mat's logical ones; the stored frame has `width` columns. */
 typedef struct whit_latent {
 	const whit_latent_item *item;
+	int64_t layer; /* of the model, and its matrix there */
+	int slot;
 	whit_units u;
 	int scaled;
 	int64_t rows, cols, width, units, runs; /* units of a row; runs of a unit */

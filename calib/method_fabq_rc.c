@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include "calib/fabq.h"
 #include "calib/feedback.h"
-#include "formats/measure.h"
+#include "calib/rows.h"
 
 static int fits(const whit_spec *spec) { return spec->fmt == &whit_format_frc; }
 
@@ -26,53 +26,46 @@ static int by_row(const void *a, const void *b) {
 
 typedef struct gains {
 	const whit_job *j;
+	whit_spec core;
 	ranked *row;
 } gains;
 
 /* Squared error of row w in that format, nearest, weighted by the Hessian's diagonal. */
-static double error_as(const char *format, const whit_job *j, const float *w, float *x) {
-	whit_mat m = {.rows = 1, .cols = j->dst->width, .width = j->dst->width};
+static double error_as(const whit_spec *spec, const whit_job *j, const float *w, float *x) {
+	whit_mat m = {.spec = *spec, .rows = 1, .cols = j->dst->width, .width = j->dst->width};
 	int64_t zero = 0;
-	double err = INFINITY;
+	double err = 0;
 	whit_err e;
-	if (!whit_spec_parse(format, &m.spec, &e) && !whit_mat_alloc(&m, &e)) {
-		m.spec.fmt->encode(&m, 0, w, j->feedback->h_diag, j->rule, &zero);
-		m.spec.fmt->decode(&m, 0, 1, x);
-		err = 0;
-		for (int64_t i = 0; i < m.width; i++)
-			err += (double)j->feedback->h_diag[i] * ((double)x[i] - w[i]) * ((double)x[i] - w[i]);
-	}
+	if (whit_mat_alloc(&m, &e)) abort(); /* both formats fit any width */
+	m.spec.fmt->encode(&m, 0, w, j->feedback->h_diag, j->rule, &zero);
+	m.spec.fmt->decode(&m, 0, 1, x);
+	for (int64_t i = 0; i < m.width; i++)
+		err += (double)j->feedback->h_diag[i] * ((double)x[i] - w[i]) * ((double)x[i] - w[i]);
 	whit_mat_free(&m);
 	return err;
 }
 
 static void gain_item(void *ctx, int64_t r, int worker) {
 	const gains *g = ctx;
-	const whit_job *j = g->j;
-	const whit_mat *src = &j->src->mat, *dst = j->dst;
-	float *w = whit_alloc((size_t)(dst->width + src->cols + dst->width) * sizeof *w), *x = w + dst->width;
-	char name[32];
+	const whit_mat *src = &g->j->src->mat, *dst = g->j->dst;
+	float *w = whit_alloc((size_t)(dst->width + WHIT_MAX(dst->width, src->cols)) * sizeof *w), *x = w + dst->width;
+	const whit_spec binary = whit_frc_binary(dst).spec;
+	whit_rows_sum sum = {0};
 	(void)worker;
-	if (dst->rot) {
-		whit_mat_decode(src, r, r + 1, x);
-		whit_rotate_cpu(dst->rot, w, x, 1);
-	} else {
-		whit_mat_decode(src, r, r + 1, w);
-	}
-	const whit_mat binary = whit_frc_binary(dst);
-	whit_spec_name(&binary.spec, name);
-	double gain = error_as(name, j, w, x) - error_as("int4g128", j, w, x);
-	g->row[r] = (ranked){isfinite(gain) ? gain : -INFINITY, r}; /* what is not finite is found by the solver */
+	g->row[r] = (ranked){-INFINITY, r}; /* of a row that the solver will refuse */
+	if (whit_rows_load(src, dst, r, r + 1, x, w, &sum))
+		g->row[r].gain = error_as(&binary, g->j, w, x) - error_as(&g->core, g->j, w, x);
 	whit_free(w);
 }
 
 /* The record's bitmap. */
-static void choose_core(const whit_job *j) {
+static int choose_core(const whit_job *j, whit_err *e) {
 	whit_mat *m = j->dst;
 	int64_t n = whit_frc_core(&m->spec, m->rows);
-	gains g = {j, whit_alloc((size_t)m->rows * sizeof *g.row)};
+	gains g = {.j = j, .row = whit_alloc((size_t)m->rows * sizeof *g.row)};
 	int64_t *core = whit_alloc((size_t)(n + 1) * sizeof *core);
-	if (n > 0 && n < m->rows) {
+	int rc = whit_spec_parse(WHIT_FABQ_CORE_FORMAT, &g.core, e);
+	if (!rc && n > 0 && n < m->rows) {
 		whit_parallel(m->rows, gain_item, &g);
 		qsort(g.row, (size_t)m->rows, sizeof *g.row, by_gain);
 	}
@@ -81,6 +74,7 @@ static void choose_core(const whit_job *j) {
 	whit_frc_begin(m, core);
 	whit_free(core);
 	whit_free(g.row);
+	return rc;
 }
 
 static void add(whit_job *j, const whit_job *part) {
@@ -100,7 +94,7 @@ static int run(whit_job *j, whit_err *e) {
 		                 j->feedback ? (long long)j->feedback->n : 0, (long long)j->dst->width);
 	int rc = whit_weight_finite(j->src, e); /* the solver would name rows of a class */
 	if (rc) return rc;
-	choose_core(j);
+	if ((rc = choose_core(j, e))) return rc;
 	rc = whit_fabq_split(part, j->dst, j->src, e);
 	for (int i = 0; i < WHIT_FABQ_PARTS && !rc; i++) {
 		whit_job one = {.src = &part[i].src, .dst = &part[i].mat, .rule = j->rule, .feedback = j->feedback};

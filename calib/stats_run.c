@@ -173,7 +173,8 @@ typedef struct pass {
 	float *h, *x;       /* states of a group, where m computes; x: of cross's other model */
 	int64_t *start, *past, *pos;
 	int32_t *tokens;
-	float *work; /* a weight's gradient, or an input as it is scaled; where m computes */
+	int32_t *given; /* all chunks' tokens, where layers change */
+	float *work;    /* a weight's gradient, or an input as it is scaled; where m computes */
 	size_t work_bytes;
 	double *norm; /* (2, ctx) of a chunk's rows, where m computes */
 	whit_progress *bar;
@@ -420,6 +421,16 @@ static void fill(pass *p, int64_t c0, int64_t c1, whit_batch *b) {
 	*b = (whit_batch){T, (int)(c1 - c0), p->start, p->past, p->pos, p->tokens};
 }
 
+/* All chunks, as the model is given them. */
+static void give(pass *p) {
+	p->given = whit_alloc((size_t)p->s->tokens * sizeof *p->given);
+	for (int64_t c = 0; c < p->c->n; c++) {
+		whit_batch b;
+		fill(p, c, c + 1, &b);
+		memcpy(p->given + c * p->s->ctx, b.tokens, (size_t)b.T * sizeof *b.tokens);
+	}
+}
+
 static int step(pass *p, double tokens, int64_t g0, int64_t g1, int64_t layer, int back, whit_err *e) {
 	char label[112];
 	p->done += tokens;
@@ -478,15 +489,8 @@ static int run_batch(pass *p, int64_t l, int64_t g0, int64_t c, int64_t end, int
 
 /* The layer may change now; then it runs for good. */
 static int change_layer(pass *p, int64_t l, int64_t g0, int64_t g1, whit_err *e) {
-	int32_t *tokens = whit_alloc((size_t)((g1 - g0) * p->s->ctx) * sizeof *tokens);
-	const whit_stats_states x = {g1 - g0, p->s->ctx, p->h, p->x, tokens};
-	for (int64_t c = g0; c < g1; c++) {
-		whit_batch b;
-		fill(p, c, c + 1, &b);
-		memcpy(tokens + (c - g0) * b.T, b.tokens, (size_t)b.T * sizeof *tokens);
-	}
+	const whit_stats_states x = {g1 - g0, p->s->ctx, p->h, p->x, p->given + g0 * p->s->ctx};
 	int rc = p->s->o.layer(p->s->o.ctx_layer, p->s, l, &x, e);
-	whit_free(tokens);
 	whit_stats_layer_drop(&p->s->layer[l]);
 	for (int64_t c = g0; c < g1 && !rc && l < p->m->layers; c += p->each) {
 		whit_batch b;
@@ -626,6 +630,7 @@ static void room(pass *p, int back) {
 	p->past = whit_alloc((size_t)p->each * sizeof *p->past);
 	p->pos = whit_alloc(T * sizeof *p->pos);
 	p->tokens = whit_alloc(T * sizeof *p->tokens);
+	if (p->s->o.layer) give(p);
 }
 
 static void room_free(pass *p) {
@@ -635,6 +640,7 @@ static void room_free(pass *p) {
 	whit_free(p->start);
 	whit_free(p->past);
 	whit_free(p->pos);
+	whit_free(p->given);
 	whit_free(p->tokens);
 }
 

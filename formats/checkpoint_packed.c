@@ -214,14 +214,23 @@ static int read_spec(reader *r, const json_t *entry, const char *at, whit_spec *
 	return 0;
 }
 
+/* The stored array of that name, which no other weight has. */
+static int take_stored(reader *r, const char *at, const char *name, whit_stored **s, whit_err *e) {
+	*s = whit_ckpt_stored(r->c, name);
+	if (!*s) return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s is absent from the weights", at, name);
+	if ((*s)->used)
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s already belongs to another weight", at, name);
+	return 0;
+}
+
 /* A record is one array of bytes, which its format checks. */
 static int bind_record(reader *r, const char *at, const char *name, whit_weight *w, whit_err *e) {
 	whit_mat *m = &w->mat;
-	whit_stored *s = whit_ckpt_stored(r->c, name);
+	whit_stored *s;
 	int64_t need = m->spec.fmt->record(&m->spec, m->rows, m->width);
 	char shape[96];
-	if (!s) return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s is absent from the weights", at, name);
-	if (s->used) return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s already belongs to another weight", at, name);
+	int rc = take_stored(r, at, name, &s, e);
+	if (rc) return rc;
 	whit_shape_text(s->t->shape, s->t->ndim, shape);
 	if (s->t->dtype != WHIT_U8 || s->t->ndim != 1 || s->t->shape[0] != need)
 		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s is %s %s, need U8 [%lld]", at, name,
@@ -230,7 +239,7 @@ static int bind_record(reader *r, const char *at, const char *name, whit_weight 
 	m->plane[0] = s->t->data;
 	w->bytes = (int64_t)s->t->bytes;
 	w->file = s->t->file;
-	int rc = m->spec.fmt->check(m, e);
+	rc = m->spec.fmt->check(m, e);
 	whit_weight_drop(w);
 	return rc ? whit_fail_in(e, "%s: tensor %.200s", at, name) : 0;
 }
@@ -247,12 +256,9 @@ static int bind_planes(reader *r, const char *at, const char *prefix, whit_weigh
 	for (int p = 0; p < n; p++) {
 		char *name = d[p].suffix[0] ? whit_ckpt_text(r->c, "%s.%s", prefix, d[p].suffix) : w->name;
 		if (m->spec.fmt->record) return bind_record(r, at, name, w, e);
-		whit_stored *s = whit_ckpt_stored(r->c, name);
-		if (!s) return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s is absent from the weights", at, name);
+		whit_stored *s;
+		if ((rc = take_stored(r, at, name, &s, e))) return rc;
 		const whit_tensor *t = s->t;
-		if (s->used)
-			return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s already belongs to another weight", at,
-			                 name);
 		int shaped = d[p].suffix[0]
 		                     ? t->ndim == 2 && t->shape[0] == m->rows && t->shape[1] == d[p].cols
 		                     : t->bytes / d[p].row_bytes == (size_t)m->rows && t->bytes % d[p].row_bytes == 0;

@@ -15,7 +15,7 @@ static int parse(const char *name, whit_spec *spec) {
 	if (strncmp(name, "bin", 3)) return -1;
 	const char *s = name + 3;
 	int group = whit_parse_number(&s);
-	if (*s || (group != 64 && group != 128 && group != 256 && group != 512)) return -1;
+	if (*s || whit_frc_log2(group) < 0) return -1;
 	*spec = (whit_spec){.fmt = &whit_format_bin, .bits = 1, .group = group};
 	return 0;
 }
@@ -45,7 +45,7 @@ int whit_frc_q(float r, float s) {
 	return q > 255 ? 255 : q > 0 ? (int)q : 0;
 }
 
-static float row_scale(const whit_mat *m, int64_t r) {
+float whit_bin_row_scale(const whit_mat *m, int64_t r) {
 	const uint8_t *p = m->plane[2] + (size_t)r * m->row_bytes[2];
 	return m->scale_f32 ? whit_load_f32(p) : whit_f16_to_f32(whit_load_u16(p));
 }
@@ -57,7 +57,8 @@ static whit_codes view(const whit_mat *m, whit_mat *rows, int64_t r0, int64_t r1
 	float *s = *scales = whit_alloc((size_t)((r1 - r0) * blocks + 1) * sizeof *s);
 	for (int64_t r = r0; r < r1; r++) {
 		const uint8_t *q = m->plane[1] + (size_t)r * m->row_bytes[1];
-		for (int64_t b = 0; b < blocks; b++) s[(r - r0) * blocks + b] = whit_frc_scale(row_scale(m, r), q[b]);
+		for (int64_t b = 0; b < blocks; b++)
+			s[(r - r0) * blocks + b] = whit_frc_scale(whit_bin_row_scale(m, r), q[b]);
 	}
 	*rows = *m;
 	rows->plane[0] = m->plane[0] + (size_t)r0 * m->row_bytes[0];

@@ -12,7 +12,7 @@ static int parse(const char *name, whit_spec *spec) {
 	if (strncmp(name, "frc", 3)) return -1;
 	const char *s = name + 3;
 	int group = whit_parse_number(&s), core = 0;
-	if (group != 64 && group != 128 && group != 256 && group != 512) return -1;
+	if (whit_frc_log2(group) < 0) return -1;
 	if (*s == 'c') {
 		s++;
 		core = whit_parse_number(&s);
@@ -46,8 +46,6 @@ static int64_t record(const whit_spec *spec, int64_t rows, int64_t width) {
 	return (int64_t)whit_frc_layout(rows, width, spec->group, whit_frc_core(spec, rows)).bytes;
 }
 
-static int log2_of(int64_t block) { return block == 64 ? 6 : block == 128 ? 7 : block == 256 ? 8 : 9; }
-
 static void put_u32(uint8_t *to, int64_t v) {
 	for (int i = 0; i < 4; i++) to[i] = (uint8_t)(v >> 8 * i);
 }
@@ -56,7 +54,7 @@ static void header(uint8_t out[WHIT_FRC_HEADER], const whit_frc *f) {
 	memset(out, 0, WHIT_FRC_HEADER);
 	memcpy(out, "FRC1", 4);
 	out[4] = 1;
-	out[6] = (uint8_t)log2_of(f->block);
+	out[6] = (uint8_t)whit_frc_log2(f->block);
 	put_u32(out + 8, f->rows);
 	put_u32(out + 12, f->cols);
 	put_u32(out + 16, f->core);

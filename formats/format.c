@@ -35,15 +35,17 @@ int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int sca
 	int64_t sum = 0, one;
 	int n = s->fmt->planes(s, width, scale_f32, d, e);
 	if (n < 0) return -1;
-	if (s->fmt->record && (sum = s->fmt->record(s, rows, width)) >= 0) return sum;
-	for (int i = 0; i < n; i++)
-		if (s->fmt->record || __builtin_mul_overflow(rows, (int64_t)d[i].row_bytes, &one) ||
-		    __builtin_add_overflow(sum, one, &sum)) {
-			whit_fail(e, WHIT_EINPUT, "matrix of %lld x %lld: is larger than memory can be",
-			          (long long)rows, (long long)width);
-			return -1;
-		}
-	return sum;
+	int large = 0;
+	if (s->fmt->record)
+		large = (sum = s->fmt->record(s, rows, width)) < 0;
+	else
+		for (int i = 0; i < n; i++)
+			large |= __builtin_mul_overflow(rows, (int64_t)d[i].row_bytes, &one) ||
+			         __builtin_add_overflow(sum, one, &sum);
+	if (!large) return sum;
+	whit_fail(e, WHIT_EINPUT, "matrix of %lld x %lld: is larger than memory can be", (long long)rows,
+	          (long long)width);
+	return -1;
 }
 
 /* Rows that are decoded before they are rotated back: enough to amortise, few enough to stay in cache. */

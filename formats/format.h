@@ -100,10 +100,11 @@ static inline void whit_spec_name(const whit_spec *s, char out[32]) { s->fmt->pr
 void whit_spec_resolve(whit_spec *s, int64_t cols);
 /* Bytes of all planes of a rows x width matrix, or -1 with text. */
 int64_t whit_spec_bytes(const whit_spec *s, int64_t rows, int64_t width, int scale_f32, whit_err *e);
-/* Bytes of plane p of m. */
+/* Bytes of plane p of m, which may be of no number format. */
 static inline size_t whit_plane_bytes(const whit_mat *m, int p) {
 	const whit_format *f = m->spec.fmt;
-	return f->record && p == 0 ? (size_t)f->record(&m->spec, m->rows, m->width) : (size_t)m->rows * m->row_bytes[p];
+	return f && f->record && p == 0 ? (size_t)f->record(&m->spec, m->rows, m->width)
+	                                : (size_t)m->rows * m->row_bytes[p];
 }
 /* Rows [r0, r1) in the original frame, out (r1-r0, m->cols): decode, then undo the rotation and padding. */
 void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out);

@@ -57,6 +57,14 @@ WHIT_BOTH whit_frc whit_frc_of(const whit_mat *m) {
 	}
 /* s of the drawing. */
 float whit_frc_scale(float r, int q);
+/* Binary logarithm of a size that blocks may have, 64 to 512; else -1. */
+static inline int whit_frc_log2(int64_t block) {
+	for (int k = 6; k <= 9; k++)
+		if (block == (int64_t)1 << k) return k;
+	return -1;
+}
+/* r of row r of a "bin" matrix. */
+float whit_bin_row_scale(const whit_mat *m, int64_t r);
 /* The scale of least squared error for signs, weighted by imp (NULL = 1): the mean of |w|. */
 float whit_bin_fit(const float *w, const float *imp, int64_t n);
 /* q of the scale nearest to s under r, on the logarithm. */

@@ -168,9 +168,8 @@ static void count_spec(whit_packed_out *o, const whit_spec *s) {
 /* Rows of plane p in logical order, each without what may stand between them. */
 static int write_rows(whit_packed_out *o, const whit_mat *m, int p, size_t row_bytes, whit_err *e) {
 	int rc = 0;
-	if (m->spec.fmt && m->spec.fmt->record) return whit_st_out_write(o->st, m->plane[p], whit_plane_bytes(m, p), e);
 	if (m->row_bytes[p] == row_bytes && !m->paired)
-		return whit_st_out_write(o->st, m->plane[p], (size_t)m->rows * row_bytes, e);
+		return whit_st_out_write(o->st, m->plane[p], whit_plane_bytes(m, p), e);
 	for (int64_t r = 0; r < m->rows && !rc; r++)
 		rc = whit_st_out_write(o->st, m->plane[p] + (size_t)whit_mat_row(m, r) * m->row_bytes[p], row_bytes, e);
 	return rc;
@@ -182,16 +181,13 @@ static int write_planes(whit_packed_out *o, const whit_weight *src, const char *
 	int n = m->spec.fmt->planes(&m->spec, m->width, m->scale_f32, d, e), rc = 0;
 	if (n < 0) return whit_fail_in(e, "%s: tensor %s", o->dir->path, src->name);
 	for (int p = 0; p < n && !rc; p++) {
-		int64_t shape[2] = {m->rows, d[p].cols}, all = (int64_t)whit_plane_bytes(m, p);
+		int64_t shape[2] = {m->rows, d[p].cols};
+		int ndim = 2;
+		if (m->spec.fmt->record) shape[0] = (int64_t)whit_plane_bytes(m, p), ndim = 1;
 		/* Plain numbers keep the tensor's own shape; blocks are bytes under its name. */
 		int itself = !d[p].suffix[0], own = itself && !m->spec.fmt->block;
 		char *name = itself ? whit_strdup(src->name) : whit_format_text("%s.%s", prefix, d[p].suffix);
-		int ndim = m->spec.fmt->record ? 1 : own ? src->ndim : 2;
-		rc = whit_st_out_begin(o->st, name, d[p].dtype, ndim,
-		                       ndim == 1 && !own ? &all
-		                       : own             ? src->shape
-		                                         : shape,
-		                       e);
+		rc = whit_st_out_begin(o->st, name, d[p].dtype, own ? src->ndim : ndim, own ? src->shape : shape, e);
 		whit_free(name);
 		if (!rc) rc = write_rows(o, m, p, d[p].row_bytes, e);
 	}

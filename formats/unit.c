@@ -138,19 +138,13 @@ static uint8_t *at_column(const whit_mat *m, int plane, int64_t r, size_t offset
 	return (uint8_t *)(uintptr_t)m->plane[plane] + (size_t)r * m->row_bytes[plane] + offset;
 }
 
-/* The number that a row's scales stand under. */
-static float row_scale(const whit_mat *m, int64_t r) {
-	const uint8_t *p = at_column(m, 2, r, 0);
-	return m->scale_f32 ? whit_load_f32(p) : whit_f16_to_f32(whit_load_u16(p));
-}
-
 /* Of the unit of stored row r whose parameters are at bytes. */
 static void read_scales(const whit_units *u, const whit_mat *m, int64_t r, const uint8_t *bytes, float *scale,
                         float *shift) {
 	const whit_block *b = m->spec.fmt->block;
 	uint8_t codes[WHIT_GRID_LONGEST];
 	if (is_bin(m)) {
-		*scale = whit_frc_scale(row_scale(m, r), *bytes);
+		*scale = whit_frc_scale(whit_bin_row_scale(m, r), *bytes);
 		*shift = 0;
 		return;
 	}
@@ -236,7 +230,7 @@ void whit_unit_parameters(const whit_units *u, const whit_mat *m, int64_t r, int
 
 float whit_unit_round(const whit_mat *m, int64_t r, float s) {
 	if (is_bin(m)) {
-		float top = row_scale(m, r);
+		float top = whit_bin_row_scale(m, r);
 		return whit_frc_scale(top, whit_frc_q(top, s));
 	}
 	if (!m->spec.fmt->block && m->scale_f32) return s;
@@ -248,7 +242,7 @@ void whit_unit_scale(const whit_units *u, whit_mat *m, int64_t r, int64_t c, flo
 	uint8_t codes[WHIT_GRID_LONGEST] = {0};
 	uint8_t *at = at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * parameter_bytes(m));
 	if (is_bin(m))
-		*at = (uint8_t)whit_frc_q(row_scale(m, r), s);
+		*at = (uint8_t)whit_frc_q(whit_bin_row_scale(m, r), s);
 	else if (m->spec.fmt->block)
 		m->spec.fmt->block->grid->pack(at, whit_f32_to_f16(s), none, codes);
 	else

@@ -291,8 +291,8 @@ int whit_model_head_back(whit_model *m, const float *h, int64_t n, const whit_lo
 	}
 	for (int64_t r = 0; r < n && !rc; r += tile) {
 		int64_t at = r * m->hidden;
-		rc = head_tile(&k, h + at, r, WHIT_MIN(tile, n - r), l, loss + r, target + r, draw ? draw + r : NULL,
-		               logits, dh ? dh + at : NULL, e);
+		rc = head_tile(&k, h + at, r, WHIT_MIN(tile, n - r), l, loss + r, target ? target + r : NULL,
+		               draw ? draw + r : NULL, logits, dh ? dh + at : NULL, e);
 	}
 	if (m->dev) {
 		if (!rc) whit_dev_get(m->dev, l->loss, loss, (size_t)n * sizeof *loss);

@@ -1,4 +1,4 @@
-/* xent: cross entropy of logits and its gradient; labels drawn from them. */
+/* xent: cross entropy of logits, their KL divergence from a teacher's, gradients of both; labels drawn from them. */
 #include <math.h>
 #include "host/op_vec.h"
 #include "host/ops.h"
@@ -26,23 +26,46 @@ void whit_xent_cpu(double *loss, float *dz, const float *z, const int32_t *targe
 	}
 }
 
-typedef struct xent_job {
+void whit_kl_cpu(double *loss, float *dz, const float *z, const float *teacher, int64_t T, int64_t vocab) {
+	for (int64_t t = 0; t < T; t++, z += vocab, dz += vocab, teacher += vocab) {
+		double ztop, ptop, zlog = log(exp_sum(z, vocab, &ztop)), plog = log(exp_sum(teacher, vocab, &ptop)),
+		                   sum = 0;
+		for (int64_t i = 0; i < vocab; i++) {
+			double lp = teacher[i] - ptop - plog, lq = z[i] - ztop - zlog, p = exp(lp);
+			if (!(p == 0)) sum += p * (lp - lq); /* p ln p is 0 there */
+			dz[i] = (float)(exp(lq) - p);
+		}
+		loss[t] = sum;
+	}
+}
+
+/* teacher NULL: cross entropy. */
+typedef struct loss_job {
 	double *loss;
 	float *dz;
-	const float *z;
+	const float *z, *teacher;
 	const int32_t *target;
 	int64_t vocab;
-} xent_job;
+} loss_job;
 
-static void xent_item(void *ctx, int64_t t, int worker) {
-	const xent_job *j = ctx;
+static void loss_item(void *ctx, int64_t t, int worker) {
+	const loss_job *j = ctx;
+	int64_t at = t * j->vocab;
 	(void)worker;
-	whit_xent_cpu(j->loss + t, j->dz + t * j->vocab, j->z + t * j->vocab, j->target + t, 1, j->vocab);
+	if (j->teacher)
+		whit_kl_cpu(j->loss + t, j->dz + at, j->z + at, j->teacher + at, 1, j->vocab);
+	else
+		whit_xent_cpu(j->loss + t, j->dz + at, j->z + at, j->target + t, 1, j->vocab);
 }
 
 void whit_xent_fast_cpu(double *loss, float *dz, const float *z, const int32_t *target, int64_t T, int64_t vocab) {
-	xent_job j = {loss, dz, z, target, vocab};
-	whit_items(T, 40 * vocab, xent_item, &j);
+	loss_job j = {.loss = loss, .dz = dz, .z = z, .target = target, .vocab = vocab};
+	whit_items(T, 40 * vocab, loss_item, &j);
+}
+
+void whit_kl_fast_cpu(double *loss, float *dz, const float *z, const float *teacher, int64_t T, int64_t vocab) {
+	loss_job j = {.loss = loss, .dz = dz, .z = z, .teacher = teacher, .vocab = vocab};
+	whit_items(T, 80 * vocab, loss_item, &j);
 }
 
 void whit_draw_cpu(int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab) {

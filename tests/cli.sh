@@ -134,8 +134,7 @@ expect 2 "in the way" "$whit" quantize "$model" "$scratch/way" --format tq4 --qu
 absent "$scratch/way"
 if [ -e "$scratch/way.partial/thesis.txt" ]; then ok=$((ok + 1)); else echo "FAILED: a foreign file was removed"; failed=$((failed + 1)); fi
 expect 2 "OUT is empty" "$whit" quantize "$model" "" --format tq4
-# memory does not grow with the number of layers, of which each has 32 MB; pages around mapped ones are worth 5 on a
-# busy machine (sanitizers keep freed memory, so not there)
+# memory does not grow with the number of layers (sanitizers keep freed memory, so not there)
 if ldd "$whit" | grep -qE 'lib(a|t)san'; then
 	echo "SKIP: memory is not measured under a sanitizer"; skipped=$((skipped + 1))
 else
@@ -145,8 +144,9 @@ else
 			sed -n 's/.*peak memory \([0-9]*\) MB$/\1/p'
 		rm -rf "$scratch/random" "$scratch/rq"
 	}
-	small=$(peak 48000000) large=$(peak 192000000)
-	if [ -n "$small" ] && [ "$large" -le $((small + small / 20 + 8)) ]; then ok=$((ok + 1)); else
+	# three layers may be over before all threads have met one: the most of three runs
+	small=$(for _ in 1 2 3; do peak 48000000; done | sort -n | tail -1) large=$(peak 192000000)
+	if [ -n "$small" ] && [ "$large" -le $((small + small / 20 + 4)) ]; then ok=$((ok + 1)); else
 		echo "FAILED: 3 layers take $small MB, 12 take $large MB"; failed=$((failed + 1)); fi
 fi
 # calibrate: one line for each mistake, nothing half-written

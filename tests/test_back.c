@@ -47,6 +47,8 @@ typedef struct whit_delta_grad {
 #define whit_attention_fast_cpu attention_fast_d
 #define whit_attention_back_fast_cpu attention_back_fast_d
 #define whit_xent_fast_cpu xent_fast_d
+#define whit_kl_cpu kl_d
+#define whit_kl_fast_cpu kl_fast_d
 #define whit_draw_cpu draw_d
 #include "host/op_rmsnorm.c"
 #include "host/op_rope.c"
@@ -90,6 +92,8 @@ typedef struct whit_delta_grad {
 #undef whit_attention_fast_cpu
 #undef whit_attention_back_fast_cpu
 #undef whit_xent_fast_cpu
+#undef whit_kl_cpu
+#undef whit_kl_fast_cpu
 #undef whit_draw_cpu
 
 static const double U = 0x1p-24; /* unit roundoff of float */
