@@ -180,8 +180,11 @@ extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t 
 		whit_rotate_cuda(d, w->rot, rotated, x, T);
 		x = rotated;
 	}
+	whit_packed_input have = {};
 	if (d->plain)
 		whit_linear_plain(d, y, x, T, w, bias);
+	else if (whit_gemm_packed_takes(w, T))
+		whit_gemm_packed(d, x, T, w, y, bias, NULL, &have);
 	else if (!strcmp(name, "bf16"))
 		multiply16(d, y, x, T, w, WHIT_BF16, bias);
 	else if (!strcmp(name, "f16"))

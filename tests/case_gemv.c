@@ -104,7 +104,9 @@ static void row(case_run *r, int i) {
 	               .n = n};
 	g.norm = case_in(r, norm, (size_t)K * sizeof *norm), g.eps = eps, g.shift = shift;
 	whit_mat at[3];
-	float *want[3], *mag[3], *w = case_host(r, (size_t)K * sizeof *w);
+	float *want[3], *mag[3], *near[3], *fx = case_host(r, (size_t)(T * K) * sizeof *fx),
+	                                   *w = case_host(r, (size_t)K * sizeof *w);
+	for (int64_t c = 0; c < T * K; c++) fx[c] = (float)px[c];
 	for (int k = 0; k < n; k++) {
 		whit_mat m = case_mat(r, rows[i].w[k].format, rows[i].w[k].rows, K, 1);
 		int64_t N = m.rows, off = rows[i].w[k].shift;
@@ -113,6 +115,7 @@ static void row(case_run *r, int i) {
 		float *add = rows[i].add ? case_normal(r, T * N) : NULL;
 		want[k] = case_host(r, (size_t)(T * N) * sizeof(float));
 		mag[k] = case_host(r, (size_t)(T * N) * sizeof(float));
+		float *whole = case_host(r, (size_t)(T * N) * sizeof(float));
 		for (int64_t o = 0; o < N; o++) {
 			whit_mat_decode(&m, o, o + 1, w);
 			for (int64_t t = 0; t < T; t++) {
@@ -127,7 +130,13 @@ static void row(case_run *r, int i) {
 				 * bias and residual are added, the reference is rounded */
 				want[k][t * N + o] = (float)y;
 				mag[k][t * N + o] = (float)(sum * ((double)(K + 31) / 32 + 5 + 12 + 3) * 0x1p-24 + err);
+				whole[t * N + o] = (float)sum;
 			}
+		}
+		near[k] = mag[k];
+		if (case_mat_packed(&m, T)) { /* rounding of pre(x) beside that of the product */
+			near[k] = case_mat_packed_bound(r, &m, fx, whole, T);
+			for (int64_t o = 0; o < T * N; o++) near[k][o] += mag[k][o];
 		}
 		if (off) { /* the same rows, elsewhere */
 			uint8_t *moved = case_host(r, (size_t)N * m.row_bytes[0] + (size_t)off);
@@ -143,7 +152,7 @@ static void row(case_run *r, int i) {
 		g.add[k] = add ? case_in(r, add, (size_t)(T * N) * sizeof *add) : NULL;
 	}
 	whit_gemv_cuda(r->dev, &g, T);
-	for (int k = 0; k < n; k++) case_near(r, g.y[k], want[k], mag[k], T * at[k].rows, 1);
+	for (int k = 0; k < n; k++) case_near(r, g.y[k], want[k], near[k], T * at[k].rows, 1);
 	/* the plain kernels, a step at a time */
 	for (int k = 0; k < n; k++) g.y[k] = case_out(r, T * at[k].rows);
 	whit_dev_plain(r->dev, 1);

@@ -115,7 +115,10 @@ static void product(case_run *r, int i) {
 	 * cut off where it should round. */
 	double lanes = ((double)(K + 31) / 32 + 5 + 2) * 0x1p-24, order = ((double)K + 6) * 0x1p-23;
 	whit_linear_cuda(r->dev, y, dx, T, &at, db);
-	case_near(r, y, want, mag, T * N, T > WHIT_GEMV_MAX ? order : lanes + 12 * 0x1p-24);
+	if (case_mat_packed(&m, T))
+		case_near(r, y, want, case_mat_packed_bound(r, &m, x, mag, T), T * N, 1);
+	else
+		case_near(r, y, want, mag, T * N, T > WHIT_GEMV_MAX ? order : lanes + 12 * 0x1p-24);
 	if (T > WHIT_GEMV_MAX && bits16(rows[i].format)) { /* and x rounded to the weight's type */
 		y = case_out(r, T * N);
 		whit_dev_terms(r->dev, 1);

@@ -94,3 +94,28 @@ whit_mat case_mat_in(case_run *r, const whit_mat *m) {
 	if (m->codebook) d.codebook = case_in(r, m->codebook, ((size_t)1 << m->spec.bits) * sizeof(float));
 	return d;
 }
+
+int case_mat_packed(const whit_mat *m, int64_t T) {
+	const char *name = m->spec.fmt->name;
+	return T <= 32 && m->spec.bits != 3 && (!strcmp(name, "tq") || !strcmp(name, "int"));
+}
+
+/* Levels of a table are F16, within 2^-12, and x two F16, within 2^-23. Others are codes less an offset, so that sums
+ * hold up to twice the largest weight; of K products, 16 to an mma, whose sums may be cut off at 2^-23 each, and 8
+ * warps'. */
+float *case_mat_packed_bound(case_run *r, const whit_mat *m, const float *x, const float *mag, int64_t T) {
+	float *w = case_host(r, (size_t)m->width * sizeof *w);
+	float *bound = case_host(r, (size_t)(T * m->rows) * sizeof *bound);
+	for (int64_t k = 0; k < m->rows; k++) {
+		double top = 0;
+		whit_mat_decode(m, k, k + 1, w);
+		for (int64_t c = 0; c < m->width; c++) top = fmax(top, fabs((double)w[c]));
+		for (int64_t t = 0; t < T; t++) {
+			double sum = 0;
+			for (int64_t c = 0; c < m->width; c++) sum += fabs((double)x[t * m->width + c]);
+			bound[t * m->rows + k] = (float)(mag[t * m->rows + k] * 0x1p-12 +
+			                                 2 * top * sum * ((double)m->width / 16 + 16) * 0x1p-23);
+		}
+	}
+	return bound;
+}

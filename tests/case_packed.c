@@ -1,0 +1,109 @@
+/* packed: codes times few tokens on tensor cores (cuda/gemm_packed.cu), exactly. Weights, scales and activations are
+ * such that every sum is a multiple of 2^-6 below 2^17: whatever the order and the way of rounding, one float is right.
+ * What rounds is judged by linear and gemv. */
+#include "host/ops.h"
+#include "tests/case_mat.h"
+#include <math.h>
+
+static const struct {
+	const char *format;
+	int64_t rows, width, T, paired;
+	int f32, bias, terms;
+} rows[] = {
+        /* every width of codes and of loads: 16, 8 and 4 bytes a lane; one step and several */
+        {"int8", 37, 512, 1, 0, 0, 0, 2},
+        {"int8g64", 16, 192, 2, 0, 0, 1, 2},
+        {"int8g32", 9, 96, 3, 0, 1, 0, 2},
+        {"int4g512", 33, 1024, 4, 0, 0, 0, 2},
+        {"int4g128", 70, 640, 1, 0, 0, 1, 2},
+        {"int4g64", 17, 320, 5, 0, 0, 0, 2},
+        {"int4g32", 15, 96, 8, 0, 0, 0, 2},
+        {"int2g256", 40, 512, 7, 0, 0, 0, 2},
+        {"int2g128", 12, 384, 1, 0, 0, 0, 1},
+        {"int2g64", 31, 192, 8, 0, 1, 1, 1},
+        {"tq1row", 20, 1024, 1, 0, 0, 0, 2},
+        {"tq1g256", 33, 512, 2, 0, 0, 0, 2},
+        {"tq1g128", 50, 384, 1, 0, 0, 1, 2},
+        {"tq2g256", 19, 512, 1, 0, 0, 0, 2},
+        {"tq2g128", 130, 256, 2, 0, 0, 0, 2},
+        {"tq2g64", 8, 192, 9, 0, 1, 0, 2},
+        {"tq4g256", 21, 512, 1, 0, 0, 0, 2},
+        {"tq4g64", 34, 128, 4, 0, 0, 1, 2},
+        {"tq8g128", 16, 256, 1, 0, 0, 0, 2},
+        {"tq8row", 10, 160, 3, 0, 1, 0, 2},
+        /* tails: of steps, of loads, of rows that are paired */
+        {"int4g128", 6, 304, 1, 6, 0, 0, 2},
+        {"int4", 12, 168, 6, 4, 0, 0, 2},
+        {"int8", 5, 40, 1, 0, 0, 0, 2},
+        {"int2", 7, 16, 2, 0, 0, 0, 2},
+        {"tq4row", 1, 8, 1, 0, 0, 1, 2},
+        /* more columns than an mma has, than a pass has, than shared memory holds */
+        {"int4g128", 35, 256, 16, 0, 0, 1, 2},
+        {"tq2g128", 18, 256, 17, 0, 0, 0, 2},
+        {"tq4g128", 33, 128, 32, 0, 0, 0, 2},
+        {"tq1g128", 16, 128, 31, 0, 0, 0, 1},
+        {"int8g128", 20, 128, 32, 0, 0, 0, 1},
+        {"int4g128", 5, 5120, 8, 0, 0, 0, 2},
+        {"tq4g256", 3, 2048, 16, 0, 0, 0, 2},
+        /* nothing */
+        {"int4g128", 0, 256, 1, 0, 0, 0, 2},
+        {"int4g128", 3, 256, 0, 0, 0, 0, 2},
+        /* of models: kernels.md */
+        {"int4g128", 5120, 17408, 1, 0, 0, 0, 2},
+        {"tq4g128", 34816, 5120, 1, 0, 0, 0, 2},
+        {"tq2g128", 34816, 5120, 8, 0, 0, 0, 1},
+        {"tq1g128", 16384, 5120, 1, 0, 0, 0, 2},
+        {"tq8g128", 1024, 5120, 4, 0, 0, 0, 2},
+        {"tq4g128", 7168, 1024, 32, 0, 0, 0, 2}};
+
+/* Random codes; scales 1/8 to 1; levels multiples of 1/8 up to 16. */
+static whit_mat plain_numbers(case_run *r, int i) {
+	whit_mat m = case_mat(r, rows[i].format, rows[i].rows, rows[i].width, 1);
+	int64_t groups = m.spec.group ? (m.width + m.spec.group - 1) / m.spec.group : 1;
+	const uint8_t *pick = case_random(r, (size_t)(m.rows * groups + 256));
+	float *book = case_host(r, 256 * sizeof *book);
+	for (int k = 0; k < 256; k++) book[k] = (float)((k * 37 + pick[k]) % 257 - 128) / 8;
+	/* symmetric, as codebooks are, in every second row */
+	for (int k = 0; k < 1 << m.spec.bits && i % 2; k++) book[(1 << m.spec.bits) - 1 - k] = -book[k];
+	if (m.codebook) m.codebook = book;
+	m.scale_f32 = rows[i].f32;
+	size_t size = m.scale_f32 ? 4 : 2;
+	uint8_t *scales = case_host(r, (size_t)(m.rows * groups) * size + 1);
+	for (int64_t k = 0; k < m.rows * groups; k++) {
+		float s = ldexpf(1, -(pick[256 + k] % 4));
+		uint16_t h = whit_f32_to_f16(s);
+		memcpy(scales + (size_t)k * size, m.scale_f32 ? (void *)&s : (void *)&h, size);
+	}
+	m.plane[1] = scales, m.row_bytes[1] = (size_t)groups * size;
+	m.paired = rows[i].paired;
+	return m;
+}
+
+static void row(case_run *r, int i) {
+	int64_t N = rows[i].rows, K = rows[i].width, T = rows[i].T;
+	if (case_skip_big(r, N * K > 100000) || case_skip(r, !r->dev)) return;
+	case_label(r, "%s %lld x %lld, %lld tokens", rows[i].format, (long long)N, (long long)K, (long long)T);
+	whit_mat m = plain_numbers(r, i);
+	const uint8_t *pick = case_random(r, (size_t)(T * K + N + 1));
+	float *x = case_host(r, (size_t)(T * K + 1) * sizeof *x), *bias = case_host(r, (size_t)(N + 1) * sizeof *bias);
+	float *want = case_host(r, (size_t)(T * N + 1) * sizeof *want), *w = case_host(r, (size_t)K * sizeof *w);
+	for (int64_t k = 0; k < T * K; k++) x[k] = (float)(pick[k] % 17 - 8);
+	for (int64_t k = 0; k < N; k++) bias[k] = (float)(pick[T * K + k] % 9 - 4);
+	for (int64_t k = 0; k < N; k++) {
+		whit_mat_decode(&m, k, k + 1, w);
+		for (int64_t t = 0; t < T; t++) {
+			double y = rows[i].bias ? bias[k] : 0;
+			for (int64_t c = 0; c < K; c++) y += (double)w[c] * x[t * K + c];
+			want[t * N + k] = (float)y;
+		}
+	}
+	whit_mat at = case_mat_in(r, &m);
+	float *y = case_out(r, T * N), *dx = case_in(r, x, (size_t)(T * K) * sizeof *x);
+	whit_dev_terms(r->dev, rows[i].terms);
+	whit_linear_cuda(r->dev, y, dx, T, &at, rows[i].bias ? case_in(r, bias, (size_t)N * sizeof *bias) : NULL);
+	whit_dev_terms(r->dev, 3);
+	case_same(r, y, want, T * N);
+	whit_dev_reset(r->dev);
+}
+
+const case_set cases_packed = {"packed", WHIT_COUNT(rows), row, 0};
