@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Instructions per weight in the hot loop of every packed product (cuda/gemm_packed.cu), counted in machine code: what
-# decides 1 to 4 bits, and what a machine without a GPU can tell. The loop is the shortest one that holds all of a
-# kernel's HMMAs; an HMMA is 256 weights, eight a lane, for each plane and each eight columns of input.
+# decides 1 to 4 bits, and what a machine without a GPU can tell. The loop is the shortest one that holds
+# an HMMA: whole rounds of steps within a pass. An HMMA is 256 weights, eight a lane, for each plane and each eight columns of input.
 # int: operations of the integer pipe (64 lanes a clock); fma: those of the FMA pipe, integer multiply-adds among them;
 # shared, global: loads; all: issued in total (128 lanes a clock).
 # usage: instructions.sh BUILD/cuda/gemm_packed.o
@@ -24,13 +24,14 @@ cuobjdump --dump-sass "$1" | c++filt -p | awk '
 		best = 1e9
 		for (i = 1; i <= backs; i++) {
 			a = to[i]; b = from[i]
-			if (a <= first && b >= last && b - a < best) { best = b - a; begin = a; end = b }
+			for (j = 1; j <= hmmas && (hmma[j] < a || hmma[j] > b); j++) ;
+			if (j <= hmmas && b - a < best) { best = b - a; begin = a; end = b }
 		}
 		if (best == 1e9) { print "instructions: " name ": no loop holds its products" > "/dev/stderr"; exit 1 }
 		split("", c)
 		for (i = 1; i <= n_ops; i++) if (at[i] >= begin && at[i] <= end) { c[kind[i]]++; c["all"]++ }
 		match(name, /<.*>/); key = substr(name, RSTART + 1, RLENGTH - 2); gsub(/ /, "", key)
-		planes = key ~ /fields<2,3>/ ? 3 : 1
+		planes = key ~ /fields<2,2>/ ? 2 : 1
 		match(key, /[0-9]+$/); wide = substr(key, RSTART)
 		weights = c["mma"] / planes / wide * 8
 		sub(/,[0-9]+$/, "", key)
@@ -43,7 +44,7 @@ cuobjdump --dump-sass "$1" | c++filt -p | awk '
 		op = $2; if (op ~ /^@/) op = $3; sub(/;$/, "", op)
 		n_ops++; at[n_ops] = here
 		kind[n_ops] = pipe(op)
-		if (op ~ /^HMMA/) { if (!hmmas) first = here; last = here; hmmas++ }
+		if (op ~ /^HMMA/) hmma[++hmmas] = here
 		if (op == "BRA" && match($0, /0x[0-9a-f]+ *;/)) {
 			target = substr($0, RSTART + 2, RLENGTH - 2); sub(/ *;.*/, "", target); target = hex(target)
 			if (target < here) { backs++; to[backs] = target; from[backs] = here }

@@ -1,22 +1,21 @@
 /* gemm_packed: codes of 1, 2, 4 or 8 bits times up to 32 tokens on tensor cores, straight from the canonical bytes.
- * What decides few bits is instructions per weight, so all is arranged around those:
+ * What decides few bits is instructions per weight (kernels.md; bench/instructions.sh counts them), so:
  *
- * - mma.m16n8k16 holds 256 weights and 8 columns of input even for one token. Which of a row's columns is which of an
- *   mma's k does not matter as long as both factors agree, so a lane takes V bytes of a row as they lie, and the input
- *   is put into that order once, in a kernel of its own (input_kernel).
- * - A field of at most 10 bits, masked where it stands in a half, is the half (subnormal) code * 2^(place - 24),
- * exactly: one lop3 for two weights, and 2^-place goes into the input. Tensor cores take subnormal halves as they are
- * (Fasi, Higham, Mikaitis, Pranesh 2021, Numerical behavior of NVIDIA tensor cores, 4.1).
- * - Affine levels need codes alone: sum (a c + b) x = a sum c x + b sum x. Four levels are a sum over two bits (and
- * their product, where the codebook is not symmetric). Sixteen and 256 levels are read from shared memory, one copy of
- * the table a lane, so that lanes never meet in a bank; they are rounded to F16.
- * - A step's columns lie within one group, whose scale multiplies the sums once. V is chosen so.
- * - A block has an equal share of the rows, in tiles of up to 16; its warps share them, and
- *   cut the columns where tiles would be empty otherwise. A lane keeps 32 words of
- *   each row under way, over the ends of tiles.
+ * - mma.m16n8k16 takes 256 weights and 8 columns of input even for one token. Which of a row's columns is which of an
+ *   mma's k is free as long as both factors agree: a lane takes V bytes of a row as they lie, and the input is put into
+ *   that order once, by a kernel of its own (input_kernel).
+ * - A field masked where it stands in the lower 10 bits of a half is a subnormal half, code * 2^(place - 24), exactly:
+ *   one lop3 for two weights, and 2^-place goes into the input. Tensor cores take subnormals as they are (Fasi, Higham,
+ *   Mikaitis, Pranesh 2021, Numerical behavior of NVIDIA tensor cores).
+ * - Affine levels need codes alone: sum (a c + b) x = a sum c x + b sum x. Four levels that mirror each other are a sum
+ *   over two bits. Sixteen and 256 levels are read from shared memory, as F16, from a copy of the table for each lane,
+ *   so that lanes never meet in a bank.
+ * - A step's columns lie within one group (V is chosen so), whose scale multiplies a step's sums once.
+ * - A block has an equal share of the rows; its warps take tiles of up to 16 or 32, and cut the columns where tiles
+ *   would be empty otherwise. 60 to 130 bytes a lane are under way: 25 to 50 KB a multiprocessor, as gemv.cu explains.
  *
  * Activations are two halves each (22 bits and the row's own power of two), or one where whit_dev_terms is 1: for one
- * to four tokens the second costs nothing, since an mma has eight columns anyway. */
+ * to four tokens the second costs nothing, since there are eight columns anyway. */
 #include "cuda/formats.cuh"
 #include "cuda/gemv.cuh"
 #include <limits.h>
@@ -28,32 +27,30 @@ struct packed_args {
 	const uint8_t *codes, *scales;
 	int64_t row_bytes, scale_bytes, paired;
 	const float *codebook;                /* NULL: code - flip's top bit */
-	int scale_f32, group_shift;           /* a group is 1 << group_shift steps */
+	int group_shift;                      /* a group is 1 << group_shift steps */
 	int rows, steps, cols, stride, terms; /* columns of input, also rounded up to 8 */
 	const uint4 *x;                       /* (steps, pairs of mmas, cols, 4): two b fragments' halves of a lane */
 	const float *sums;                    /* (steps, stride): of x over the step's columns */
 	const float *back;                    /* (tokens): what undoes a token's power of two */
 	float *y;
 	const float *bias, *add;
-	int staged; /* x is copied to shared memory */
-	int cuts;   /* warps that share the columns of the same rows: divides WARPS */
+	int cuts; /* warps that share the columns of the same rows: divides WARPS */
 };
 
-/* ---- decoders: two halves of pair q of a word; which codes they are, and the power of two they stand at, `place` ----
+/* ---- decoders ----
+ * A word's codes go by pairs, as the halves of a register: code i is `high` half or low half of `pair` i, at 2^place.
  */
 
 /* Codes q and q + 16 / bits, as fields of both halves of the word. */
 template <int B, int P> struct fields {
 	enum { bits = B, planes = P, entries = 0 };
-	WHIT_BOTH int code(int q, int high) { return q + high * (16 / B); }
 	WHIT_BOTH int pair(int i) { return i % (16 / B); }
 	WHIT_BOTH int high(int i) { return i / (16 / B); }
 	WHIT_BOTH int place(int q) { return B * q % 8; }
-	/* Plane p of P > 1: bit p alone; the last is the product of both. */
+	/* Plane p of two: bit p alone. */
 	static __device__ __forceinline__ unsigned halves(unsigned w, int q, int p, unsigned flip, const unsigned *) {
 		unsigned at = B * q >= 8 ? w >> 8 : w;
 		unsigned mask = (P == 1 ? (1u << B) - 1 : p == 1 ? 2u : 1u) << place(q);
-		if (P == 3 && p == 2) at &= at >> 1;
 		return ptx_lop3<0x28>(at, flip, mask | mask << 16); /* (a ^ b) & c */
 	}
 };
@@ -61,7 +58,6 @@ template <int B, int P> struct fields {
 /* Two codes of 4 bits side by side: an entry for both. */
 struct table4 {
 	enum { bits = 4, planes = 1, entries = 256 };
-	WHIT_BOTH int code(int q, int high) { return 2 * q + high; }
 	WHIT_BOTH int pair(int i) { return i / 2; }
 	WHIT_BOTH int high(int i) { return i % 2; }
 	WHIT_BOTH int place(int) { return 0; }
@@ -76,7 +72,6 @@ struct table4 {
 
 struct table8 {
 	enum { bits = 8, planes = 1, entries = 256 };
-	WHIT_BOTH int code(int q, int high) { return 2 * q + high; }
 	WHIT_BOTH int pair(int i) { return i / 2; }
 	WHIT_BOTH int high(int i) { return i % 2; }
 	WHIT_BOTH int place(int) { return 0; }
@@ -220,7 +215,7 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 
 	/* 1. the first loads */
 	words<V> v[DEPTH][R][2];
-	unsigned scale[DEPTH][R][2] = {};
+	uint16_t scale[DEPTH][R][2] = {};
 	place_of at[R];
 	auto point = [&](int pass) {
 		int q = first + pass / sweeps * rows;
@@ -235,8 +230,8 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 		for (int h = 0; h < 2; h++) {
 			bool there = at[r].there[h];
 			v[d][r][h] = read<V>(a.codes + (at[r].codes[h] + (unsigned)s * (4 * V)), there && column);
-			const uint8_t *p = a.scales + (at[r].scales[h] + (unsigned)group * (a.scale_f32 ? 4 : 2));
-			scale[d][r][h] = !there ? 0 : a.scale_f32 ? *(const unsigned *)p : *(const uint16_t *)p;
+			const uint8_t *p = a.scales + (at[r].scales[h] + (unsigned)group * 2);
+			scale[d][r][h] = there ? *(const uint16_t *)p : 0;
 		}
 	};
 	point(0);
@@ -245,7 +240,7 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 		if (d < per) load(d, d);
 
 	/* 2. levels */
-	float one = 0x1p24f, two = 0, both = 0, zero = 0; /* of planes, and of sums of x */
+	float one = 0x1p24f, two = 0, zero = 0; /* of planes, and of sums of x */
 	unsigned flip = 0;
 	if (!a.codebook) {
 		flip = 0x01010101u * (D::bits == 8 ? 0x80 : D::bits == 4 ? 0x88 : D::bits == 2 ? 0xaa : 0xff);
@@ -258,15 +253,14 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 	} else {
 		const float *l = a.codebook;
 		one = (l[1] - l[0]) * 0x1p24f, zero = l[0];
-		if (D::planes == 3) two = (l[2] - l[0]) * 0x1p23f, both = (l[3] - l[2] - (l[1] - l[0])) * 0x1p24f;
+		if (D::planes == 2) two = (l[2] - l[0]) * 0x1p23f;
 	}
 
 	/* 3. the input */
 	WHIT_AFTER();
-	const uint4 *x = a.x;
-	if (a.staged) {
-		for (int i = (int)threadIdx.x; i < a.steps * (S::mmas / 2) * a.cols * 4; i += THREADS) own[i] = x[i];
-		x = own;
+	const uint4 *x = NT == 1 ? own : a.x;
+	if (NT == 1) {
+		for (int i = (int)threadIdx.x; i < a.steps * (S::mmas / 2) * a.cols * 4; i += THREADS) own[i] = a.x[i];
 	}
 	__syncthreads();
 
@@ -275,22 +269,22 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 	int column = 0; /* the first of the pass at hand */
 	auto multiply = [&](int d, int step) {
 		float c[D::planes][R][NT][4] = {};
+		const uint4 *xs = x + (step * (S::mmas / 2) * a.cols + column + g) * 4 + t;
 		WHIT_UNROLL
 		for (int m2 = 0; m2 < S::mmas / 2; m2++) {
 			uint4 f[NT];
 			WHIT_UNROLL
 			for (int n = 0; n < NT; n++) {
 				int col = column + n * COLUMNS + g;
-				f[n] = col < a.cols ? x[((step * (S::mmas / 2) + m2) * a.cols + col) * 4 + t]
-				                    : make_uint4(0, 0, 0, 0);
+				f[n] = col < a.cols ? xs[n * COLUMNS * 4] : make_uint4(0, 0, 0, 0);
 			}
+			xs += a.cols * 4;
 			WHIT_UNROLL
 			for (int odd = 0; odd < 2; odd++) {
 				int m = 2 * m2 + odd, i = m / (8 / D::bits), q = m % (8 / D::bits) * 2;
 				WHIT_UNROLL
 				for (int r = 0; r < R; r++) WHIT_UNROLL
 				for (int p = 0; p < D::planes; p++) {
-					if (D::planes == 3 && p == 2 && both == 0) continue;
 					unsigned w[4];
 					WHIT_UNROLL
 					for (int h = 0; h < 4; h++)
@@ -314,13 +308,9 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 			WHIT_UNROLL
 			for (int r = 0; r < R; r++) WHIT_UNROLL
 			for (int k = 0; k < 4; k++) {
-				unsigned bits = scale[d][r][k / 2];
-				float by = a.scale_f32 ? __uint_as_float(bits) : whit_dev_f16((uint16_t)bits);
+				float by = whit_dev_f16(scale[d][r][k / 2]);
 				float in = fmaf(c[0][r][n][k], one, sum[k % 2]);
-				if constexpr (D::planes == 3) {
-					in = fmaf(c[1][r][n][k], two, in);
-					in = fmaf(c[2][r][n][k], both, in);
-				}
+				if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
 				total[r][n][k] = fmaf(by, in, total[r][n][k]);
 			}
 		}
@@ -385,7 +375,14 @@ bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
 		return false;
 	if ((strcmp(name, "tq") && strcmp(name, "int")) || !(bits == 1 || bits == 2 || bits == 4 || bits == 8))
 		return false;
-	return loads(w) && (uintptr_t)w->plane[1] % (w->scale_f32 ? 4 : 2) == 0;
+	if (bits == 2 && w->codebook && !w->mirrored) return false;
+	return loads(w) && !w->scale_f32 && (uintptr_t)w->plane[1] % 2 == 0;
+}
+
+/* Shared memory of a block whose input takes `halves` bytes of it. */
+template <class D, int NT> static size_t packed_bytes(size_t halves) {
+	constexpr int ROWS = (NT == 1 ? 2 : 1) * TILE;
+	return 2 * WARPS * ROWS * NT * COLUMNS * sizeof(float) + 32 * D::entries * sizeof(unsigned) + halves;
 }
 
 template <class D, int V, int NT>
@@ -407,10 +404,6 @@ static void launch(whit_dev *d, packed_args a, const float *x, int64_t T, const 
 		                  have->sums, have->back, x, (int)w->width, a.steps, a.cols, a.stride, a.terms);
 	}
 	a.x = (const uint4 *)have->halves, a.sums = have->sums, a.back = have->back;
-	/* A block a multiprocessor; an input that does not fit its shared memory is read past it. */
-	size_t bytes = 2 * WARPS * ROWS * NT * COLUMNS * sizeof(float) + 32 * D::entries * sizeof(unsigned);
-	a.staged = bytes + halves + 2048 <= (size_t)d->shared;
-	if (a.staged) bytes += halves;
 	/* Warps that cut columns multiply few steps a pass, those that do not leave rows of their tiles empty; joining
 	 * their sums costs about two steps. */
 	int grid = WHIT_MIN(d->sms, a.rows), share = (a.rows + grid - 1) / grid, best = INT_MAX;
@@ -418,6 +411,7 @@ static void launch(whit_dev *d, packed_args a, const float *x, int64_t T, const 
 		int rows = WARPS / cuts * ROWS, cost = (share + rows - 1) / rows * ((a.steps + cuts - 1) / cuts + 2);
 		if (WARPS % cuts == 0 && cost < best) best = cost, a.cuts = cuts;
 	}
+	size_t bytes = packed_bytes<D, NT>(NT == 1 ? halves : 0);
 	WHIT_LAUNCH_EARLY((packed_kernel<D, V, NT>), (unsigned)grid, THREADS, bytes, d, a);
 }
 
@@ -427,10 +421,12 @@ static void launch_loads(whit_dev *d, const packed_args &a, const float *x, int6
 	int V = loads(w);
 	auto go = [&](auto size) {
 		constexpr int V = decltype(size)::value;
-		if (a.cols <= COLUMNS)
+		/* an input that does not fit is read past shared memory */
+		size_t halves = (size_t)(w->width + 256) * a.cols * 2;
+		if (a.cols <= COLUMNS && packed_bytes<D, 1>(halves) + 1024 <= (size_t)d->shared)
 			launch<D, V, 1>(d, a, x, T, w, have);
 		else
-			launch<D, V, D::planes == 3 ? 2 : 4>(d, a, x, T, w, have); /* 4 would spill */
+			launch<D, V, D::planes == 2 ? 2 : 4>(d, a, x, T, w, have); /* 4 of both would spill */
 	};
 	if constexpr (D::bits > 2)
 		if (V == 16) go(std::integral_constant<int, 16>());
@@ -445,14 +441,13 @@ void whit_gemm_packed(whit_dev *d, const float *x, int64_t T, const whit_mat *w,
 	packed_args a = {};
 	a.codes = w->plane[0], a.scales = w->plane[1];
 	a.row_bytes = (int64_t)w->row_bytes[0], a.scale_bytes = (int64_t)w->row_bytes[1], a.paired = w->paired;
-	a.codebook = tq ? w->codebook : NULL, a.scale_f32 = w->scale_f32;
-	a.rows = (int)w->rows, a.terms = WHIT_MIN(d->terms, 2);
+	a.codebook = tq ? w->codebook : NULL, a.rows = (int)w->rows, a.terms = WHIT_MIN(d->terms, 2);
 	a.cols = (int)T * a.terms, a.stride = (a.cols + COLUMNS - 1) / COLUMNS * COLUMNS;
 	a.y = y, a.bias = bias, a.add = add;
 	if (w->spec.bits == 1)
 		launch_loads<fields<1, 1>>(d, a, x, T, w, have);
 	else if (w->spec.bits == 2 && tq)
-		launch_loads<fields<2, 3>>(d, a, x, T, w, have);
+		launch_loads<fields<2, 2>>(d, a, x, T, w, have);
 	else if (w->spec.bits == 2)
 		launch_loads<fields<2, 1>>(d, a, x, T, w, have);
 	else if (w->spec.bits == 4 && tq)

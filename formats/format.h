@@ -37,8 +37,9 @@ typedef struct whit_mat {
 	int64_t width;      /* stored columns: cols, or cols padded by the rotation */
 	const uint8_t *plane[WHIT_PLANES];
 	size_t row_bytes[WHIT_PLANES];
-	int scale_f32;            /* scales are F32 instead of F16 (turboquant.md 6) */
-	const float *codebook;    /* 1 << bits ascending values, NULL where the format has none; borrowed */
+	int scale_f32;         /* scales are F32 instead of F16 (turboquant.md 6) */
+	const float *codebook; /* 1 << bits ascending values, NULL where the format has none; borrowed */
+	int mirrored; /* codebook[last - i] is -codebook[i] for all i, and told (whit_mat_mirror); 0 = not known */
 	const whit_rotation *rot; /* stored rows are rotated rows; NULL = as they are; borrowed */
 	/* GGUF's row order of a llama's q and k (ggml.md 5): of each `paired` rows, stored row 2p + t is logical row
 	 * t * paired / 2 + p. 0 = rows are stored in order. Formats see stored rows; whit_mat_decode and the ops give
@@ -54,6 +55,13 @@ WHIT_BOTH int64_t whit_mat_row(const whit_mat *m, int64_t r) {
 static inline int64_t whit_mat_logical(const whit_mat *m, int64_t s) {
 	int64_t h = m->paired, i = h ? s % h : 0;
 	return h ? s - i + i % 2 * (h / 2) + i / 2 : s;
+}
+
+/* Tells what kernels that cannot look need to know of a codebook on the host. */
+static inline void whit_mat_mirror(whit_mat *m) {
+	int last = (1 << m->spec.bits) - 1;
+	m->mirrored = m->codebook != NULL;
+	for (int i = 0; m->codebook && i <= last; i++) m->mirrored &= m->codebook[last - i] == -m->codebook[i];
 }
 
 /* How a codebook format's encoder chooses the stored scale (turboquant.md 4). */

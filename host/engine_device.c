@@ -107,6 +107,7 @@ static void program_make(device_model *on, dev_program *dp, const whit_program *
 		dp->bound[i] = dp->opened[i] = (whit_bound){s->rows ? &ds->mat : NULL, ds->vec};
 		if (!s->rows) continue;
 		ds->mat = *p->opened[i].mat;
+		whit_mat_mirror(&ds->mat);
 		ds->mat.codebook = share(on, ds->mat.codebook, sizeof(float) << ds->mat.spec.bits);
 		if (!embed_slot(on, dp, s)) dp->bytes += mat_bytes(&ds->mat, ds->at, dp->bytes);
 	}
@@ -133,9 +134,7 @@ static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 		for (int p = 0; p < WHIT_PLANES; p++) {
 			if (!m->plane[p]) continue;
 			ds->mat.plane[p] = other ? other->mat.plane[p] : memory + ds->at[p];
-			if (!other)
-				whit_dev_upload(on->d, memory + ds->at[p], m->plane[p],
-				                whit_plane_bytes(m, p));
+			if (!other) whit_dev_upload(on->d, memory + ds->at[p], m->plane[p], whit_plane_bytes(m, p));
 		}
 		if (!s->dense.rows && !on->streams) whit_weight_drop(s->weight);
 	}
@@ -168,6 +167,7 @@ int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, wh
 		whit_dev_put(on->d, ds->other_memory + at[p], mat->plane[p], whit_plane_bytes(mat, p));
 	}
 	if (book && ds->other_memory) {
+		whit_mat_mirror(&ds->other);
 		ds->other.codebook = (const float *)(const void *)(ds->other_memory + size);
 		whit_dev_put(on->d, ds->other_memory + size, mat->codebook, book);
 	}

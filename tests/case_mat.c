@@ -91,6 +91,7 @@ whit_mat case_mat_in(case_run *r, const whit_mat *m) {
 	whit_mat d = *m;
 	for (int p = 0; p < WHIT_PLANES; p++)
 		if (m->plane[p]) d.plane[p] = case_in(r, m->plane[p], whit_plane_bytes(m, p));
+	whit_mat_mirror(&d);
 	if (m->codebook) d.codebook = case_in(r, m->codebook, ((size_t)1 << m->spec.bits) * sizeof(float));
 	return d;
 }
