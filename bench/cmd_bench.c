@@ -72,19 +72,15 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	whit_dev *dev = NULL;
 	if (!(rc = read_prompts(&prompt, &load, e))) rc = whit_device_open(&dev, e);
 	if (rc) goto out;
-	if (dev && !model.n) {
-		whit_say("bench: kernel cases run on the CPU; give --model to measure the device");
-		whit_device_close(dev);
-		dev = NULL;
-	}
 	load.n = n ? n : dev ? 64 : 32;
 	if ((rc = bench_begin(&b, seconds, dev, e))) goto out;
-	rc = model.n ? bench_models(&b, &model, &load, e) : bench_kernels(&b, &(bench_filter){word.v, word.n}, e);
+	bench_filter wanted = {word.v, word.n};
+	rc = model.n ? bench_models(&b, &model, &load, e)
+	     : dev   ? bench_products(&b, &wanted, e)
+	             : bench_kernels(&b, &wanted, e);
 	if (!rc && !b.n)
-		rc = whit_fail(
-		        e, WHIT_EUSAGE,
-		        "bench: no case's name holds \"%s\", need words such as linear, fwht, encode, tq4g256, M=1",
-		        word.v[0]);
+		rc = whit_fail(e, WHIT_EUSAGE, "bench: no case's name holds \"%s\", need words such as %s, M=1",
+		               word.v[0], dev ? "product, tq4g128, 5120x6144" : "linear, fwht, encode, tq4g256");
 	if (!rc) rc = bench_end(&b, json, e);
 out:
 	bench_free(&b);

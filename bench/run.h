@@ -28,8 +28,8 @@ typedef struct bench_row {
 	bench_time t;
 	double bytes, flops, weights; /* per call; 0 = not meaningful */
 	double R;                     /* bytes/s over the copy roof of this run; 0 = none */
-	double C;                     /* rate over OpenBLAS sgemm's at the same shape; 0 = none */
-	int wrong;                    /* result differs from the oracle: no time is reported */
+	double C;  /* rate over the BLAS's at the same shape: OpenBLAS sgemm, cuBLAS with BF16; 0 = none */
+	int wrong; /* result differs from the oracle: no time is reported */
 } bench_row;
 
 /* What the machine can do at most, measured in the process that is compared with it; 0 = not measured. */
@@ -66,8 +66,9 @@ typedef struct bench_filter {
 	int n;
 } bench_filter;
 int bench_wants(const bench_filter *f, const char *name);
-int bench_kernels(bench_run *b, const bench_filter *f, whit_err *e);
-typedef struct bench_load { /* what a model is given to do */
+int bench_kernels(bench_run *b, const bench_filter *f, whit_err *e);  /* on the CPU */
+int bench_products(bench_run *b, const bench_filter *f, whit_err *e); /* on b->dev: packed products */
+typedef struct bench_load {                                           /* what a model is given to do */
 	unsigned open_flags;
 	int kv, greedy; /* element type of a device's caches; 1: decode by whit_model_next */
 	const int64_t *prompt;

@@ -25,6 +25,17 @@ refused 2 'need a positive whole number' --device cpu --model "$model" --prompt 
 refused 2 'need f32 or f16' --device cpu --model "$model" --kv f8
 refused 2 "exceed the model's context 512" --device cpu --model "$model" --prompt 500 --seconds 0.01
 
+# Products on a device: all have a time, which a wrong one has not, and a word that no case has is refused.
+emulated=${whit}_emulated
+if [ -x "$emulated" ]; then
+	"$emulated" bench --device cuda "M=2" --seconds 0.001 >"$scratch/out" 2>&1 || failed=$((failed + 1))
+	check "products do not all have a time" test "$(grep -cE '^product .* M=2 +[0-9.]+ (us|ms) ' "$scratch/out")" = 10
+	check "a product is wrong" awk '/WRONG/ { exit 1 }' "$scratch/out"
+	check "a word of no case is taken" grep -q "no case's name holds" <("$emulated" bench --device cuda tq5 --seconds 0.001 2>&1)
+else
+	echo "SKIP: bench: no $emulated"
+fi
+
 # Two prompts, told shortest first; every key, and no number where none was measured.
 json=$scratch/b.json
 "$whit" bench --device cpu --model "$model" --prompt 24 --prompt 8 -n 5 --seconds 0.01 --json "$json" >"$scratch/table" 2>"$scratch/err" ||
