@@ -59,6 +59,7 @@ done
 state() { ask clocks.sm,clocks.mem,temperature.gpu,power.draw,power.limit; }
 before=$(state)
 "$whit" bench "${models[@]}" --device "cuda:$index" --prompt 128 --prompt 1024 "$@" --json "$out/bench.json" 2>&1 | tee "$out/table"
+"$whit" bench --device "cuda:$index" --seconds 0.1 --json "$out/products.json" 2>&1 | tee -a "$out/table"
 {
 	echo "# $name, $(date -u +%F), $("$whit" --version)"
 	echo
@@ -73,4 +74,4 @@ before=$(state)
 } >"$out/bench.md"
 rm -f "$out/table" "$out/quantize.log"
 echo
-echo "done; please send us these two files: $out/bench.json and $out/bench.md"
+echo "done; please send us these three files: $out/bench.json, products.json and bench.md beside it"
