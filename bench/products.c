@@ -155,8 +155,8 @@ static int wrong(products *p, whit_err *e) {
 
 static int shape(bench_run *b, const bench_filter *f, int64_t rows, int64_t cols, const float *x, const void *x16,
                  float *y, whit_err *e) {
-	static const char *const format[] = {"bf16",    "tq8g128", "int8g128", "tq4g128", "int4g128",
-	                                     "int4g32", "tq2g128", "int2g128", "tq1g128", "tq1g256"};
+	static const char *const format[] = {"bf16",    "tq8g128", "int8g128", "tq4g128", "int4g128", "int4g32",
+	                                     "tq3g128", "tq2g128", "int2g128", "tq1g128", "tq1g256"};
 	static const int64_t Ms[] = {1, 2, 4, 8, 16, 32};
 	bench_time blas[WHIT_COUNT(Ms)] = {{0}};
 	int rc = 0;

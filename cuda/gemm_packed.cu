@@ -1,4 +1,4 @@
-/* gemm_packed: codes of 1, 2, 4 or 8 bits times up to 32 tokens on tensor cores, straight from the canonical bytes.
+/* gemm_packed: codes of 1, 2, 3, 4 or 8 bits times up to 32 tokens on tensor cores, straight from the canonical bytes.
  * What decides few bits is instructions per weight (kernels.md; bench/instructions.sh counts them), so:
  *
  * - mma.m16n8k16 takes 256 weights and 8 columns of input even for one token. Which of a row's columns is which of an
@@ -8,8 +8,8 @@
  *   one lop3 for two weights, and 2^-place goes into the input. Tensor cores take subnormals as they are (Fasi, Higham,
  *   Mikaitis, Pranesh 2021, Numerical behavior of NVIDIA tensor cores).
  * - Affine levels need codes alone: sum (a c + b) x = a sum c x + b sum x. Four levels that mirror each other are a sum
- *   over two bits. Sixteen and 256 levels are read from shared memory, as F16, from a copy of the table for each lane,
- *   so that lanes never meet in a bank.
+ *   over two bits. Three bits, and codebooks of 4 and 8, are read from shared memory, as F16, from a table for each
+ * lane, so that lanes never meet in a bank.
  * - A step's columns lie within one group (V is chosen so), whose scale multiplies a step's sums once.
  * - A block has an equal share of the rows; its warps take tiles of up to 16 or 32, and cut the columns where tiles
  *   would be empty otherwise. 60 to 130 bytes a lane are under way: 25 to 50 KB a multiprocessor, as gemv.cu explains.
@@ -26,7 +26,7 @@ enum { THREADS = 384, WARPS = THREADS / 32, TILE = 16, COLUMNS = 8, MOST = 32 };
 struct packed_args {
 	const uint8_t *codes, *scales;
 	int64_t row_bytes, scale_bytes, paired;
-	const float *codebook;                /* NULL: code - flip's top bit */
+	const float *codebook;                /* NULL: two's complement */
 	int group_shift;                      /* a group is 1 << group_shift steps */
 	int rows, steps, cols, stride, terms; /* columns of input, also rounded up to 8 */
 	const uint4 *x;                       /* (steps, pairs of mmas, cols, 4): two b fragments' halves of a lane */
@@ -43,51 +43,66 @@ struct packed_args {
 
 /* Codes q and q + 16 / bits, as fields of both halves of the word. */
 template <int B, int P> struct fields {
-	enum { bits = B, planes = P, entries = 0 };
+	enum { bits = B, planes = P, entries = 0, unit = 32 / B, words = 1 };
 	WHIT_BOTH int pair(int i) { return i % (16 / B); }
 	WHIT_BOTH int high(int i) { return i / (16 / B); }
 	WHIT_BOTH int place(int q) { return B * q % 8; }
 	/* Plane p of two: bit p alone. */
-	static __device__ __forceinline__ unsigned halves(unsigned w, int q, int p, unsigned flip, const unsigned *) {
-		unsigned at = B * q >= 8 ? w >> 8 : w;
+	static __device__ __forceinline__ unsigned halves(const unsigned *w, int q, int p, unsigned flip,
+	                                                  const unsigned *) {
+		unsigned at = B * q >= 8 ? w[0] >> 8 : w[0];
 		unsigned mask = (P == 1 ? (1u << B) - 1 : p == 1 ? 2u : 1u) << place(q);
 		return ptx_lop3<0x28>(at, flip, mask | mask << 16); /* (a ^ b) & c */
 	}
 };
 
-/* Two codes of 4 bits side by side: an entry for both. */
-struct table4 {
-	enum { bits = 4, planes = 1, entries = 256 };
+/* Codes side by side, read from a table whose entries are 128 bytes apart: a word a lane. */
+struct table_of {
 	WHIT_BOTH int pair(int i) { return i / 2; }
 	WHIT_BOTH int high(int i) { return i % 2; }
 	WHIT_BOTH int place(int) { return 0; }
-	static __device__ __forceinline__ unsigned entry(const float *level, int i) {
-		return whit_dev_to_f16(level[i & 15]) | (unsigned)whit_dev_to_f16(level[i >> 4]) << 16;
+	/* The entry that `width` bits from bit `at` of the words on name. */
+	template <int width>
+	static __device__ __forceinline__ unsigned entry(const unsigned *w, int at, const unsigned *table) {
+		int i = at / 32, from = at % 32;
+		unsigned v = from < 7 ? w[i] << (7 - from) : w[i] >> (from - 7);
+		if (from + width > 32) v |= w[i + 1] << (39 - from);
+		return *(const unsigned *)((const uint8_t *)table + (v & ((1u << width) - 1) << 7));
 	}
-	static __device__ __forceinline__ unsigned halves(unsigned w, int q, int, unsigned, const unsigned *table) {
-		unsigned at = q ? w >> (8 * q - 7) : w << 7; /* entries are 128 bytes, a word a lane */
-		return *(const unsigned *)((const uint8_t *)table + (at & 0x7f80u));
+	/* Of two codes; level NULL: two's complement. */
+	template <int bits> static __device__ __forceinline__ unsigned both(const float *level, int i) {
+		constexpr int top = 1 << (bits - 1);
+		int low = i % (1 << bits), high = i >> bits;
+		float a = level ? level[low] : (float)((low ^ top) - top);
+		float b = level ? level[high] : (float)((high ^ top) - top);
+		return whit_dev_to_f16(a) | (unsigned)whit_dev_to_f16(b) << 16;
 	}
 };
-
-struct table8 {
-	enum { bits = 8, planes = 1, entries = 256 };
-	WHIT_BOTH int pair(int i) { return i / 2; }
-	WHIT_BOTH int high(int i) { return i % 2; }
-	WHIT_BOTH int place(int) { return 0; }
-	static __device__ __forceinline__ unsigned entry(const float *level, int i) {
-		return whit_dev_to_f16(level[i]);
+struct table3 : table_of {
+	enum { bits = 3, planes = 1, entries = 64, unit = 32, words = 3 };
+	static __device__ __forceinline__ unsigned halves(const unsigned *w, int q, int, unsigned, const unsigned *t) {
+		return entry<6>(w, 6 * q, t);
 	}
-	static __device__ __forceinline__ unsigned halves(unsigned w, int q, int, unsigned, const unsigned *table) {
-		unsigned a = q ? w >> 9 : w << 7, b = q ? w >> 17 : w >> 1;
-		const uint8_t *t = (const uint8_t *)table;
-		return ptx_prmt(*(const unsigned *)(t + (a & 0x7f80u)), *(const unsigned *)(t + (b & 0x7f80u)), 0x5410);
+	static __device__ __forceinline__ unsigned make(const float *level, int i) { return both<3>(level, i); }
+};
+struct table4 : table_of {
+	enum { bits = 4, planes = 1, entries = 256, unit = 8, words = 1 };
+	static __device__ __forceinline__ unsigned halves(const unsigned *w, int q, int, unsigned, const unsigned *t) {
+		return entry<8>(w, 8 * q, t);
 	}
+	static __device__ __forceinline__ unsigned make(const float *level, int i) { return both<4>(level, i); }
+};
+struct table8 : table_of {
+	enum { bits = 8, planes = 1, entries = 256, unit = 4, words = 1 };
+	static __device__ __forceinline__ unsigned halves(const unsigned *w, int q, int, unsigned, const unsigned *t) {
+		return ptx_prmt(entry<8>(w, 16 * q, t), entry<8>(w, 16 * q + 8, t), 0x5410);
+	}
+	static __device__ __forceinline__ unsigned make(const float *level, int i) { return whit_dev_to_f16(level[i]); }
 };
 
 /* Of a step: columns, and mmas of a row tile. */
 template <class D, int V> struct step_of {
-	enum { word = 32 / D::bits, lane = V / 4 * word, columns = 4 * lane, mmas = 2 * V / D::bits };
+	enum { lane = V * 8 / D::bits, columns = 4 * lane, mmas = lane / 4 };
 };
 
 /* ---- the input in the order of the products ----
@@ -114,8 +129,8 @@ __global__ void __launch_bounds__(THREADS) input_kernel(uint16_t *out, float *su
 	for (int s = warp; s < steps; s += WARPS) {
 		float sum[2] = {};
 		for (int c = lane; c < S::columns; c += 32) {
-			int at = s * S::columns + c, i = c % S::lane % S::word, q = D::pair(i);
-			int m = c % S::lane / S::word * (8 / D::bits) + q / 2;
+			int at = s * S::columns + c, i = c % S::lane % D::unit, q = D::pair(i);
+			int m = c % S::lane / D::unit * (D::unit / 4) + q / 2;
 			float rest = at < K ? x[at] * scale : 0.0f;
 			float place = (float)(1 << D::place(q)), unplace = 1 / place;
 			WHIT_UNROLL
@@ -154,7 +169,8 @@ template <int V> static __device__ __forceinline__ words<V> read(const uint8_t *
 		uint2 a = *(const uint2 *)p;
 		v.w[0] = a.x, v.w[1] = a.y;
 	} else {
-		v.w[0] = *(const unsigned *)p;
+		WHIT_UNROLL
+		for (int i = 0; i < V / 4; i++) v.w[i] = ((const unsigned *)p)[i];
 	}
 	return v;
 }
@@ -199,7 +215,7 @@ static __device__ __forceinline__ void put(const packed_args &a, const float *pa
 
 template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) packed_kernel(const packed_args a) {
 	using S = step_of<D, V>;
-	constexpr int R = NT == 1 ? 2 : 1, ROWS = R * TILE, DEPTH = V == 16 ? 2 : V == 8 ? 3 : 5;
+	constexpr int R = NT == 1 ? 2 : 1, ROWS = R * TILE, DEPTH = V >= 12 ? 2 : V == 8 ? 3 : 5;
 	constexpr int PART = WARPS * ROWS * NT * COLUMNS;
 	WHIT_SHARED_DYNAMIC(uint8_t, memory);
 	float *part = (float *)memory; /* two, in turns: (warps, rows, columns) */
@@ -242,14 +258,14 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 	/* 2. levels */
 	float one = 0x1p24f, two = 0, zero = 0; /* of planes, and of sums of x */
 	unsigned flip = 0;
-	if (!a.codebook) {
+	if constexpr (D::entries > 0) {
+		one = 1;
+		for (int i = (int)threadIdx.x; i < 32 * D::entries; i += THREADS) {
+			table[i] = D::make(a.codebook, i / 32);
+		}
+	} else if (!a.codebook) {
 		flip = 0x01010101u * (D::bits == 8 ? 0x80 : D::bits == 4 ? 0x88 : D::bits == 2 ? 0xaa : 0xff);
 		zero = -(float)(1 << (D::bits - 1));
-	} else if (D::entries > 0) {
-		for (int i = (int)threadIdx.x; i < 32 * D::entries; i += THREADS) {
-			if constexpr (D::entries > 0) table[i] = D::entry(a.codebook, i / 32);
-		}
-		one = 1;
 	} else {
 		const float *l = a.codebook;
 		one = (l[1] - l[0]) * 0x1p24f, zero = l[0];
@@ -281,14 +297,15 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 			xs += a.cols * 4;
 			WHIT_UNROLL
 			for (int odd = 0; odd < 2; odd++) {
-				int m = 2 * m2 + odd, i = m / (8 / D::bits), q = m % (8 / D::bits) * 2;
+				int m = 2 * m2 + odd, i = m / (D::unit / 4) * D::words, q = m % (D::unit / 4) * 2;
 				WHIT_UNROLL
 				for (int r = 0; r < R; r++) WHIT_UNROLL
 				for (int p = 0; p < D::planes; p++) {
 					unsigned w[4];
 					WHIT_UNROLL
 					for (int h = 0; h < 4; h++)
-						w[h] = D::halves(v[d][r][h % 2].w[i], q + h / 2, p, flip, table + lane);
+						w[h] = D::halves(v[d][r][h % 2].w + i, q + h / 2, p, flip,
+						                 table + lane);
 					WHIT_UNROLL
 					for (int n = 0; n < NT; n++) {
 						unsigned k[2] = {odd ? f[n].z : f[n].x, odd ? f[n].w : f[n].y};
@@ -359,11 +376,12 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 
 /* The largest loads whose step lies within a group, at their alignment; 0: none do. */
 static int loads(const whit_mat *w) {
+	static const int of[9][4] = {{0}, {8, 4}, {8, 4}, {12}, {16, 8, 4}, {0}, {0}, {0}, {16, 8}};
 	int group = w->spec.group, bits = w->spec.bits;
-	for (int V = bits > 2 ? 16 : 8; V >= (bits == 8 ? 8 : 4); V /= 2) {
-		int columns = 4 * V * 8 / bits, steps = group / columns;
-		if ((uintptr_t)w->plane[0] % V || w->row_bytes[0] % V) continue;
-		if (!group || (group % columns == 0 && !(steps & (steps - 1)))) return V;
+	for (const int *V = of[bits]; *V; V++) {
+		int columns = 4 * *V * 8 / bits, steps = group / columns, align = *V == 12 ? 4 : *V;
+		if ((uintptr_t)w->plane[0] % align || w->row_bytes[0] % align) continue;
+		if (!group || (group % columns == 0 && !(steps & (steps - 1)))) return *V;
 	}
 	return 0;
 }
@@ -373,8 +391,7 @@ bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
 	int bits = w->spec.bits;
 	if (T > MOST || w->width > 1 << 20 || (double)w->rows * (double)(w->row_bytes[0] + w->row_bytes[1]) > 4e9)
 		return false;
-	if ((strcmp(name, "tq") && strcmp(name, "int")) || !(bits == 1 || bits == 2 || bits == 4 || bits == 8))
-		return false;
+	if (strcmp(name, "tq") && strcmp(name, "int")) return false;
 	if (bits == 2 && w->codebook && !w->mirrored) return false;
 	return loads(w) && !w->scale_f32 && (uintptr_t)w->plane[1] % 2 == 0;
 }
@@ -428,11 +445,15 @@ static void launch_loads(whit_dev *d, const packed_args &a, const float *x, int6
 		else
 			launch<D, V, D::planes == 2 ? 2 : 4>(d, a, x, T, w, have); /* 4 of both would spill */
 	};
-	if constexpr (D::bits > 2)
-		if (V == 16) go(std::integral_constant<int, 16>());
-	if (V == 8) go(std::integral_constant<int, 8>());
-	if constexpr (D::bits < 8)
-		if (V == 4) go(std::integral_constant<int, 4>());
+	if constexpr (D::bits == 3) {
+		go(std::integral_constant<int, 12>());
+	} else {
+		if constexpr (D::bits > 2)
+			if (V == 16) go(std::integral_constant<int, 16>());
+		if (V == 8) go(std::integral_constant<int, 8>());
+		if constexpr (D::bits < 8)
+			if (V == 4) go(std::integral_constant<int, 4>());
+	}
 }
 
 void whit_gemm_packed(whit_dev *d, const float *x, int64_t T, const whit_mat *w, float *y, const float *bias,
@@ -450,6 +471,8 @@ void whit_gemm_packed(whit_dev *d, const float *x, int64_t T, const whit_mat *w,
 		launch_loads<fields<2, 2>>(d, a, x, T, w, have);
 	else if (w->spec.bits == 2)
 		launch_loads<fields<2, 1>>(d, a, x, T, w, have);
+	else if (w->spec.bits == 3)
+		launch_loads<table3>(d, a, x, T, w, have);
 	else if (w->spec.bits == 4 && tq)
 		launch_loads<table4>(d, a, x, T, w, have);
 	else if (w->spec.bits == 4)

@@ -13,9 +13,9 @@ struct gemv_input;
 void whit_gemv_packed(whit_dev *d, const gemv_input *in, const whit_mat *w, float *y, const float *bias,
                       const float *add);
 
-/* Codes of 1, 2, 4 or 8 bits times up to 32 tokens, on tensor cores (gemm_packed.cu), where it takes the matrix; x (T,
- * width) is rotated already, and what stands in front of it done. `have`, zeroed before x meets its first matrix, keeps
- * x in the order of columns that one wants, for the next. */
+/* Codes of 1, 2, 3, 4 or 8 bits times up to 32 tokens, on tensor cores (gemm_packed.cu), where it takes the matrix; x
+ * (T, width) is rotated already, and what stands in front of it done. `have`, zeroed before x meets its first matrix,
+ * keeps x in the order of columns that one wants, for the next. */
 typedef struct whit_packed_input {
 	const float *x;
 	int key;

@@ -98,7 +98,7 @@ whit_mat case_mat_in(case_run *r, const whit_mat *m) {
 
 int case_mat_packed(const whit_mat *m, int64_t T) {
 	const char *name = m->spec.fmt->name;
-	return T <= 32 && m->spec.bits != 3 && (!strcmp(name, "tq") || !strcmp(name, "int"));
+	return T <= 32 && (!strcmp(name, "tq") || !strcmp(name, "int"));
 }
 
 /* Levels of a table are F16, within 2^-12, and x two F16, within 2^-23. Others are codes less an offset, so that sums

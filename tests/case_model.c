@@ -44,9 +44,13 @@ static float *all_logits(case_run *r, whit_model *m, const whit_batch *b, whit_s
 	return host;
 }
 
-static void same(case_run *r, const whit_model *m, const char *what, const float *got, const float *want, int64_t n) {
-	double err = whit_rel_err(got, want, n), tol = case_whole_tol(m);
+static void near(case_run *r, const whit_model *m, const char *what, const float *got, const float *want, int64_t n,
+                 double extra) {
+	double err = whit_rel_err(got, want, n), tol = case_whole_tol(m) + extra;
 	if (!(err <= tol)) case_fail(r, "%s: relative error %.3g, need %.3g", what, err, tol);
+}
+static void same(case_run *r, const whit_model *m, const char *what, const float *got, const float *want, int64_t n) {
+	near(r, m, what, got, want, n, 0);
 }
 
 /* ---- a model whose layers are worth streaming: the golden qwen3 with its two once more behind them ---- */
@@ -149,7 +153,8 @@ static void replaced(case_run *r, whit_model *m, whit_model *cpu, const whit_bat
 	}
 	if (rc) case_fail(r, "replaced: %s", e.text);
 	float *want = all_logits(r, cpu, b, NULL), *got = all_logits(r, m, b, NULL);
-	same(r, cpu, "replaced", got, want, b->T * cpu->vocab);
+	/* levels of both are F16 on tensor cores: each within 2^-12 of its size */
+	near(r, cpu, "replaced", got, want, b->T * cpu->vocab, 2 * 0x1p-12);
 	if (!memcmp(got, own, bytes)) case_fail(r, "replaced: nothing is");
 	whit_free(got);
 	m->original = 1;
