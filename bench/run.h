@@ -68,7 +68,9 @@ typedef struct bench_filter {
 int bench_wants(const bench_filter *f, const char *name);
 int bench_kernels(bench_run *b, const bench_filter *f, whit_err *e);  /* on the CPU */
 int bench_products(bench_run *b, const bench_filter *f, whit_err *e); /* on b->dev: packed products */
-typedef struct bench_load {                                           /* what a model is given to do */
+/* Prints the cases of two files of --json side by side. Errors: a file that is none, no case in common. */
+int bench_compare(const char *before, const char *after, whit_err *e);
+typedef struct bench_load { /* what a model is given to do */
 	unsigned open_flags;
 	int kv, greedy; /* element type of a device's caches; 1: decode by whit_model_next */
 	const int64_t *prompt;

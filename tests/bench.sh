@@ -36,6 +36,19 @@ else
 	echo "SKIP: bench: no $emulated"
 fi
 
+# Two runs side by side: the same file is noise, a file of other times is told, no run and no case are errors.
+"$whit" bench --device cpu "fwht f32 n=64" --seconds 0.001 --json "$scratch/a.json" >/dev/null 2>&1
+sed 's/"\(seconds\|p10\|p90\)": [0-9.e-]*/"\1": 1000.0/' "$scratch/a.json" >"$scratch/slow.json"
+"$whit" bench --compare "$scratch/a.json" "$scratch/a.json" >"$scratch/out" 2>&1
+check "a run is not its own noise" grep -qE '^fwht f32 n=64 .* 1.000x +1.000x  noise$' "$scratch/out"
+"$whit" bench --compare "$scratch/a.json" "$scratch/slow.json" >"$scratch/out" 2>&1
+check "a thousand seconds are not slower" grep -q '  slower$' "$scratch/out"
+echo '{}' >"$scratch/none.json"
+echo '{"rows": []}' >"$scratch/empty.json"
+refused 2 'has 1 files, need 2' --compare "$scratch/a.json"
+refused 3 'has no rows' --compare "$scratch/a.json" "$scratch/none.json"
+refused 2 'no case in common' --compare "$scratch/a.json" "$scratch/empty.json"
+
 # Two prompts, told shortest first; every key, and no number where none was measured.
 json=$scratch/b.json
 "$whit" bench --device cpu --model "$model" --prompt 24 --prompt 8 -n 5 --seconds 0.01 --json "$json" >"$scratch/table" 2>"$scratch/err" ||
