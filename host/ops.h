@@ -304,6 +304,27 @@ void whit_gram_cpu(float *h, const float *x, int64_t T, int64_t n);
 void whit_gram_fast_cpu(float *h, const float *x, int64_t T, int64_t n, whit_arena *scratch);
 void whit_gram_mirror_cpu(float *h, int64_t n);
 
+/* ---- k-means with a weight for each coordinate (Lloyd 1982; fabq.md 2.5) ----
+ * On a device the same bits as on the CPU. x, w (n, dim), w NULL: 1; c (k, dim), k > 0; all finite. */
+
+/* nearest[i] = the m of the least sum_j w[i][j] (x[i][j] - c[m][j])^2, the lowest of equals; distance[i] = that sum, in
+ * float. */
+void whit_kmeans_assign_cpu(int32_t *nearest, float *distance, const float *x, const float *w, const float *c,
+                            int64_t n, int64_t dim, int k);
+/* dim above 512, or plain: from memory; else points in registers, centroids in shared memory. */
+WHIT_DEVICE void whit_kmeans_assign_cuda(whit_dev *d, int32_t *nearest, float *distance, const float *x, const float *w,
+                                         const float *c, int64_t n, int64_t dim, int k);
+/* sum, weight (k, dim), written: those of w x and w over the points of each cluster, in double, piece after piece of
+ * whit_kmeans_piece points. Scratch on a device: 2 k 2^14 doubles at most. */
+void whit_kmeans_sums_cpu(double *sum, double *weight, const int32_t *nearest, const float *x, const float *w,
+                          int64_t n, int64_t dim, int k);
+WHIT_DEVICE void whit_kmeans_sums_cuda(whit_dev *d, double *sum, double *weight, const int32_t *nearest, const float *x,
+                                       const float *w, int64_t n, int64_t dim, int k);
+static inline int64_t whit_kmeans_piece(int64_t n, int64_t dim) {
+	int64_t pieces = WHIT_MAX((1 << 14) / (dim + 1), 1);
+	return WHIT_MAX((n + pieces - 1) / pieces, 64);
+}
+
 /* ---- on a device alone: what becomes of logits and hidden states (the CPU's: eval/metrics.c, engine.c) ---- */
 
 /* Of one row, over the whole vocabulary; what a whit_point (eval/metrics.h) is made of. ln P = x - max_p - ln_p. */
