@@ -1,5 +1,10 @@
-/* fabq: records to classes of rows and back. */
+/* fabq: records to classes of rows and back; their codebooks. */
 #include "calib/fabq.h"
+#include <math.h>
+#include "calib/feedback.h"
+#include "calib/kmeans.h"
+#include "calib/rows.h"
+#include "formats/measure.h"
 
 /* Codes of a core row: a record has them plus 8, "int" in two's complement. */
 static void core_codes(uint8_t *to, const uint8_t *from, int64_t cols) {
@@ -7,15 +12,16 @@ static void core_codes(uint8_t *to, const uint8_t *from, int64_t cols) {
 	if (cols % 2) to[cols / 2] = from[cols / 2] ^ 0x08;
 }
 
-static int make_part(whit_fabq_part *p, const char *format, const whit_mat *m, const whit_weight *src, int core,
+static int make_part(whit_fabq_part *p, const whit_spec *spec, const whit_mat *m, const whit_weight *src, int core,
                      whit_err *e) {
 	const whit_frc f = whit_frc_of(m);
 	int64_t n = core ? f.core : f.binary, at = 0;
 	p->row = whit_alloc((size_t)(n + 1) * sizeof *p->row);
-	p->mat = (whit_mat){.rows = n, .cols = m->cols, .width = m->width, .rot = m->rot};
-	int rc = whit_spec_parse(format, &p->mat.spec, e);
-	if (rc || n == 0) return rc;
-	if ((rc = whit_mat_alloc(&p->mat, e))) return rc;
+	p->mat = (whit_mat){.spec = *spec, .rows = n, .cols = m->cols, .width = m->width, .rot = m->rot};
+	p->mat.codebook = core ? NULL : m->codebook;
+	if (n == 0) return 0;
+	int rc = whit_mat_alloc(&p->mat, e);
+	if (rc) return rc;
 	p->src = *src;
 	p->src.mat = (whit_mat){.rows = n, .cols = m->cols, .width = m->cols};
 	rc = whit_spec_parse("f32", &p->src.mat.spec, e);
@@ -35,13 +41,13 @@ static uint8_t *plane(const whit_mat *m, int p) { return (uint8_t *)(uintptr_t)m
 int whit_fabq_split(whit_fabq_part part[WHIT_FABQ_PARTS], const whit_mat *m, const whit_weight *src, whit_err *e) {
 	const whit_frc f = whit_frc_of(m);
 	const whit_mat from = whit_frc_binary(m);
-	char name[32];
+	whit_spec core_spec;
 	memset(part, 0, WHIT_FABQ_PARTS * sizeof *part);
-	whit_spec_name(&from.spec, name);
-	int rc = make_part(&part[WHIT_FABQ_BINARY], name, m, src, 0, e);
-	if (!rc) rc = make_part(&part[WHIT_FABQ_CORE], WHIT_FABQ_CORE_FORMAT, m, src, 1, e);
+	int rc = whit_spec_parse(WHIT_FABQ_CORE_FORMAT, &core_spec, e);
+	if (!rc) rc = make_part(&part[WHIT_FABQ_BINARY], &from.spec, m, src, 0, e);
+	if (!rc) rc = make_part(&part[WHIT_FABQ_CORE], &core_spec, m, src, 1, e);
 	if (rc) return rc;
-	for (int p = 0; p < 3 && f.binary; p++)
+	for (int p = 0; p < WHIT_PLANES && f.binary && from.plane[p]; p++)
 		memcpy(plane(&part[WHIT_FABQ_BINARY].mat, p), from.plane[p], (size_t)f.binary * from.row_bytes[p]);
 	if (!f.core) return 0;
 	const whit_mat *core = &part[WHIT_FABQ_CORE].mat;
@@ -58,7 +64,7 @@ int64_t whit_fabq_join(whit_mat *m, const whit_fabq_part part[WHIT_FABQ_PARTS]) 
 	               to = whit_frc_binary(m);
 	int64_t wide = (binary->scale_f32 ? f.binary : 0) + (core->scale_f32 ? f.core * f.groups : 0);
 	if (wide) return wide;
-	for (int p = 0; p < 3 && f.binary; p++)
+	for (int p = 0; p < WHIT_PLANES && f.binary && to.plane[p]; p++)
 		memcpy(plane(&to, p), binary->plane[p], (size_t)f.binary * to.row_bytes[p]);
 	for (int64_t r = 0; r < f.core; r++)
 		core_codes(plane(m, 0) + f.codes + (size_t)r * f.code_row, core->plane[0] + (size_t)r * f.code_row,
@@ -74,4 +80,141 @@ void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]) {
 		whit_free(part[i].row);
 		part[i].row = NULL;
 	}
+}
+
+/* ---- codebooks ---- */
+
+typedef struct training {
+	const whit_fabq_source *s;
+	int64_t block, points, blocks, at; /* points of this source, its whole blocks; points before it */
+	float *x, *w;
+	double *square; /* points */
+	uint8_t *bad;
+} training;
+
+/* The row and block that point i of this source is. */
+static void training_item(void *ctx, int64_t i, int worker) {
+	const training *t = ctx;
+	const whit_mat *dst = &t->s->dst;
+	int64_t b = t->block, each = dst->width / b, pick = i * t->blocks / t->points, r = pick / each;
+	float *row = whit_alloc((size_t)(dst->width + WHIT_MAX(dst->width, dst->cols)) * sizeof *row),
+	      *x = row + dst->width, *to = t->x + (t->at + i) * b;
+	whit_rows_sum sum = {0};
+	(void)worker;
+	t->bad[i] = !whit_rows_load(&t->s->src->mat, dst, r, r + 1, x, row, &sum);
+	const float *w = row + pick % each * b;
+	float s = t->bad[i] ? 0 : whit_bin_fit(w, NULL, NULL, b, NULL);
+	t->square[i] = t->bad[i] ? 0 : whit_sum_squares_cpu(w, NULL, b);
+	for (int64_t k = 0; k < b; k++) {
+		to[k] = s > 0 ? fabsf(w[k]) / s - 1 : 0;
+		t->w[(t->at + i) * b + k] = s * s;
+	}
+	whit_free(row);
+}
+
+/* Weights over the source's mean square, so that all sources count alike. */
+static void level(training *t) {
+	double mean = 0;
+	for (int64_t i = 0; i < t->points; i++) mean += t->square[i] / (double)(t->points * t->block);
+	for (int64_t i = 0; i < t->points * t->block && mean > 0; i++)
+		t->w[t->at * t->block + i] = (float)(t->w[t->at * t->block + i] / mean);
+}
+
+/* Centroids as the file has them. */
+static void to_codes(whit_frc_book *b, const float *c) {
+	int64_t n = WHIT_FRC_PROFILES * b->block;
+	float most = 0;
+	for (int64_t i = 0; i < n; i++) most = fmaxf(most, fabsf(c[i]));
+	uint16_t step = whit_f32_to_f16(most / 127);
+	if (most / 127 > whit_f16_to_f32(step)) step++;
+	b->step = whit_f16_to_f32(step);
+	for (int64_t i = 0; i < n && b->step > 0; i++) {
+		float code = rintf(c[i] / b->step);
+		while (b->step * code < -1) code++;
+		b->code[i] = (int8_t)code;
+	}
+}
+
+int whit_fabq_train(whit_frc_book *b, const whit_fabq_source *s, int64_t n, uint64_t seed, whit_dev *dev, whit_err *e) {
+	training t = {.block = b->block};
+	int64_t all = 0;
+	int rc = 0;
+	for (int64_t i = 0; i < n; i++) all += s[i].dst.rows * (s[i].dst.width / b->block);
+	int64_t room = WHIT_MIN(all, WHIT_FABQ_POINTS) + n;
+	t.x = whit_alloc((size_t)(2 * room * b->block) * sizeof *t.x);
+	t.w = t.x + room * b->block;
+	t.square = whit_alloc((size_t)room * sizeof *t.square);
+	t.bad = whit_alloc((size_t)room);
+	for (int64_t i = 0; i < n && !rc; i++) {
+		t.s = &s[i];
+		t.blocks = s[i].dst.rows * (s[i].dst.width / b->block);
+		t.points = all > WHIT_FABQ_POINTS ? (int64_t)((double)t.blocks / (double)all * WHIT_FABQ_POINTS)
+		                                  : t.blocks;
+		whit_parallel(t.points, training_item, &t);
+		for (int64_t k = 0; k < t.points && !rc; k++)
+			if (t.bad[k]) rc = whit_weight_finite(s[i].src, e);
+		level(&t);
+		t.at += t.points;
+		if (!rc) rc = whit_interrupted(e);
+	}
+	/* The profile of zeros stays out of it: in so many dimensions it is nearer to nearly all points than any seed
+	 * is, and clusters that begin as one point would stay one point. */
+	float *c = whit_alloc((size_t)(WHIT_FRC_PROFILES * b->block) * sizeof *c);
+	const whit_kmeans_opts o = {.k = WHIT_FRC_PROFILES - 1, .seed = seed};
+	whit_kmeans_result r;
+	if (!rc && t.at) rc = whit_kmeans(c + b->block, &o, t.x, t.w, t.at, b->block, dev, &r, e);
+	if (!rc) to_codes(b, c);
+	whit_free(c);
+	whit_free(t.x);
+	whit_free(t.square);
+	whit_free(t.bad);
+	return rc;
+}
+
+/* ---- which profiles of the codebook a matrix chooses from ---- */
+
+enum { BLOCKS = 4096 }; /* that tell */
+
+typedef struct sampled {
+	const whit_job *j;
+	int64_t n, blocks;
+	double (*gain)[WHIT_FRC_PROFILES]; /* squared error that each block loses under each profile */
+} sampled;
+
+static void sampled_item(void *ctx, int64_t i, int worker) {
+	const sampled *s = ctx;
+	const whit_mat *src = &s->j->src->mat, *dst = s->j->dst;
+	int64_t b = dst->spec.group, each = dst->width / b, pick = i * s->blocks / s->n, r = pick / each,
+	        at = pick % each * b;
+	float *w = whit_alloc((size_t)(dst->width + WHIT_MAX(dst->width, src->cols) + b) * sizeof *w),
+	      *x = w + dst->width, *factor = x + WHIT_MAX(dst->width, src->cols);
+	whit_rows_sum sum = {0};
+	(void)worker;
+	if (whit_rows_load(src, dst, r, r + 1, x, w, &sum))
+		for (int k = 0; k < WHIT_FRC_PROFILES; k++) {
+			for (int64_t c = 0; c < b; c++)
+				factor[c] = 1 + dst->book->step * (float)dst->book->code[k * b + c];
+			whit_bin_fit(w + at, s->j->feedback->h_diag + at, factor, b, &s->gain[i][k]);
+		}
+	whit_free(w);
+}
+
+void whit_fabq_profiles(const whit_job *j, uint8_t id[WHIT_FRC_CHOICES]) {
+	sampled s = {.j = j, .blocks = j->dst->rows * (j->dst->width / j->dst->spec.group)};
+	s.n = WHIT_MIN(s.blocks, BLOCKS);
+	s.gain = whit_alloc((size_t)(s.n + 1) * sizeof *s.gain);
+	double *most = whit_alloc((size_t)(s.n + 1) * sizeof *most);
+	whit_parallel(s.n, sampled_item, &s);
+	memset(id, 0, WHIT_FRC_CHOICES);
+	for (int k = 0; k < WHIT_FRC_CHOICES; k++) {
+		double best = 0;
+		for (int c = 1; c < WHIT_FRC_PROFILES && k > 0; c++) {
+			double more = 0;
+			for (int64_t i = 0; i < s.n; i++) more += fmax(s.gain[i][c] - most[i], 0);
+			if (more > best) best = more, id[k] = (uint8_t)c;
+		}
+		for (int64_t i = 0; i < s.n; i++) most[i] = fmax(most[i], s.gain[i][id[k]]);
+	}
+	whit_free(most);
+	whit_free(s.gain);
 }

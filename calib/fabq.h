@@ -21,5 +21,20 @@ int whit_fabq_split(whit_fabq_part part[WHIT_FABQ_PARTS], const whit_mat *m, con
 /* Puts the parts' codes into m, whose header and bitmap are as they were. Returns the number of scales that are F32,
  * for which a record has no place: then m stays as it was. */
 int64_t whit_fabq_join(whit_mat *m, const whit_fabq_part part[WHIT_FABQ_PARTS]);
+
+/* What a codebook is trained on: a weight, and what its record will be (width and rot). */
+typedef struct whit_fabq_source {
+	const whit_weight *src;
+	whit_mat dst;
+} whit_fabq_source;
+enum { WHIT_FABQ_POINTS = 1 << 16 }; /* blocks that it sees, at most */
+/* Fills b (block set): k-means (kmeans.h) of the profiles |w| / s - 1 of whole blocks of all n weights' rows, each
+ * weighted by s^2 over the mean square of its weight's blocks, s the mean of |w|; a weight has its share of the blocks,
+ * evenly spread. Centroids to 8 bits under the least step that holds them (fabq.md 2.5). No whole block: all zero.
+ * WHIT_ENONFINITE names the weight. */
+int whit_fabq_train(whit_frc_book *b, const whit_fabq_source *s, int64_t n, uint64_t seed, whit_dev *dev, whit_err *e);
+/* Which profiles of j->dst's book j's rows choose from: none, then one after the other the one that, beside those
+ * before, takes most off the errors of blocks, weighted by the Hessian's diagonal; of blocks spread over all rows. */
+void whit_fabq_profiles(const whit_job *j, uint8_t id[WHIT_FRC_CHOICES]);
 void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]);
 #endif

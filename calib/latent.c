@@ -77,12 +77,11 @@ static void update_row(const whit_latent_step *f, whit_latent *p, int64_t r, con
 			by_log += g[i] * p->q[w];
 			p->latent[w] -= step * adam(f, g[i], &p->m1[w], &p->m2[w]);
 		}
-		if (!p->scaled || p->scale[at] == 0) continue;
-		int64_t s = r * p->units + b;
+		int64_t s = r * p->units + b, row = whit_mat_row(p->item->mat, r);
+		if (!p->scaled || p->one[s] == 0) continue;
 		p->log[s] -= f->scale_rate * adam(f, by_log, &p->s1[s], &p->s2[s]);
-		float now = whit_unit_round(p->item->mat, whit_mat_row(p->item->mat, r),
-		                            copysignf(expf(p->log[s]), p->scale[at]));
-		for (int64_t k = 0; k < p->runs; k++) p->scale[at + k] = now;
+		p->one[s] = whit_unit_round(p->item->mat, row, copysignf(expf(p->log[s]), p->one[s]));
+		whit_unit_spread(&p->u, p->item->mat, row, c, p->one[s], p->scale + at);
 	}
 }
 
@@ -153,11 +152,12 @@ int whit_latent_begin(whit_latent *all, int k, const whit_latent_item *item, whi
 	p->runs = p->u.weights / p->u.run;
 	p->scaled = whit_units_scaled(m);
 	int64_t n = p->rows * p->width, s = p->rows * p->units, rows = model->layer[p->layer].slot[p->slot].rows;
-	float *room = whit_alloc((size_t)(5 * n + s * (3 * p->runs + 3) + rows * p->cols) * sizeof *room);
+	float *room = whit_alloc((size_t)(5 * n + s * (3 * p->runs + 5) + rows * p->cols) * sizeof *room);
 	p->latent = room;
 	p->m1 = room + n, p->m2 = room + 2 * n, p->q = room + 3 * n, p->best = room + 4 * n;
 	p->scale = room + 5 * n, p->shift = p->scale + s * p->runs, p->best_scale = p->shift + s * p->runs;
-	p->log = p->best_scale + s * p->runs, p->s1 = p->log + s, p->s2 = p->s1 + s, p->grad = p->s2 + s;
+	p->log = p->best_scale + s * p->runs, p->s1 = p->log + s, p->s2 = p->s1 + s, p->one = p->s2 + s;
+	p->best_one = p->one + s, p->grad = p->best_one + s;
 	if (k > 0 && !strcmp(all[k - 1].item->name, item->name)) {
 		p->dense = all[k - 1].dense;
 		p->grad = all[k - 1].grad;
@@ -180,7 +180,11 @@ int whit_latent_begin(whit_latent *all, int k, const whit_latent_item *item, whi
 		for (int64_t b = 0; b < p->units; b++) {
 			int64_t c = b * p->u.weights, at = (r * p->units + b) * p->runs;
 			whit_unit_get(&p->u, m, whit_mat_row(m, r), c, p->scale + at, p->shift + at, code);
-			p->log[r * p->units + b] = logf(fabsf(p->scale[at]));
+			if (p->scaled) {
+				int64_t s1 = r * p->units + b;
+				p->one[s1] = whit_unit_one(&p->u, m, whit_mat_row(m, r), c);
+				p->log[s1] = logf(fabsf(p->one[s1]));
+			}
 			for (int64_t i = 0; i < whit_unit_size(&p->u, m, c); i++)
 				latent[c + i] = into_interval(p, latent[c + i], code[i], p->scale[at + i / p->u.run],
 				                              p->shift[at + i / p->u.run]);
@@ -196,6 +200,7 @@ void whit_latent_remember(whit_latent *all, int n) {
 		whit_latent *p = &all[i];
 		memcpy(p->best, p->latent, (size_t)(p->rows * p->width) * sizeof *p->best);
 		memcpy(p->best_scale, p->scale, (size_t)(p->rows * p->units * p->runs) * sizeof *p->best_scale);
+		memcpy(p->best_one, p->one, (size_t)(p->rows * p->units) * sizeof *p->best_one);
 	}
 }
 
@@ -205,6 +210,7 @@ static void store(whit_latent *p) {
 	whit_mat *m = p->item->mat;
 	memcpy(p->latent, p->best, (size_t)(p->rows * p->width) * sizeof *p->best);
 	memcpy(p->scale, p->best_scale, (size_t)(p->rows * p->units * p->runs) * sizeof *p->best_scale);
+	memcpy(p->one, p->best_one, (size_t)(p->rows * p->units) * sizeof *p->best_one);
 	for (int64_t r = 0; r < p->rows; r++) {
 		for (int64_t i = 0; i < p->width; i++) {
 			int level;
@@ -213,9 +219,7 @@ static void store(whit_latent *p) {
 		}
 		for (int64_t b = 0; b < p->units; b++) {
 			int64_t c = b * p->u.weights;
-			if (p->scaled)
-				whit_unit_scale(&p->u, m, whit_mat_row(m, r), c,
-				                p->scale[(r * p->units + b) * p->runs]);
+			if (p->scaled) whit_unit_scale(&p->u, m, whit_mat_row(m, r), c, p->one[r * p->units + b]);
 			whit_unit_put(&p->u, m, whit_mat_row(m, r), c, k + c);
 		}
 	}

@@ -26,12 +26,13 @@ typedef struct whit_latent {
 	int scaled;
 	int64_t rows, cols, width, units, runs; /* units of a row; runs of a unit */
 	float *latent, *m1, *m2;                /* (rows, width) */
-	float *scale, *shift, *log, *s1, *s2;   /* (rows, units, runs); log, s1, s2: (rows, units) */
+	float *scale, *shift;                   /* (rows, units, runs) */
+	float *one, *log, *s1, *s2;             /* (rows, units): scaled ones' scale, and its logarithm */
 	float *q;                               /* (rows, width): decoded */
 	float *grad;                            /* by the model's matrix, in its shape */
 	whit_mat dense;                         /* the model's matrix */
 	int shares;                             /* dense and grad are those of an item before, of the same name */
-	float *best, *best_scale;
+	float *best, *best_scale, *best_one;
 } whit_latent;
 
 /* Of one step: rates, and Adam's corrections of the beginnings of its means. */

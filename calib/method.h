@@ -9,7 +9,8 @@ enum { WHIT_NEEDS_NOTHING = 0, WHIT_NEEDS_HESSIAN = 1, WHIT_NEEDS_CROSS = 2 /* o
 /* One tensor's worth of work. */
 typedef struct whit_job {
 	const whit_weight *src;
-	whit_mat *dst;           /* spec, rows, cols, width, rot, codebook set; planes allocated */
+	whit_mat *dst; /* spec, rows, cols, width, rot, codebook set; planes allocated. With spec.book: book set,
+	                  codebook the caller's room for the factors that the method chooses */
 	const float *importance; /* cols, in the frame of the stored columns, or NULL */
 	int rule;                /* WHIT_SCALE_* */
 	whit_dev *dev;           /* where rows are encoded; NULL = the CPU */

@@ -49,7 +49,8 @@ static void gain_item(void *ctx, int64_t r, int worker) {
 	const gains *g = ctx;
 	const whit_mat *src = &g->j->src->mat, *dst = g->j->dst;
 	float *w = whit_alloc((size_t)(dst->width + WHIT_MAX(dst->width, src->cols)) * sizeof *w), *x = w + dst->width;
-	const whit_spec binary = whit_frc_binary(dst).spec;
+	whit_spec binary = whit_frc_binary(dst).spec;
+	binary.book = 0; /* which of them a row gains most from hardly depends on it */
 	whit_rows_sum sum = {0};
 	(void)worker;
 	g->row[r] = (ranked){-INFINITY, r}; /* of a row that the solver will refuse */
@@ -58,7 +59,7 @@ static void gain_item(void *ctx, int64_t r, int worker) {
 	whit_free(w);
 }
 
-/* The record's bitmap. */
+/* The record's bitmap, and its profiles. */
 static int choose_core(const whit_job *j, whit_err *e) {
 	whit_mat *m = j->dst;
 	int64_t n = whit_frc_core(&m->spec, m->rows);
@@ -71,7 +72,12 @@ static int choose_core(const whit_job *j, whit_err *e) {
 	}
 	for (int64_t i = 0; i < n; i++) core[i] = n < m->rows ? g.row[i].row : i;
 	qsort(core, (size_t)n, sizeof *core, by_row);
-	whit_frc_begin(m, core);
+	uint8_t id[WHIT_FRC_CHOICES] = {0};
+	if (m->spec.book) {
+		whit_fabq_profiles(j, id);
+		whit_frc_factors(m->book, id, (float *)(uintptr_t)m->codebook);
+	}
+	whit_frc_begin(m, core, id);
 	whit_free(core);
 	whit_free(g.row);
 	return rc;

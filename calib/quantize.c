@@ -229,7 +229,13 @@ static int same_rotation(const whit_rotation_spec *a, const whit_rotation_spec *
 	       a->base == b->base;
 }
 
+static int has_book(const whit_plan_row *row) {
+	return !row->why_kept && !row->absent && (row->spec.fmt->needs_codebook || row->spec.book);
+}
+
 static int same_book(const whit_plan_row *a, const whit_plan_row *b) {
+	if (a->spec.book || b->spec.book)
+		return has_book(a) && a->spec.book == b->spec.book && a->spec.group == b->spec.group;
 	return !a->why_kept && !b->why_kept && a->spec.bits == b->spec.bits && a->rule->density == b->rule->density &&
 	       (a->spec.group ? a->spec.group : a->width) == (b->spec.group ? b->spec.group : b->width);
 }
@@ -238,9 +244,10 @@ int64_t whit_plan_books(const whit_plan_row *row, int64_t n) {
 	int64_t bytes = 0;
 	for (int64_t i = 0; i < n; i++) {
 		int64_t j = 0;
-		if (row[i].why_kept || !row[i].spec.fmt->needs_codebook) continue;
+		if (!has_book(&row[i])) continue;
 		while (j < i && !same_book(&row[j], &row[i])) j++;
-		bytes += j == i ? 4ll << row[i].spec.bits : 0;
+		if (j < i) continue;
+		bytes += row[i].spec.book ? whit_frc_book_bytes(row[i].spec.group) : 4ll << row[i].spec.bits;
 	}
 	return bytes;
 }
@@ -406,6 +413,44 @@ static int shared_book(whit_encoder *q, const whit_plan_row *row, const float **
 	return whit_codebook(b->value, b->bits, b->density, b->dim, e);
 }
 
+/* Codebooks of all records that the plan will have, one for each size of block. */
+static int train_books(whit_encoder *q, const whit_plan *p, whit_err *e) {
+	whit_fabq_source *s = whit_alloc((size_t)(p->n + 1) * sizeof *s);
+	int rc = 0;
+	for (int k = 0; k < WHIT_COUNT(q->frc) && !rc; k++) {
+		int64_t n = 0, block = 64ll << k;
+		for (int64_t i = 0; i < p->n && !rc; i++) {
+			const whit_plan_row *row = &p->row[i];
+			if (!has_book(row) || !row->spec.book || row->spec.group != block) continue;
+			s[n] = (whit_fabq_source){.src = row->w};
+			s[n].dst = (whit_mat){.spec = row->spec,
+			                      .rows = row->w->mat.rows,
+			                      .cols = row->w->mat.cols,
+			                      .width = row->width};
+			rc = shared_rotation(q, &row->rot, &s[n++].dst.rot, e);
+		}
+		if (!n || rc) continue;
+		whit_say("training the codebook of blocks of %lld", (long long)block);
+		q->frc[k] = whit_frc_book_new(block, 0);
+		rc = whit_fabq_train(q->frc[k], s, n, 0, q->dev, e);
+		for (int64_t i = 0; i < n; i++) whit_weight_drop(s[i].src);
+	}
+	whit_free(s);
+	return rc;
+}
+
+/* The codebook of row's record, and room for what the record takes of it. */
+static int own_book(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_err *e) {
+	if (!row->spec.book) return 0;
+	m->book = q->frc[whit_frc_log2(row->spec.group) - 6];
+	if (!m->book) return whit_fail(e, WHIT_EINTERNAL, "tensor %s: has no codebook trained for it", row->w->name);
+	q->factors = whit_realloc(q->factors, (size_t)q->n_factors * sizeof *q->factors,
+	                          (size_t)(q->n_factors + 1) * sizeof *q->factors);
+	m->codebook = q->factors[q->n_factors++] =
+	        whit_alloc((size_t)(WHIT_FRC_CHOICES * row->spec.group) * sizeof(float));
+	return 0;
+}
+
 /* The source of a row whose values change: floats of its own, at *copy, which the caller frees. */
 static whit_weight changed_source(const whit_plan_row *row, float **copy) {
 	whit_weight w = *row->w;
@@ -444,6 +489,7 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
 	if (!rc && row->method->needs) rc = statistics(q, row, m, &j->feedback, e);
 	if (!rc) rc = shared_book(q, row, &m->codebook, e);
+	if (!rc) rc = own_book(q, row, m, e);
 	if (!rc) rc = whit_mat_alloc(m, e);
 	if (!rc) rc = row->method->run(j, e);
 	if (rc || !j->bad_scales) return rc;
@@ -475,6 +521,9 @@ int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whi
 void whit_encoder_free(whit_encoder *q) {
 	for (int64_t i = 0; i < q->n_rot; i++) whit_rotation_free(q->rot[i]);
 	for (int64_t i = 0; i < q->n_book; i++) whit_free(q->book[i]);
+	for (int i = 0; i < WHIT_COUNT(q->frc); i++) whit_free(q->frc[i]);
+	for (int64_t i = 0; i < q->n_factors; i++) whit_free(q->factors[i]);
+	whit_free(q->factors);
 	whit_free(q->rot);
 	whit_free(q->book);
 	memset(q, 0, sizeof *q);
@@ -833,6 +882,7 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
 	int rc = sink->open(sink, p, m, r, st, e);
+	if (!rc) rc = train_books(&q.encoder, p, e);
 	if (!rc)
 		rc = c && !c->dir.path && (p->calibrated || c->reconstruct.steps || c->distill.steps)
 		             ? run_texts(&q, e)

@@ -76,6 +76,9 @@ typedef struct whit_encoder {
 	whit_rotation **rot;
 	struct whit_shared_book **book;
 	int64_t n_rot, n_book;
+	struct whit_frc_book *frc[4]; /* by size of block; NULL: not trained */
+	float **factors;              /* of n_factors records */
+	int64_t n_factors;
 } whit_encoder;
 /* Chooses the codes of row (w, method, rule, spec, rot, width, importance, paired, change) by its method: the bytes
  * that whit_quantize_run stores. m gets planes of its own, with F32 scales if an F16 cannot hold one of them, to be

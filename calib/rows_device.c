@@ -104,7 +104,7 @@ int64_t whit_method_device_bytes(whit_dev *d, const whit_mat *src, const whit_ma
 static void open_strips(strips *s, whit_job *j, int64_t block) {
 	const whit_mat *src = &j->src->mat, *dst = j->dst;
 	int64_t blocks = (src->rows + block - 1) / block;
-	size_t book = sizeof(float) << dst->spec.bits;
+	size_t book = whit_mat_book_bytes(dst);
 	*s = (strips){.j = j, .d = j->dev, .block = block, .src = *src, .dst = *dst};
 	size_t bytes = (size_t)size_strips(s, dst->rot != NULL,
 	                                   REST + (dst->rot ? rotation_bytes(whit_rotation_get(dst->rot)) : 0));
@@ -119,7 +119,7 @@ static void open_strips(strips *s, whit_job *j, int64_t block) {
 	if (dst->codebook)
 		s->dst.codebook = whit_dev_keep(s->d, whit_hash_bytes(dst->codebook, book), dst->codebook, book);
 	if (src->codebook) {
-		book = sizeof(float) << src->spec.bits;
+		book = whit_mat_book_bytes(src);
 		s->src.codebook = whit_dev_keep(s->d, whit_hash_bytes(src->codebook, book), src->codebook, book);
 	}
 	if (j->importance) whit_dev_put(s->d, s->importance, j->importance, (size_t)dst->width * sizeof(float));

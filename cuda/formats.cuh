@@ -60,8 +60,8 @@ struct whit_fmt_int {
 /* ---- binary rows (frc1.h) ---- */
 
 static __device__ const float whit_dev_root[16] = WHIT_FRC_T;
-static __device__ __forceinline__ float whit_dev_binary(const uint8_t *signs, float r, int q, int64_t i) {
-	float s = r * whit_dev_root[q % 16] * __uint_as_float((uint32_t)(127 - q / 16) << 23);
+static __device__ __forceinline__ float whit_dev_binary(const uint8_t *signs, float r, int q, float factor, int64_t i) {
+	float s = r * whit_dev_root[q % 16] * __uint_as_float((uint32_t)(127 - q / 16) << 23) * factor;
 	return signs[i / 8] >> i % 8 & 1 ? s : -s;
 }
 struct whit_fmt_bin {
@@ -69,7 +69,7 @@ struct whit_fmt_bin {
 		const uint8_t *p = whit_dev_row(m, 2, r);
 		return whit_dev_binary(whit_dev_row(m, 0, r),
 		                       m.scale_f32 ? whit_load_f32(p) : whit_dev_f16(whit_load_u16(p)),
-		                       whit_dev_row(m, 1, r)[i / m.spec.group], i);
+		                       whit_dev_row(m, 1, r)[i / m.spec.group], 1, i);
 	}
 };
 /* Counts the row's place in its class anew for every weight: the plain version. */
@@ -85,10 +85,15 @@ struct whit_fmt_frc {
 			        whit_load_u16(p + f.scales + 2 * (c * f.groups + i / WHIT_FRC_CORE_GROUP)));
 			return d * (float)((p[f.codes + (size_t)c * f.code_row + i / 2] >> 4 * (i % 2) & 15) - 8);
 		}
-		int64_t b = r - c;
+		int64_t b = r - c, block = i / f.block;
+		float factor = 1;
+		if (f.book_row) {
+			int k = p[f.k + (size_t)b * f.book_row + block / 2] >> 4 * (block % 2) & 15;
+			factor = m.codebook[k * f.block + i % f.block];
+		}
 		return whit_dev_binary(p + f.signs + (size_t)b * f.sign_row,
-		                       whit_dev_f16(whit_load_u16(p + f.r + 2 * b)),
-		                       p[f.q + b * f.blocks + i / f.block], i);
+		                       whit_dev_f16(whit_load_u16(p + f.r + 2 * b)), p[f.q + b * f.blocks + block],
+		                       factor, i);
 	}
 };
 

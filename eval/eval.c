@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include "cuda/dev.h"
+#include "formats/frc1.h"
 #include "host/overlap.h"
 
 enum { TILE_FLOATS = 16 << 20, TILE_MOST = 1024 };  /* a tile of logits is 64 MB at most */
@@ -532,11 +533,14 @@ static int64_t weight_count(const whit_weight *w) {
 
 /* Bytes of w's codebook unless an earlier weight of the checkpoint has the same one. */
 static int64_t codebook_bytes(const whit_ckpt *c, int64_t i) {
-	const float *book = c->w[i].mat.codebook;
+	const whit_mat *m = &c->w[i].mat;
+	const void *book = m->book ? (const void *)m->book : m->codebook;
 	if (!book) return 0;
-	for (int64_t k = 0; k < i; k++)
-		if (!c->w[k].alias && !c->w[k].passthrough && c->w[k].mat.codebook == book) return 0;
-	return (int64_t)sizeof(float) << c->w[i].mat.spec.bits;
+	for (int64_t k = 0; k < i; k++) {
+		const whit_mat *o = &c->w[k].mat;
+		if (!c->w[k].alias && !c->w[k].passthrough && (o->codebook == book || o->book == book)) return 0;
+	}
+	return m->book ? whit_frc_book_bytes(m->book->block) : (int64_t)whit_mat_book_bytes(m);
 }
 
 void whit_eval_size(const whit_model *m, double *bpw_linear, double *bpw_file, int64_t *bytes, int64_t *params) {

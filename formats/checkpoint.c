@@ -351,7 +351,7 @@ static void hash_weight(void *ctx, int64_t i, int worker) {
 		whit_spec_name(&m->spec, name);
 	else
 		snprintf(name, sizeof name, "%s", h->c->w[i].type);
-	if (m->codebook) part[WHIT_PLANES] = whit_hash_bytes(m->codebook, sizeof(float) << m->spec.bits);
+	if (m->codebook) part[WHIT_PLANES] = whit_hash_bytes(m->codebook, whit_mat_book_bytes(m));
 	if (m->rot) {
 		const whit_rotation_spec *r = whit_rotation_get(m->rot);
 		snprintf(rot, sizeof rot, "%s %llu %lld %lld %d", whit_rotation_kind_name(r->kind),

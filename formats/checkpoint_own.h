@@ -24,7 +24,7 @@ struct whit_ckpt_private {
 	whit_st sidecar;
 	whit_stored *t; /* n_t arrays of all weight files, sorted by name */
 	int64_t n_t;
-	whit_named *rotation, *codebook;
+	whit_named *rotation, *codebook, *frc_book;
 	char *manifest_path;
 	whit_gguf *gguf; /* files of a GGUF in order, and all as one */
 	int64_t n_gguf;

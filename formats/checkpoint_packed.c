@@ -3,6 +3,7 @@
  * overrides. Refuses unknown versions and kinds, absent, unlisted or misshapen arrays, non-finite scales. */
 #include <math.h>
 #include "formats/checkpoint_own.h"
+#include "formats/frc1.h"
 
 typedef struct reader {
 	whit_ckpt *c;
@@ -223,6 +224,37 @@ static int take_stored(reader *r, const char *at, const char *name, whit_stored 
 	return 0;
 }
 
+/* The codebook of a record, once a file, and of it the profiles that the record chooses from. */
+static int get_frc_book(reader *r, const char *at, whit_mat *m, whit_err *e) {
+	int tier = whit_frc_tier(m->plane[0]);
+	int64_t need = whit_frc_book_bytes(m->spec.group);
+	uint8_t id[WHIT_FRC_CHOICES];
+	char name[40], shape[96];
+	whit_stored *s;
+	whit_frc_book_name(m->spec.group, tier, name);
+	whit_named *n = named(r->c->own->frc_book, name);
+	whit_frc_book *b = n ? n->p : NULL;
+	if (!b) {
+		int rc = take_stored(r, at, name, &s, e);
+		if (rc) return rc;
+		whit_shape_text(s->t->shape, s->t->ndim, shape);
+		if (s->t->dtype != WHIT_U8 || s->t->ndim != 1 || s->t->shape[0] != need)
+			return whit_fail(e, WHIT_EINPUT, "%s: tensor %s is %s %s, need U8 [%lld]", at, name,
+			                 whit_dtype_name(s->t->dtype), shape, (long long)need);
+		s->used = 1;
+		b = whit_take_bytes(&r->c->own->arena, sizeof *b + (size_t)need);
+		b->block = m->spec.group, b->tier = tier;
+		if (whit_frc_book_get(b, s->t->data, e)) return whit_fail_in(e, "%s: tensor %s", r->file, name);
+		remember(r->c, &r->c->own->frc_book, whit_ckpt_text(r->c, "%s", name), b);
+	}
+	float *factors = whit_take(&r->c->own->arena, WHIT_FRC_CHOICES * m->spec.group);
+	whit_frc_ids(m->plane[0], id);
+	whit_frc_factors(b, id, factors);
+	m->book = b;
+	m->codebook = factors;
+	return 0;
+}
+
 /* A record is one array of bytes, which its format checks. */
 static int bind_record(reader *r, const char *at, const char *name, whit_weight *w, whit_err *e) {
 	whit_mat *m = &w->mat;
@@ -239,9 +271,10 @@ static int bind_record(reader *r, const char *at, const char *name, whit_weight 
 	m->plane[0] = s->t->data;
 	w->bytes = (int64_t)s->t->bytes;
 	w->file = s->t->file;
-	rc = m->spec.fmt->check(m, e);
+	rc = m->spec.fmt->check(m, e) ? whit_fail_in(e, "%s: tensor %.200s", at, name) : 0;
+	if (!rc && m->spec.book) rc = get_frc_book(r, at, m, e);
 	whit_weight_drop(w);
-	return rc ? whit_fail_in(e, "%s: tensor %.200s", at, name) : 0;
+	return rc;
 }
 
 /* Binds every plane to its stored array, whose type and shape must be just what the format says. */

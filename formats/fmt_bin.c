@@ -4,7 +4,9 @@
  *   row:   [sign 0 | sign 1 | ...] 1 = +, LSB first, whole words of 32    [q of block 0 | ...]    [r] F16 or F32
  *
  * q's steps are 4.4 % wide, so a scale is at most 2.2 % off. The encoder leaves r twice the largest scale of the row:
- * room for scales that grow when codes are chosen with feedback. The last block of a row may be short. */
+ * room for scales that grow when codes are chosen with feedback. The last block of a row may be short. With a codebook
+ * (of a record's binary class, frc1.h) a fourth plane has 4 bits a block: the profile that its weights are scaled by.
+ */
 #include <math.h>
 #include <stdio.h>
 #include "formats/codes.h"
@@ -27,11 +29,23 @@ static int planes(const whit_spec *spec, int64_t width, int scale_f32, whit_plan
 		return whit_fail(e, WHIT_EUSAGE, "format bin%d: width is %lld, need 1 or more", spec->group,
 		                 (long long)width),
 		       -1;
-	const whit_frc f = whit_frc_layout(1, width, spec->group, 0);
+	const whit_frc f = whit_frc_layout(1, width, spec->group, 0, spec->book);
 	out[0] = (whit_plane_desc){"bin_signs", WHIT_U8, (int64_t)f.sign_row, f.sign_row};
 	out[1] = (whit_plane_desc){"bin_exponents", WHIT_U8, f.blocks, (size_t)f.blocks};
 	out[2] = (whit_plane_desc){"bin_scales", scale_f32 ? WHIT_F32 : WHIT_F16, 1, scale_f32 ? 4 : 2};
-	return 3;
+	if (!spec->book) return 3;
+	out[3] = (whit_plane_desc){"bin_profiles", WHIT_U8, (int64_t)f.book_row, f.book_row};
+	return 4;
+}
+
+int whit_bin_profile(const whit_mat *m, int64_t r, int64_t b) {
+	return m->spec.book ? m->plane[3][(size_t)r * m->row_bytes[3] + (size_t)b / 2] >> b % 2 * 4 & 15 : 0;
+}
+
+void whit_bin_profile_put(const whit_mat *m, int64_t r, int64_t b, int k) {
+	if (!m->spec.book) return;
+	uint8_t *at = (uint8_t *)(uintptr_t)m->plane[3] + (size_t)r * m->row_bytes[3] + b / 2;
+	*at = (uint8_t)((*at & 0xf0 >> b % 2 * 4) | k << b % 2 * 4);
 }
 
 float whit_frc_scale(float r, int q) {
@@ -73,10 +87,38 @@ static void decode(const whit_mat *m, int64_t r0, int64_t r1, float *out) {
 	float *scales;
 	whit_codes c = view(m, &rows, r0, r1, &scales);
 	whit_codes_decode(&c, 0, r1 - r0, out);
+	for (int64_t r = r0; r < r1 && m->spec.book; r++, out += m->width)
+		for (int64_t i = 0; i < m->width; i++)
+			out[i] *= m->codebook[whit_bin_profile(m, r, i / c.group) * c.group + i % c.group];
 	whit_free(scales);
 }
 
+/* With profiles: rows are decoded, and products summed in lanes. */
+static void gemv_profiles(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
+	enum { LANES = 16 };
+	int64_t n = m->width;
+	float *w = whit_alloc((size_t)n * sizeof *w);
+	for (int64_t r = r0; r < r1; r++) {
+		decode(m, r, r + 1, w);
+		for (int t = 0; t < T; t++) {
+			float part[LANES] = {0};
+			int64_t i = 0;
+			for (; i + LANES <= n; i += LANES)
+				for (int l = 0; l < LANES; l++) part[l] += w[i + l] * x[t * n + i + l];
+			for (int l = 0; i + l < n; l++) part[l] += w[i + l] * x[t * n + i + l];
+			for (int half = LANES / 2; half > 0; half /= 2)
+				for (int l = 0; l < half; l++) part[l] += part[l + half];
+			y[t * ldy + r] = part[0];
+		}
+	}
+	whit_free(w);
+}
+
 static void gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
+	if (m->spec.book) {
+		gemv_profiles(m, r0, r1, x, T, y, ldy);
+		return;
+	}
 	whit_mat rows;
 	float *scales;
 	whit_codes c = view(m, &rows, r0, r1, &scales);
@@ -84,13 +126,27 @@ static void gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int 
 	whit_free(scales);
 }
 
-float whit_bin_fit(const float *w, const float *imp, int64_t n) {
+float whit_bin_fit(const float *w, const float *imp, const float *c, int64_t n, double *gain) {
 	double sum = 0, all = 0;
 	for (int64_t i = 0; i < n; i++) {
-		sum += (imp ? imp[i] : 1) * fabs((double)w[i]);
-		all += imp ? imp[i] : 1;
+		double p = imp ? imp[i] : 1, f = c ? c[i] : 1;
+		sum += p * fabs((double)w[i]) * f;
+		all += p * f * f;
 	}
-	return all > 0 ? (float)(sum / all) : imp ? whit_bin_fit(w, NULL, n) : 0;
+	if (gain) *gain = all > 0 ? sum * sum / all : 0;
+	return all > 0 ? (float)(sum / all) : imp ? whit_bin_fit(w, NULL, c, n, NULL) : 0;
+}
+
+float whit_bin_choose(const whit_mat *m, const float *w, const float *imp, int64_t col, int64_t n, int *k) {
+	double most, gain;
+	float s = whit_bin_fit(w, imp ? imp + col : NULL, NULL, n, &most);
+	*k = 0;
+	if (!m->spec.book || n < m->spec.group) return s; /* a short block has no profile */
+	for (int i = 1; i < WHIT_FRC_CHOICES; i++) {
+		float t = whit_bin_fit(w, imp ? imp + col : NULL, m->codebook + i * m->spec.group, n, &gain);
+		if (gain > most) most = gain, s = t, *k = i;
+	}
+	return s;
 }
 
 static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int rule, int64_t *zero_groups) {
@@ -103,7 +159,9 @@ static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int 
 	        *root = (uint8_t *)(uintptr_t)m->plane[2] + (size_t)r * m->row_bytes[2];
 	int bad = 0;
 	for (int64_t b = 0; b < blocks; b++) {
-		s[b] = whit_bin_fit(w + b * n, imp ? imp + b * n : NULL, WHIT_MIN(n, m->width - b * n));
+		int k;
+		s[b] = whit_bin_choose(m, w + b * n, imp, b * n, WHIT_MIN(n, m->width - b * n), &k);
+		whit_bin_profile_put(m, r, b, k);
 		*zero_groups += s[b] == 0;
 		most = fmaxf(most, s[b]);
 	}

@@ -18,16 +18,18 @@ static int parse(const char *name, whit_spec *spec) {
 		core = whit_parse_number(&s);
 		if (core < 1 || core > MOST_CORE) return -1;
 	}
-	if (*s) return -1;
-	*spec = (whit_spec){.fmt = &whit_format_frc, .group = group, .core = core};
+	int book = *s == 'k';
+	if (s[book]) return -1;
+	*spec = (whit_spec){.fmt = &whit_format_frc, .group = group, .core = core, .book = book};
 	return 0;
 }
 
 static void print(const whit_spec *spec, char out[32]) {
+	const char *book = spec->book ? "k" : "";
 	if (spec->core)
-		snprintf(out, 32, "frc%dc%d", spec->group, spec->core);
+		snprintf(out, 32, "frc%dc%d%s", spec->group, spec->core, book);
 	else
-		snprintf(out, 32, "frc%d", spec->group);
+		snprintf(out, 32, "frc%d%s", spec->group, book);
 }
 
 static int planes(const whit_spec *spec, int64_t width, int scale_f32, whit_plane_desc out[WHIT_PLANES], whit_err *e) {
@@ -43,29 +45,49 @@ static int planes(const whit_spec *spec, int64_t width, int scale_f32, whit_plan
 static int64_t record(const whit_spec *spec, int64_t rows, int64_t width) {
 	const int64_t most = INT64_MAX / 16;
 	if (rows < 1 || rows > UINT32_MAX || width > most / rows) return -1;
-	return (int64_t)whit_frc_layout(rows, width, spec->group, whit_frc_core(spec, rows)).bytes;
+	return (int64_t)whit_frc_layout(rows, width, spec->group, whit_frc_core(spec, rows), spec->book).bytes;
 }
 
 static void put_u32(uint8_t *to, int64_t v) {
 	for (int i = 0; i < 4; i++) to[i] = (uint8_t)(v >> 8 * i);
 }
 
+enum { FLAG_BOOK = 2, AT_FLAGS = 7, AT_TIER = 20, AT_IDS = 24, ID_BITS = 6 };
+
 static void header(uint8_t out[WHIT_FRC_HEADER], const whit_frc *f) {
 	memset(out, 0, WHIT_FRC_HEADER);
 	memcpy(out, "FRC1", 4);
 	out[4] = 1;
 	out[6] = (uint8_t)whit_frc_log2(f->block);
+	out[AT_FLAGS] = f->book_row ? FLAG_BOOK : 0;
 	put_u32(out + 8, f->rows);
 	put_u32(out + 12, f->cols);
 	put_u32(out + 16, f->core);
 }
 
-void whit_frc_begin(whit_mat *m, const int64_t *core) {
+int whit_frc_tier(const uint8_t *record) { return record[AT_TIER]; }
+
+void whit_frc_ids(const uint8_t *record, uint8_t id[WHIT_FRC_CHOICES]) {
+	for (int i = 0; i < WHIT_FRC_CHOICES; i++) {
+		int bit = i * ID_BITS;
+		const uint8_t *p = record + AT_IDS + bit / 8;
+		id[i] = (uint8_t)((p[0] | p[1] << 8) >> bit % 8 & (WHIT_FRC_PROFILES - 1));
+	}
+}
+
+void whit_frc_begin(whit_mat *m, const int64_t *core, const uint8_t *id) {
 	const whit_frc f = whit_frc_of(m);
 	uint8_t *p = (uint8_t *)(uintptr_t)m->plane[0];
 	memset(p, 0, f.bytes);
 	header(p, &f);
 	for (int64_t i = 0; i < f.core; i++) p[f.bitmap + (size_t)core[i] / 8] |= (uint8_t)(1 << core[i] % 8);
+	if (!m->spec.book) return;
+	p[AT_TIER] = (uint8_t)m->book->tier;
+	for (int i = 0; i < WHIT_FRC_CHOICES; i++) {
+		int bit = i * ID_BITS, v = id[i] << bit % 8;
+		p[AT_IDS + bit / 8] |= (uint8_t)v;
+		if (v >> 8) p[AT_IDS + bit / 8 + 1] |= (uint8_t)(v >> 8);
+	}
 }
 
 static int zeros(const uint8_t *p, size_t from, size_t to) {
@@ -83,17 +105,22 @@ int whit_frc_check(const whit_mat *m, whit_err *e) {
 	const whit_frc f = whit_frc_of(m);
 	const uint8_t *p = m->plane[0];
 	uint8_t want[WHIT_FRC_HEADER];
-	int64_t core = 0;
+	int64_t core = 0, odd = f.book_row && f.blocks % 2;
 	header(want, &f);
+	if (f.book_row) { /* any of the file's, but the first */
+		want[AT_TIER] = p[AT_TIER];
+		memcpy(want + AT_IDS, p + AT_IDS, WHIT_FRC_CHOICES * ID_BITS / 8);
+		want[AT_IDS] &= (uint8_t) ~(WHIT_FRC_PROFILES - 1);
+	}
 	if (memcmp(p, want, 6))
 		return whit_fail(e, WHIT_EINPUT, "record begins with %.4s version %d, need FRC1 version 1",
 		                 whit_load_u32(p) == whit_load_u32(want) ? "FRC1" : "other bytes",
 		                 whit_load_u16(p + 4));
-	if (p[7])
+	if (p[AT_FLAGS] != want[AT_FLAGS])
 		return whit_fail(e, WHIT_EINPUT,
 		                 "record has flags %d (1 balance, 2 codebook, 4 additive, 8 wide index, 16 "
-		                 "int8 core), need none",
-		                 p[7]);
+		                 "int8 core), need %d",
+		                 p[AT_FLAGS], want[AT_FLAGS]);
 	if (memcmp(p, want, WHIT_FRC_HEADER))
 		return whit_fail(e, WHIT_EINPUT,
 		                 "record is of %u x %u, block 2^%d, %u core rows, need %lld x %lld, 2^%d, %lld",
@@ -106,11 +133,16 @@ int whit_frc_check(const whit_mat *m, whit_err *e) {
 	if (f.rows % 8 && p[f.bitmap + (size_t)f.rows / 8] >> f.rows % 8)
 		return whit_fail(e, WHIT_EINPUT, "record's bitmap names rows beyond %lld", (long long)f.rows);
 	if (!zeros(p, f.bitmap + (size_t)(f.rows + 7) / 8, f.r) || !zeros(p, f.r + 2 * (size_t)f.binary, f.q) ||
-	    !zeros(p, f.q + (size_t)(f.binary * f.blocks), f.signs) ||
+	    !zeros(p, f.q + (size_t)(f.binary * f.blocks), f.k) ||
+	    !zeros(p, f.k + (size_t)f.binary * f.book_row, f.signs) ||
 	    !zeros(p, f.signs + (size_t)f.binary * f.sign_row, f.scales) ||
 	    !zeros(p, f.scales + (size_t)(2 * f.core * f.groups), f.codes) ||
 	    !zeros(p, f.codes + (size_t)f.core * f.code_row, f.bytes))
 		return whit_fail(e, WHIT_EINPUT, "record has bytes between its sections that are not 0");
+	for (int64_t r = 0; r < f.binary && odd; r++)
+		if (p[f.k + (size_t)(r + 1) * f.book_row - 1] >> 4)
+			return whit_fail(e, WHIT_EINPUT, "record has a profile for a block that row %lld lacks",
+			                 (long long)r);
 	if (!finite(p + f.r, f.binary) || !finite(p + f.scales, f.core * f.groups))
 		return whit_fail(e, WHIT_EINPUT, "record has scales that are not finite");
 	return 0;
@@ -118,15 +150,54 @@ int whit_frc_check(const whit_mat *m, whit_err *e) {
 
 whit_mat whit_frc_binary(const whit_mat *m) {
 	const whit_frc f = whit_frc_of(m);
-	whit_mat b = {.spec = {.fmt = &whit_format_bin, .bits = 1, .group = m->spec.group},
+	whit_mat b = {.spec = {.fmt = &whit_format_bin, .bits = 1, .group = m->spec.group, .book = m->spec.book},
 	              .rows = f.binary,
 	              .cols = m->cols,
 	              .width = m->width,
+	              .codebook = m->codebook,
 	              .rot = m->rot};
 	b.plane[0] = m->plane[0] + f.signs, b.row_bytes[0] = f.sign_row;
 	b.plane[1] = m->plane[0] + f.q, b.row_bytes[1] = (size_t)f.blocks;
 	b.plane[2] = m->plane[0] + f.r, b.row_bytes[2] = 2;
+	if (f.book_row) b.plane[3] = m->plane[0] + f.k, b.row_bytes[3] = f.book_row;
 	return b;
+}
+
+/* ---- codebooks ---- */
+
+void whit_frc_book_name(int64_t block, int tier, char out[40]) {
+	snprintf(out, 40, "frc_codebook.b%lld.t%d", (long long)block, tier);
+}
+
+whit_frc_book *whit_frc_book_new(int64_t block, int tier) {
+	whit_frc_book *b = whit_alloc(sizeof *b + (size_t)(WHIT_FRC_PROFILES * block));
+	b->block = (int)block, b->tier = tier;
+	return b;
+}
+
+void whit_frc_book_put(const whit_frc_book *b, uint8_t *bytes) {
+	uint16_t step = whit_f32_to_f16(b->step);
+	bytes[0] = (uint8_t)step, bytes[1] = (uint8_t)(step >> 8);
+	memcpy(bytes + 2, b->code, (size_t)(WHIT_FRC_PROFILES * b->block));
+}
+
+int whit_frc_book_get(whit_frc_book *b, const uint8_t *bytes, whit_err *e) {
+	int64_t n = WHIT_FRC_PROFILES * b->block;
+	b->step = whit_f16_to_f32(whit_load_u16(bytes));
+	memcpy(b->code, bytes + 2, (size_t)n);
+	if (!(b->step >= 0) || !isfinite(b->step))
+		return whit_fail(e, WHIT_EINPUT, "codebook has step %g, need 0 or more", (double)b->step);
+	for (int64_t i = 0; i < n; i++)
+		if ((i < b->block && b->code[i]) || b->step * (float)b->code[i] < -1)
+			return whit_fail(e, WHIT_EINPUT, "profile %lld of a codebook has %g at %lld, need %s",
+			                 (long long)(i / b->block), (double)(b->step * (float)b->code[i]),
+			                 (long long)(i % b->block), i < b->block ? "0" : "-1 or more");
+	return 0;
+}
+
+void whit_frc_factors(const whit_frc_book *b, const uint8_t id[WHIT_FRC_CHOICES], float *out) {
+	for (int k = 0; k < WHIT_FRC_CHOICES; k++)
+		for (int j = 0; j < b->block; j++) *out++ = 1 + b->step * (float)b->code[id[k] * b->block + j];
 }
 
 static whit_codes core_of(const whit_mat *m, whit_mat *rows) {
@@ -171,7 +242,7 @@ static void gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int 
 	for (int64_t r = r0; r < r1; r++) c1 += whit_frc_is_core(m->plane[0], r);
 	int64_t b0 = r0 - c0, nc = c1 - c0, nb = r1 - r0 - nc;
 	float *yc = whit_alloc((size_t)(T * (r1 - r0) + 1) * sizeof *yc), *yb = yc + T * nc;
-	for (int p = 0; p < 3; p++) binary.plane[p] += (size_t)b0 * binary.row_bytes[p];
+	for (int p = 0; p < WHIT_PLANES && binary.plane[p]; p++) binary.plane[p] += (size_t)b0 * binary.row_bytes[p];
 	for (int p = 0; p < 2; p++) rows.plane[p] += (size_t)c0 * rows.row_bytes[p];
 	if (nc) whit_codes_gemv(&core, 0, nc, x, T, yc, nc);
 	if (nb) whit_format_bin.gemv(&binary, 0, nb, x, T, yb, nb);
@@ -186,8 +257,9 @@ static void gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int 
 
 const whit_format whit_format_frc = {
         .name = "frc",
-        .help = "frcB, frcBcP (FABQ-RC: binary rows in blocks of B 64, 128, 256 or 512, P thousandths of the rows in 4 "
-                "bits)",
+        .help = "frcB, frcBcP, either with k (FABQ-RC: binary rows in blocks of B 64, 128, 256 or 512, P thousandths "
+                "of "
+                "the rows in 4 bits; k: blocks choose a profile of a codebook)",
         .parse = parse,
         .print = print,
         .planes = planes,

@@ -16,6 +16,7 @@ typedef struct whit_spec {
 	int bits;  /* code width; 0 where the format has no choice */
 	int group; /* weights that share a scale; 0 = the whole row; WHIT_GROUP_AUTO until whit_spec_resolve */
 	int core;  /* "frc": thousandths of the rows that have more bits */
+	int book;  /* "frc", "bin": 1 = blocks choose a profile of a codebook (frc1.h) */
 } whit_spec;
 enum { WHIT_GROUP_AUTO = -1 };
 
@@ -37,8 +38,11 @@ typedef struct whit_mat {
 	int64_t width;      /* stored columns: cols, or cols padded by the rotation */
 	const uint8_t *plane[WHIT_PLANES];
 	size_t row_bytes[WHIT_PLANES];
-	int scale_f32;         /* scales are F32 instead of F16 (turboquant.md 6) */
-	const float *codebook; /* 1 << bits ascending values, NULL where the format has none; borrowed */
+	int scale_f32; /* scales are F32 instead of F16 (turboquant.md 6) */
+	/* 1 << bits ascending values; with spec.book the (16, group) factors of the profiles that blocks choose from;
+	 * NULL where the format has none; borrowed */
+	const float *codebook;
+	const struct whit_frc_book *book; /* "frc": the file's codebook that those are of; borrowed */
 	int mirrored; /* codebook[last - i] is -codebook[i] for all i, and told (whit_mat_mirror); 0 = not known */
 	const whit_rotation *rot; /* stored rows are rotated rows; NULL = as they are; borrowed */
 	/* GGUF's row order of a llama's q and k (ggml.md 5): of each `paired` rows, stored row 2p + t is logical row
@@ -55,6 +59,12 @@ WHIT_BOTH int64_t whit_mat_row(const whit_mat *m, int64_t r) {
 static inline int64_t whit_mat_logical(const whit_mat *m, int64_t s) {
 	int64_t h = m->paired, i = h ? s % h : 0;
 	return h ? s - i + i % 2 * (h / 2) + i / 2 : s;
+}
+
+/* Bytes of m's codebook; 0 = none. */
+static inline size_t whit_mat_book_bytes(const whit_mat *m) {
+	size_t floats = m->spec.book ? (size_t)16 * (size_t)m->spec.group : (size_t)1 << m->spec.bits;
+	return m->codebook ? floats * sizeof(float) : 0;
 }
 
 /* Tells what kernels that cannot look need to know of a codebook on the host. */

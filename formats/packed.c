@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include "formats/frc1.h"
 #include "formats/gguf.h"
 #include "formats/json.h"
 #include "formats/packed.h"
@@ -21,6 +22,8 @@ typedef struct saved_codebook {
 	int64_t dim;
 } saved_codebook;
 
+enum { FRC_BOOKS = 16 }; /* of an output, at most: four sizes of blocks, four tiers */
+
 typedef struct shape_count { /* how many tensors have this width and group */
 	int bits, group;
 	int64_t n;
@@ -37,6 +40,8 @@ struct whit_packed_out {
 	saved_codebook *codebook;
 	shape_count *count;
 	int64_t n_rotation, n_codebook, n_count;
+	const whit_frc_book *frc_book[FRC_BOOKS]; /* written already; borrowed */
+	int n_frc_book;
 	uint8_t *added; /* per source weight */
 };
 
@@ -57,7 +62,8 @@ static size_t header_bound(const whit_ckpt *source, int all_tq) {
 		size_t one = whit_st_header_bound(w->name), suffix = 16;
 		sum += w->alias ? 0 : w->mat.rows > 1 ? planes * (one + suffix) : one;
 	}
-	return sum + whit_st_header_bound("format") + whit_st_header_bound("whit-turboquant");
+	return sum + whit_st_header_bound("format") + whit_st_header_bound("whit-turboquant") +
+	       FRC_BOOKS * whit_st_header_bound("frc_codebook.b1234.t1234");
 }
 
 int whit_packed_open(whit_packed_out **out, const whit_outdir *dir, const whit_ckpt *source, int all_tq,
@@ -194,6 +200,26 @@ static int write_planes(whit_packed_out *o, const whit_weight *src, const char *
 	return rc;
 }
 
+/* A record's codebook, before the first record that has it. */
+static int write_frc_book(whit_packed_out *o, const whit_weight *src, const whit_frc_book *b, whit_err *e) {
+	int64_t bytes = whit_frc_book_bytes(b->block);
+	char name[40];
+	int i = 0;
+	while (i < o->n_frc_book && (o->frc_book[i]->block != b->block || o->frc_book[i]->tier != b->tier)) i++;
+	whit_frc_book_name(b->block, b->tier, name);
+	if (i == FRC_BOOKS || (i < o->n_frc_book && o->frc_book[i] != b))
+		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: %s is %s", o->dir->path, src->name, name,
+		                 i == FRC_BOOKS ? "one codebook too many" : "another one, need one a file");
+	if (i < o->n_frc_book) return 0;
+	o->frc_book[o->n_frc_book++] = b;
+	uint8_t *data = whit_alloc((size_t)bytes);
+	whit_frc_book_put(b, data);
+	int rc = whit_st_out_begin(o->st, name, WHIT_U8, 1, &bytes, e);
+	if (!rc) rc = whit_st_out_write(o->st, data, (size_t)bytes, e);
+	whit_free(data);
+	return rc;
+}
+
 int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *m, int64_t zero_groups, double rel_mse,
                     whit_err *e) {
 	char rot[24], code[24], spec[32];
@@ -205,6 +231,7 @@ int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *
 	}
 	if (rc || (rc = rotation_id(o, src->name, m->rot, m->cols, rot, e))) return rc;
 	if (m->spec.fmt->needs_codebook) codebook_id(o, m, code);
+	if (m->book && (rc = write_frc_book(o, src, m->book, e))) return rc;
 	whit_spec_name(&m->spec, spec);
 	char *prefix = prefix_of(src->name);
 	rc = write_planes(o, src, prefix, m, e);

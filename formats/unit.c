@@ -69,10 +69,11 @@ static int is_bin(const whit_mat *m) { return m->spec.fmt == &whit_format_bin; }
 static int code_of(const whit_mat *m, int k) { return m->codebook || is_bin(m) ? k : k ^ 1 << (m->spec.bits - 1); }
 
 static void coded_units(whit_units *u, const whit_mat *m) {
-	u->weights = u->run = m->spec.group ? m->spec.group : m->width;
+	u->weights = m->spec.group ? m->spec.group : m->width;
+	u->run = m->spec.book ? 1 : u->weights;
 	u->count = 1 << m->spec.bits;
 	for (int k = 0; k < u->count; k++)
-		u->level[k] = m->codebook ? m->codebook[k] : is_bin(m) ? (float)(2 * k - 1) : (float)(k - u->count / 2);
+		u->level[k] = is_bin(m) ? (float)(2 * k - 1) : m->codebook ? m->codebook[k] : (float)(k - u->count / 2);
 }
 
 int whit_units_make(whit_units *u, const whit_mat *m, whit_err *e) {
@@ -138,14 +139,25 @@ static uint8_t *at_column(const whit_mat *m, int plane, int64_t r, size_t offset
 	return (uint8_t *)(uintptr_t)m->plane[plane] + (size_t)r * m->row_bytes[plane] + offset;
 }
 
-/* Of the unit of stored row r whose parameters are at bytes. */
-static void read_scales(const whit_units *u, const whit_mat *m, int64_t r, const uint8_t *bytes, float *scale,
-                        float *shift) {
+/* The one scale of the unit of "bin" at column c. */
+static float bin_scale(const whit_units *u, const whit_mat *m, int64_t r, int64_t c) {
+	return whit_frc_scale(whit_bin_row_scale(m, r), *at_column(m, 1, r, (size_t)(c / u->weights)));
+}
+
+void whit_unit_spread(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, float s, float *scale) {
+	int64_t runs = u->weights / u->run;
+	const float *f = m->spec.book ? m->codebook + whit_bin_profile(m, r, c / u->weights) * u->weights : NULL;
+	for (int64_t i = 0; i < runs; i++) scale[i] = f ? s * f[i] : s;
+}
+
+/* Of the unit of stored row r at column c whose parameters are at bytes. */
+static void read_scales(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, const uint8_t *bytes,
+                        float *scale, float *shift) {
 	const whit_block *b = m->spec.fmt->block;
 	uint8_t codes[WHIT_GRID_LONGEST];
 	if (is_bin(m)) {
-		*scale = whit_frc_scale(whit_bin_row_scale(m, r), *bytes);
-		*shift = 0;
+		whit_unit_spread(u, m, r, c, bin_scale(u, m, r, c), scale);
+		memset(shift, 0, (size_t)(u->weights / u->run) * sizeof *shift);
 		return;
 	}
 	if (!b) {
@@ -160,12 +172,14 @@ static void read_scales(const whit_units *u, const whit_mat *m, int64_t r, const
 /* The same of "bin", whose rows keep the number their scales stand under. */
 static void fit_bin(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n, int64_t c, const float *w,
                     const float *imp, float *scale, float *shift, int64_t *zero) {
-	int64_t size = whit_unit_size(u, m, c);
+	int64_t size = whit_unit_size(u, m, c), runs = u->weights / u->run;
 	for (int64_t k = 0; k < n; k++) {
-		float s = whit_bin_fit(w + k * size, imp ? imp + c : NULL, size);
+		int profile;
+		float s = whit_bin_choose(m, w + k * size, imp, c, size, &profile);
 		*zero += s == 0;
+		whit_bin_profile_put(m, r[k], c / u->weights, profile);
 		whit_unit_scale(u, m, r[k], c, s);
-		read_scales(u, m, r[k], at_column(m, 1, r[k], (size_t)(c / u->weights)), scale + k, shift + k);
+		read_scales(u, m, r[k], c, NULL, scale + k * runs, shift + k * runs);
 	}
 }
 
@@ -190,7 +204,7 @@ int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n
 	for (int64_t k = 0; k < n; k++) {
 		uint8_t *to = at_column(m, p, r[k], (size_t)(c / u->weights) * bytes);
 		memcpy(to, row.plane[p] + (size_t)k * bytes, bytes);
-		read_scales(u, m, r[k], to, scale + k * runs, shift + k * runs);
+		read_scales(u, m, r[k], c, to, scale + k * runs, shift + k * runs);
 	}
 	whit_mat_free(&row);
 	whit_free(weight);
@@ -202,7 +216,7 @@ void whit_unit_get(const whit_units *u, const whit_mat *m, int64_t r, int64_t c,
 	int64_t size = whit_unit_size(u, m, c);
 	const whit_block *b = m->spec.fmt->block;
 	const uint8_t *at = at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * parameter_bytes(m));
-	read_scales(u, m, r, at, scale, shift);
+	read_scales(u, m, r, c, at, scale, shift);
 	if (b) {
 		uint8_t read[WHIT_GRID_LONGEST];
 		float s[WHIT_UNIT_RUNS], t[WHIT_UNIT_RUNS];
@@ -222,10 +236,23 @@ int whit_units_scaled(const whit_mat *m) {
 	       b->grid->kind != WHIT_GRID_SUPER;
 }
 
+float whit_unit_one(const whit_units *u, const whit_mat *m, int64_t r, int64_t c) {
+	float scale[WHIT_UNIT_RUNS], shift[WHIT_UNIT_RUNS];
+	if (is_bin(m)) return bin_scale(u, m, r, c);
+	read_scales(u, m, r, c, at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * parameter_bytes(m)),
+	            scale, shift);
+	return scale[0];
+}
+
 void whit_unit_parameters(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, uint8_t *bytes, int back) {
 	size_t n = parameter_bytes(m);
 	uint8_t *at = at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * n);
 	memcpy(back ? at : bytes, back ? bytes : at, n);
+	if (!m->spec.book) return;
+	if (back)
+		whit_bin_profile_put(m, r, c / u->weights, bytes[n]);
+	else
+		bytes[n] = (uint8_t)whit_bin_profile(m, r, c / u->weights);
 }
 
 float whit_unit_round(const whit_mat *m, int64_t r, float s) {

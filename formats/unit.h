@@ -9,7 +9,7 @@
 #define WHIT_UNIT_H
 #include "formats/format.h"
 
-enum { WHIT_UNIT_RUNS = 16 }; /* scales of a unit, at most */
+enum { WHIT_UNIT_RUNS = 512 }; /* scales of a unit, at most: of profiles (frc1.h) one a weight */
 
 typedef struct whit_units {
 	int64_t weights; /* of a unit; a row's last one may be shorter */
@@ -37,12 +37,16 @@ int whit_units_fit(const whit_units *u, whit_mat *m, const int64_t *r, int64_t n
 /* What the unit at column c of stored row r holds: scale and shift (weights / run), k (the unit's weights). */
 void whit_unit_get(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, float *scale, float *shift,
                    uint8_t *k);
-/* 1: a unit has one scale, which whit_unit_scale can set to any number; else scales stay as they were fitted. */
+/* 1: a unit has one scale, which whit_unit_scale can set to any number, and its runs are in fixed proportion to it;
+ * else scales stay as they were fitted. */
 int whit_units_scaled(const whit_mat *m);
 /* s as it would be stored in stored row r: rounded to F16 and inside its range, where m's scales are; for "bin" the
  * nearest scale that the row has (frc1.h), whose own number only encode sets: rows are encoded before units of them are
  * fitted or scaled. */
 float whit_unit_round(const whit_mat *m, int64_t r, float s);
+/* Of such a unit at column c of stored row r: the scale that it has, and its runs' for scale s (weights / run). */
+float whit_unit_one(const whit_units *u, const whit_mat *m, int64_t r, int64_t c);
+void whit_unit_spread(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, float s, float *scale);
 /* The bytes that hold the unit's parameters, of which whit_unit_parameters copies at most WHIT_UNIT_BYTES, out or back.
  */
 enum { WHIT_UNIT_BYTES = 256 };

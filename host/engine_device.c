@@ -108,7 +108,7 @@ static void program_make(device_model *on, dev_program *dp, const whit_program *
 		if (!s->rows) continue;
 		ds->mat = *p->opened[i].mat;
 		whit_mat_mirror(&ds->mat);
-		ds->mat.codebook = share(on, ds->mat.codebook, sizeof(float) << ds->mat.spec.bits);
+		ds->mat.codebook = share(on, ds->mat.codebook, whit_mat_book_bytes(&ds->mat));
 		if (!embed_slot(on, dp, s)) dp->bytes += mat_bytes(&ds->mat, ds->at, dp->bytes);
 	}
 }
@@ -158,7 +158,7 @@ int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, wh
 	on->epoch++;
 	if (rc || !mat) return rc;
 	size = mat_bytes(mat, at, 0);
-	book = mat->codebook ? sizeof(float) << mat->spec.bits : 0;
+	book = whit_mat_book_bytes(mat);
 	ds->other = *mat;
 	ds->other_memory = whit_dev_alloc(on->d, size + book);
 	for (int p = 0; p < WHIT_PLANES && ds->other_memory; p++) {

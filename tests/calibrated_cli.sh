@@ -56,6 +56,12 @@ expect 2 "fabq-rc" quantize "$scratch/x" --format tq2 --method fabq-rc "${text[@
 expect 2 "frc128" quantize "$scratch/x" --format frc128 --method gptq "${text[@]}"
 expect 2 "need one of:" quantize "$scratch/x.gguf" --format frc128 --method fabq-rc "${text[@]}"
 weights=$scratch/f/packed_weights.safetensors
+expect 0 "of the nearest codes'" quantize "$scratch/k" --format frc128c20k --method fabq-rc "${text[@]}" --force
+expect 0 "frc128c20k" "$whit" inspect "$scratch/k"
+expect 0 "KLD (P||Q)" "$whit" eval "$scratch/k" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
+book=$scratch/k/packed_weights.safetensors
+sed -i 's/frc_codebook.b128.t0/frc_codebook.b128.t1/' "$book"
+expect 3 "frc_codebook.b128.t0 is absent" "$whit" inspect "$scratch/k"
 printf X | dd of="$weights" bs=1 seek="$(grep -abo FRC1 "$weights" | head -1 | cut -d: -f1)" conv=notrunc 2>/dev/null
 expect 3 "need FRC1 version 1" "$whit" inspect "$scratch/f"
 sed -i 's/"frc128c20"/"frc128c30"/' "$scratch/f/quant_manifest.json"

@@ -42,9 +42,20 @@ static void random_record(case_run *r, whit_mat *m, int finite) {
 	uint8_t *p = case_random(r, f.bytes), *at;
 	int64_t *core = case_host(r, (size_t)(f.core + 1) * sizeof *core);
 	whit_mat empty = *m;
+	uint8_t id[WHIT_FRC_CHOICES] = {0};
+	if (m->spec.book) { /* as loaders do: factors of profiles, zeros among them */
+		whit_frc_book *b = case_host(r, sizeof *b + (size_t)(WHIT_FRC_PROFILES * f.block));
+		float *factors = case_host(r, (size_t)(WHIT_FRC_CHOICES * f.block) * sizeof *factors);
+		b->block = (int)f.block, b->tier = 0, b->step = 0x1p-7f;
+		memcpy(b->code, case_random(r, (size_t)(WHIT_FRC_PROFILES * f.block)),
+		       (size_t)(WHIT_FRC_PROFILES * f.block));
+		for (int i = 1; i < WHIT_FRC_CHOICES; i++) id[i] = (uint8_t)(4 * i - 1);
+		whit_frc_factors(b, id, factors);
+		m->book = empty.book = b, m->codebook = factors;
+	}
 	for (int64_t i = 0; i < f.core; i++) core[i] = i * f.rows / f.core;
 	empty.plane[0] = at = case_host(r, f.bytes);
-	whit_frc_begin(&empty, core);
+	whit_frc_begin(&empty, core, id);
 	memcpy(p, at, f.r);
 	if (finite) tame_scales(p + f.r, f.binary);
 	if (finite) tame_scales(p + f.scales, f.core * f.groups);
@@ -92,7 +103,7 @@ whit_mat case_mat_in(case_run *r, const whit_mat *m) {
 	for (int p = 0; p < WHIT_PLANES; p++)
 		if (m->plane[p]) d.plane[p] = case_in(r, m->plane[p], whit_plane_bytes(m, p));
 	whit_mat_mirror(&d);
-	if (m->codebook) d.codebook = case_in(r, m->codebook, ((size_t)1 << m->spec.bits) * sizeof(float));
+	if (m->codebook) d.codebook = case_in(r, m->codebook, whit_mat_book_bytes(m));
 	return d;
 }
 

@@ -361,7 +361,7 @@ static double kept_out(const char *path, const char *words) {
 /* Fitted to the original's distribution, a model comes nearer to it, as much as is said; at any thread count. */
 static void distilled(void) {
 	static const char *const ways[][2] = {
-	        {"iq4_nl", "nearest"}, {"int2g32", "turboquant"}, {"frc64c100", "fabq-rc"}};
+	        {"iq4_nl", "nearest"}, {"int2g32", "turboquant"}, {"frc64c100", "fabq-rc"}, {"frc64c100k", "fabq-rc"}};
 	whit_err e;
 	int all;
 	char *words = long_text(3000);
@@ -374,7 +374,7 @@ static void distilled(void) {
 		         .format = ways[i][0],
 		         .threads = 1,
 		         .text = words,
-		         .block_steps = i == 2 ? 30 : 0,
+		         .block_steps = i >= 2 ? 30 : 0,
 		         .distill_steps = 40},
 		    b = a, f = a;
 		b.out = again;
