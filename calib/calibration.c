@@ -82,9 +82,11 @@ static void transpose(float *to, const float *a, int64_t rows, int64_t cols) {
 		for (int64_t k = 0; k < cols; k++) to[k * rows + i] = a[i * cols + k];
 }
 
-/* a (cols, cols) becomes that of the stored columns, (width, width): columns in a GGUF's order, then rotated, both
- * ways. What is rotated is rounded to F32, as the sums are. */
+/* a (cols, cols) becomes that of the stored columns, (width, width): columns scaled, in a GGUF's order, then rotated,
+ * both ways. What is rotated is rounded to F32, as the sums are. */
 static double *into_frame(double *a, const whit_calibration_of *w, int64_t cols, int64_t width) {
+	for (int64_t i = 0; i < cols && w->scale; i++)
+		for (int64_t k = 0; k < cols; k++) a[i * cols + k] /= (double)w->scale[i] * w->scale[k];
 	if (!w->rot && !w->change) return a;
 	int64_t size = width * WHIT_MAX(width, cols);
 	float *x = whit_alloc((size_t)(2 * size) * sizeof *x), *y = x + size;
@@ -143,6 +145,20 @@ static int make(whit_calibration *c, const whit_calibration_of *w, const input *
 	if (!rc) c->retries += f->retries, c->dead += f->dead;
 	whit_free(h);
 	whit_free(g);
+	return rc;
+}
+
+int whit_calibration_hessian(const whit_calibration *c, const char *name, double **h, int64_t *n, whit_err *e) {
+	const input in = input_of(c, name);
+	double tokens;
+	if (!in.weight)
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: has no statistics of its input",
+		                 c->dir.path ? c->dir.path : "calibration text", name);
+	*n = in.cols;
+	*h = whit_alloc((size_t)(in.cols * in.cols) * sizeof **h);
+	int rc = read_sums(c, &in, "in.hessian", *h, &tokens, e);
+	for (int64_t i = 0; i < in.cols * in.cols; i++) (*h)[i] /= tokens;
+	if (rc) whit_free(*h);
 	return rc;
 }
 

@@ -6,6 +6,7 @@
 #include "calib/feedback.h"
 #include "calib/distill.h"
 #include "calib/reconstruct.h"
+#include "calib/scaling.h"
 #include "calib/stats_dir.h"
 
 typedef struct whit_calibration {
@@ -20,6 +21,7 @@ typedef struct whit_calibration {
 	whit_stats_text *text;
 	int n_text;
 	whit_stats_opts o;
+	int scaling;                       /* WHIT_SCALING_*: of each layer's columns, before its codes are chosen */
 	whit_reconstruct_opts reconstruct; /* of each layer, when its codes are chosen; only with texts */
 	whit_distill_opts distill;         /* of the model, when all are; only with texts */
 	/* file-local from here */
@@ -36,12 +38,15 @@ typedef struct whit_calibration_of {
 	const char *name;
 	const whit_rotation *rot;       /* of its stored columns, or NULL */
 	const whit_gguf_change *change; /* of its columns, or NULL */
+	const float *scale;             /* what its columns have been multiplied by (scaling.h), or NULL */
 	int kind;                       /* WHIT_FEEDBACK_* */
 	int cross;                      /* G too */
 } whit_calibration_of;
 /* *f, which lives until the next layer is asked for. Errors: no statistics of that weight (WHIT_EINPUT), and
  * whit_feedback_make's. */
 int whit_calibration_get(whit_calibration *c, const whit_calibration_of *w, const whit_feedback **f, whit_err *e);
+/* *h (n, n; the caller frees it): the mean of x x^T of what that weight multiplies, in its own columns. */
+int whit_calibration_hessian(const whit_calibration *c, const char *name, double **h, int64_t *n, whit_err *e);
 /* 1: it has, or will have, statistics of that weight. */
 int whit_calibration_has(const whit_calibration *c, const char *name, int64_t layer);
 /* Frees what it has made; closes the directory. */

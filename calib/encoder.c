@@ -1,5 +1,6 @@
 /* encoder: a tensor's codes by its row of the plan, and what tensors share: rotations and codebooks. */
 #include "calib/quantize_own.h"
+#include <math.h>
 #include "calib/fabq.h"
 #include "formats/blocks.h"
 #include "formats/codebook.h"
@@ -79,22 +80,35 @@ static int own_book(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit
 	return 0;
 }
 
-whit_weight whit_encoder_source(const whit_plan_row *row, float **copy) {
+const whit_scaled *whit_encoder_scaled(const whit_encoder *q, const whit_weight *w) {
+	const whit_scaled *s = q->scaled;
+	while (s && s->w != w) s = s->next;
+	return s;
+}
+
+whit_weight whit_encoder_source(const whit_encoder *q, const whit_plan_row *row, float **copy) {
+	const whit_scaled *s = whit_encoder_scaled(q, row->w);
 	whit_weight w = *row->w;
 	*copy = NULL;
-	if (!row->changed) return w;
+	if (s && s->vec) w.mat.plane[0] = s->bytes;
+	if (!row->changed && !(s && !s->vec)) return w;
 	float *x = *copy = whit_alloc((size_t)(w.mat.rows * w.mat.cols) * sizeof *x);
 	whit_mat_decode(&w.mat, 0, w.mat.rows, x);
-	whit_gguf_apply(&row->change, x, w.mat.rows, w.mat.cols);
+	for (int64_t r = 0; r < w.mat.rows && s; r++)
+		for (int64_t c = 0; c < w.mat.cols && !s->vec; c++)
+			x[r * w.mat.cols + c] *= (s->cols ? s->cols[c] : 1) / (s->rows ? s->rows[r] : 1);
+	if (row->changed) whit_gguf_apply(&row->change, x, w.mat.rows, w.mat.cols);
 	w.mat = whit_plan_floats(&w.mat, x);
 	return w;
 }
 
 static int statistics(whit_encoder *q, const whit_plan_row *row, const whit_mat *m, const whit_feedback **f,
                       whit_err *e) {
+	const whit_scaled *s = whit_encoder_scaled(q, row->w);
 	const whit_calibration_of w = {.name = row->w->name,
 	                               .rot = m->rot,
 	                               .change = row->changed && row->change.columns ? &row->change : NULL,
+	                               .scale = s ? s->cols : NULL,
 	                               .kind = row->method->feedback,
 	                               .cross = (row->method->needs & WHIT_NEEDS_CROSS) != 0};
 	if (q->calibration) return whit_calibration_get(q->calibration, &w, f, e);
@@ -138,14 +152,191 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 
 int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e) {
 	float *copy;
-	const whit_weight src = whit_encoder_source(row, &copy);
+	const whit_weight src = whit_encoder_source(q, row, &copy);
 	int rc = encode(q, row, &src, m, j, e);
 	j->src = row->w;
 	whit_free(copy);
 	return rc;
 }
 
+/* ---- scaling ---- */
+
+static whit_scaled *scaled(whit_encoder *q, const whit_weight *w, int64_t l) {
+	whit_scaled *s = q->scaled;
+	while (s && s->w != w) s = s->next;
+	if (s) return s;
+	s = whit_alloc(sizeof *s);
+	*s = (whit_scaled){.next = q->scaled, .w = w, .layer = l};
+	return q->scaled = s;
+}
+
+/* A fold's rows of the plan. */
+typedef struct folded {
+	const whit_fold *f;
+	const whit_plan_row *reader[WHIT_FOLD_READERS], *maker, *vec; /* vec: the gain, or the bias, or NULL */
+	whit_encoder *q;
+	float *h; /* (cols, cols) */
+} folded;
+
+static const whit_plan_row *row_of(const whit_plan *p, const whit_program *program, int slot) {
+	int64_t i = 0;
+	if (slot < 0) return NULL;
+	while (i < p->n && strcmp(p->row[i].w->name, program->slot[slot].name)) i++;
+	return i < p->n ? &p->row[i] : NULL;
+}
+
+static int gets_codes(const whit_plan_row *row) { return row && !row->absent && !row->why_kept && !row->as_is; }
+
+/* 0: one of them stays as it is. */
+static int find_rows(folded *d, const whit_plan *p, const whit_program *program) {
+	const whit_fold *f = d->f;
+	int all = 1;
+	for (int i = 0; i < f->n_reader; i++) all &= gets_codes(d->reader[i] = row_of(p, program, f->reader[i]));
+	d->maker = row_of(p, program, f->maker);
+	d->vec = row_of(p, program, f->norm >= 0 ? f->norm : f->bias);
+	if (f->norm >= 0) return all && d->vec && d->vec->w->mat.rows == 1 && d->vec->w->mat.spec.fmt;
+	return all && gets_codes(d->maker) && (f->bias < 0 || d->vec);
+}
+
+enum { TRIED_ROWS = 96 }; /* of a matrix, spread over it */
+
+typedef struct tried {
+	const folded *d;
+	const float *w, *q, *s; /* (n, cols): rows, and decoded codes of their scaled columns; factors */
+	double *loss;           /* n */
+} tried;
+
+static void tried_item(void *ctx, int64_t i, int worker) {
+	const tried *t = ctx;
+	int64_t n = t->d->f->cols;
+	float *err = whit_alloc((size_t)(2 * n) * sizeof *err), *y = err + n;
+	double sum = 0;
+	(void)worker;
+	for (int64_t c = 0; c < n; c++) err[c] = t->q[i * n + c] / t->s[c] - t->w[i * n + c];
+	whit_multiply_add_cpu(y, n, err, n, t->d->h, n, 1, n, n);
+	for (int64_t c = 0; c < n; c++) sum += (double)y[c] * err[c];
+	t->loss[i] = sum;
+	whit_free(err);
+}
+
+/* The loss of the nearest codes of some of a reader's rows, as of all of them. */
+static int try_reader(const folded *d, const whit_plan_row *row, const float *s, double *loss, whit_err *e) {
+	const whit_mat *m = &row->w->mat;
+	int64_t n = WHIT_MIN(m->rows, TRIED_ROWS), cols = m->cols;
+	float *x = whit_alloc((size_t)(3 * n * cols) * sizeof *x), *w = x + n * cols, *back = w + n * cols;
+	whit_plan_row one = {.rule = row->rule, .spec = row->spec, .rot = row->rot, .width = row->width};
+	whit_weight some = *row->w;
+	whit_mat coded;
+	whit_job j;
+	for (int64_t i = 0; i < n; i++) {
+		int64_t r = i * m->rows / n;
+		whit_mat_decode(m, r, r + 1, w + i * cols);
+		for (int64_t c = 0; c < cols; c++) x[i * cols + c] = w[i * cols + c] * s[c];
+	}
+	some.mat = (whit_mat){.rows = n, .cols = cols};
+	some.mat = whit_plan_floats(&some.mat, x);
+	one.w = &some;
+	if (row->spec.fmt->record) one.spec = (whit_spec){&whit_format_bin, .bits = 1, .group = row->spec.group};
+	int rc = (one.method = whit_method_find("nearest", e)) ? 0 : e->code;
+	if (!rc) {
+		rc = whit_encoder_run(d->q, &one, &coded, &j, e);
+		if (!rc) whit_mat_decode(&coded, 0, n, back);
+		whit_mat_free(&coded);
+	}
+	double *each = whit_alloc((size_t)n * sizeof *each), sum = 0;
+	tried t = {d, w, back, s, each};
+	if (!rc) whit_parallel(n, tried_item, &t);
+	for (int64_t i = 0; i < n; i++) sum += each[i];
+	*loss += sum * (double)m->rows / (double)n;
+	whit_free(each);
+	whit_free(x);
+	return rc;
+}
+
+static int try_factors(void *ctx, const float *s, double *loss, whit_err *e) {
+	const folded *d = ctx;
+	int rc = whit_interrupted(e);
+	*loss = 0;
+	for (int i = 0; i < d->f->n_reader && !rc; i++) rc = try_reader(d, d->reader[i], s, loss, e);
+	return rc;
+}
+
+/* The vector divided by s, as its type can hold it; s becomes what it was really divided by, where it is a gain. */
+static int divide_vector(whit_scaled *v, const whit_fold *f, float *s, whit_err *e) {
+	whit_mat one = v->w->mat;
+	int64_t n = f->factors, zero = 0;
+	float *x = v->vec = whit_alloc((size_t)(2 * n) * sizeof *x), *was = x + n;
+	whit_mat_decode(&v->w->mat, 0, 1, was);
+	for (int64_t c = 0; c < n; c++) x[c] = (was[c] + f->shift) / s[c] - f->shift;
+	int rc = whit_mat_alloc(&one, e);
+	if (rc) return rc;
+	one.spec.fmt->encode(&one, 0, x, NULL, 0, &zero);
+	whit_mat_decode(&one, 0, 1, x);
+	for (int64_t c = 0; c < n && f->norm >= 0; c++) {
+		float by = (was[c] + f->shift) / (x[c] + f->shift);
+		int good = isfinite(by) && by > 0;
+		s[c] = good ? by : 1;
+		if (!good) x[c] = was[c];
+	}
+	one.spec.fmt->encode(&one, 0, x, NULL, 0, &zero);
+	v->bytes = (uint8_t *)(uintptr_t)one.plane[0];
+	return 0;
+}
+
+static int scale_fold(folded *d, whit_encoder *q, int64_t l, whit_err *e) {
+	const whit_fold *f = d->f;
+	const whit_spec *spec = &d->reader[0]->spec;
+	const whit_mat *w[WHIT_FOLD_READERS];
+	int64_t n, block = spec->fmt->block ? spec->fmt->block->weights : spec->group ? spec->group : f->cols;
+	double *h, r;
+	int rc = whit_calibration_hessian(q->calibration, d->reader[0]->w->name, &h, &n, e);
+	if (rc) return rc;
+	float *s = whit_alloc((size_t)f->factors * sizeof *s);
+	d->h = whit_alloc((size_t)(n * n) * sizeof *d->h);
+	for (int64_t i = 0; i < n * n; i++) d->h[i] = (float)h[i];
+	for (int i = 0; i < f->n_reader; i++) w[i] = &d->reader[i]->w->mat;
+	rc = whit_scaling_factors(s, q->calibration->scaling, f, h, w, block, try_factors, d, &r, e);
+	if (!rc && d->vec) rc = divide_vector(scaled(q, d->vec->w, l), f, s, e);
+	for (int i = 0; i < f->n_reader && !rc; i++) {
+		whit_scaled *to = scaled(q, d->reader[i]->w, l);
+		to->cols = whit_alloc((size_t)f->cols * sizeof *to->cols);
+		whit_scaling_spread(to->cols, f, s);
+	}
+	if (!rc && d->maker) {
+		whit_scaled *to = scaled(q, d->maker->w, l);
+		to->rows = memcpy(whit_alloc((size_t)f->factors * sizeof *s), s, (size_t)f->factors * sizeof *s);
+	}
+	q->folds += !rc;
+	if (!rc)
+		whit_event("scaling",
+		           json_pack("{s:I, s:s, s:s, s:f}", "layer", (json_int_t)l, "first", d->reader[0]->w->name,
+		                     "kind", whit_scaling_name(q->calibration->scaling), "power", r));
+	whit_free(d->h);
+	whit_free(h);
+	whit_free(s);
+	return rc;
+}
+
+int whit_encoder_scale(whit_encoder *q, const whit_plan *p, const whit_program *program, int64_t l, whit_err *e) {
+	enum { MOST = 16 };
+	whit_fold fold[MOST];
+	whit_dev *dev = q->dev;
+	int n = q->calibration && q->calibration->scaling ? whit_folds(program, fold, MOST) : 0, rc = 0;
+	q->dev = NULL; /* few rows at a time */
+	for (int i = 0; i < n && !rc; i++) {
+		folded d = {.f = &fold[i], .q = q};
+		if (find_rows(&d, p, program)) rc = scale_fold(&d, q, l, e);
+	}
+	q->dev = dev;
+	return rc;
+}
+
 void whit_encoder_free(whit_encoder *q) {
+	for (whit_scaled *s = q->scaled, *next; s; s = next) {
+		next = s->next;
+		whit_free(s->cols), whit_free(s->rows), whit_free(s->vec), whit_free(s->bytes);
+		whit_free(s);
+	}
 	for (int64_t i = 0; i < q->n_rot; i++) whit_rotation_free(q->rot[i]);
 	for (int64_t i = 0; i < q->n_book; i++) whit_free(q->book[i]);
 	for (int i = 0; i < WHIT_COUNT(q->frc); i++) whit_free(q->frc[i]);

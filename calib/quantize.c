@@ -25,6 +25,7 @@ typedef struct quantize_run {
 	double err, ref;
 	whit_progress *bar; /* NULL: calibration has one */
 	double done;
+	const whit_model *model;
 	whit_model *running; /* texts run through it; NULL: none do */
 	placed *placed;
 } quantize_run;
@@ -59,6 +60,8 @@ static void unplace(quantize_run *q, int layers) {
 		whit_mat_free(&p->floats);
 		whit_free(p);
 	}
+	for (const whit_scaled *v = q->encoder.scaled; v; v = v->next)
+		if (v->vec) whit_model_replace_vector(q->running, v->w->name, NULL, &none);
 }
 
 static double rel_mse_of(const whit_job *j) { return j->ref > 0 ? j->err / j->ref : 0; }
@@ -107,7 +110,7 @@ static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *re
  * rows. */
 static int convert_tensor(quantize_run *q, const whit_plan_row *row, whit_err *e) {
 	float *copy;
-	whit_weight src = whit_encoder_source(row, &copy);
+	whit_weight src = whit_encoder_source(&q->encoder, row, &copy);
 	if (row->paired && src.mat.rows == 1) {
 		src.mat.rows = src.mat.cols;
 		src.mat.cols = src.mat.width = 1;
@@ -135,7 +138,8 @@ static int convert_tensor(quantize_run *q, const whit_plan_row *row, whit_err *e
 static int pass_tensor(quantize_run *q, const whit_plan_row *row, whit_err *e) {
 	if (row->spec.fmt && (!row->as_is || (row->paired && row->w->mat.rows == 1))) return convert_tensor(q, row, e);
 	int rc = row->w->mat.spec.fmt ? whit_weight_finite(row->w, e) : 0;
-	return rc ? rc : q->sink->pass(q->sink, row, e);
+	const whit_scaled *own = whit_encoder_scaled(&q->encoder, row->w);
+	return rc ? rc : q->sink->pass(q->sink, row, own ? own->bytes : NULL, e);
 }
 
 static int run_row(quantize_run *q, const whit_plan_row *row, whit_err *e) {
@@ -164,7 +168,7 @@ static const placed *placed_of(const quantize_run *q, const whit_plan_row *row) 
 static int run_layer(quantize_run *q, int64_t layer, whit_err *e) {
 	const whit_plan *p = q->plan;
 	int64_t i = 0;
-	int rc = 0;
+	int rc = q->running || layer < 0 ? 0 : whit_encoder_scale(&q->encoder, p, &q->model->layer[layer], layer, e);
 	while (i < p->n && p->row[i].layer < layer) i++;
 	whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)layer));
 	for (; i < p->n && p->row[i].layer == layer && !rc; i++) {
@@ -229,10 +233,10 @@ typedef struct rebuilt {
 } rebuilt;
 
 /* Adds b's items; returns their number. */
-static int take_apart(rebuilt *b, whit_latent_item *item, whit_err *e) {
+static int take_apart(const quantize_run *q, rebuilt *b, whit_latent_item *item, whit_err *e) {
 	placed *p = b->p;
 	int n = 0;
-	b->src = whit_encoder_source(p->row, &b->copy);
+	b->src = whit_encoder_source(&q->encoder, p->row, &b->copy);
 	*item = (whit_latent_item){.name = p->row->w->name,
 	                           .src = &b->src,
 	                           .mat = &p->mat,
@@ -262,7 +266,7 @@ static int take_layer_apart(quantize_run *q, int64_t layer, rebuilt **b, int *n,
 		if (p->row->layer < 0 || (layer >= 0 && p->row->layer != layer)) continue;
 		if (!whit_feedback_fits(&p->row->spec) && !p->mat.spec.fmt->record) continue;
 		(*b)[*n].p = p;
-		rc = take_apart(&(*b)[(*n)++], *item + *items, e);
+		rc = take_apart(q, &(*b)[(*n)++], *item + *items, e);
 		*items += WHIT_MAX(rc, 0);
 	}
 	return WHIT_MIN(rc, 0);
@@ -317,6 +321,14 @@ static int distill_model(quantize_run *q, const whit_stats_states *x, whit_err *
 	return rc;
 }
 
+/* The layer's columns scaled, in the model too. */
+static int scale_layer(quantize_run *q, int64_t layer, whit_err *e) {
+	int rc = whit_encoder_scale(&q->encoder, q->plan, &q->running->layer[layer], layer, e);
+	for (const whit_scaled *s = q->encoder.scaled; s && !rc; s = s->next)
+		if (s->vec && s->layer == layer) rc = whit_model_replace_vector(q->running, s->w->name, s->vec, e);
+	return rc;
+}
+
 /* Codes of layers wait in the model's places where the whole is to be distilled, else only until the next is known. */
 static int layer_known(void *ctx, const whit_stats *s, int64_t layer, const whit_stats_states *x, whit_err *e) {
 	quantize_run *q = ctx;
@@ -324,7 +336,8 @@ static int layer_known(void *ctx, const whit_stats *s, int64_t layer, const whit
 	int wait = c->distill.steps > 0;
 	c->live = s;
 	if (!wait) unplace(q, 1);
-	int rc = place_layer(q, layer, e);
+	int rc = scale_layer(q, layer, e);
+	if (!rc) rc = place_layer(q, layer, e);
 	if (!rc && c->reconstruct.steps) rc = rebuild_layer(q, layer, x, e);
 	if (rc || !wait) return rc ? rc : run_layer(q, layer, e);
 	if (layer + 1 < q->running->layers) return 0;
@@ -340,7 +353,8 @@ static int run_texts(quantize_run *q, whit_err *e) {
 	unsigned needs = 0;
 	for (int64_t i = 0; i < q->plan->n; i++)
 		if (q->plan->row[i].method) needs |= q->plan->row[i].method->needs;
-	c->o.kinds = (needs ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) | (needs & WHIT_NEEDS_CROSS ? WHIT_STAT_CROSS : 0);
+	c->o.kinds = (needs || c->scaling ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) |
+	             (needs & WHIT_NEEDS_CROSS ? WHIT_STAT_CROSS : 0);
 	c->o.other = needs & WHIT_NEEDS_CROSS || c->reconstruct.steps || c->distill.steps ? c->original : NULL;
 	c->o.layer = layer_known;
 	c->o.ctx_layer = q;
@@ -357,13 +371,14 @@ static int run_texts(quantize_run *q, whit_err *e) {
 int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, whit_sink *sink,
                       whit_quantize_stats *st, whit_err *e) {
 	whit_calibration *c = p->target.calibration;
-	quantize_run q = {.plan = p, .st = st, .sink = sink, .encoder = {.dev = p->target.dev, .calibration = c}};
+	quantize_run q = {
+	        .plan = p, .st = st, .sink = sink, .model = m, .encoder = {.dev = p->target.dev, .calibration = c}};
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
 	int rc = sink->open(sink, p, m, r, st, e);
 	if (!rc) rc = whit_encoder_train(&q.encoder, p, e);
 	if (!rc)
-		rc = c && !c->dir.path && (p->calibrated || c->reconstruct.steps || c->distill.steps)
+		rc = c && !c->dir.path && (p->calibrated || c->scaling || c->reconstruct.steps || c->distill.steps)
 		             ? run_texts(&q, e)
 		             : run_rows(&q, m->layers, e);
 	if (!rc) rc = whit_ckpt_check(&m->ckpt, e);
@@ -372,6 +387,7 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	else
 		sink->abort(sink);
 
+	st->folds = q.encoder.folds;
 	whit_encoder_free(&q.encoder);
 	st->rel_mse = q.ref > 0 ? q.err / q.ref : 0;
 	st->seconds = whit_now() - start;

@@ -79,6 +79,8 @@ typedef struct whit_encoder {
 	struct whit_frc_book *frc[4]; /* by size of block; NULL: not trained */
 	float **factors;              /* of n_factors records */
 	int64_t n_factors;
+	struct whit_scaled *scaled; /* weights that layers' scaling has changed */
+	int64_t folds;              /* values that were scaled */
 } whit_encoder;
 /* Chooses the codes of row (w, method, rule, spec, rot, width, importance, paired, change) by its method: the bytes
  * that whit_quantize_run stores. m gets planes of its own, with F32 scales if an F16 cannot hold one of them, to be
@@ -94,6 +96,7 @@ typedef struct whit_quantize_stats {
 	int64_t rows, rows_nearest;           /* of those; that kept the nearest codes */
 	double rebuilt_before, rebuilt_after; /* reconstruct.h's, mean over layers */
 	int64_t rebuilt;                      /* layers that were reconstructed */
+	int64_t folds;                        /* values that were scaled */
 	whit_distill_result distilled;
 	char fingerprint[48]; /* of the source, if the sink asked for it */
 } whit_quantize_stats;
@@ -106,7 +109,8 @@ struct whit_sink {
 	            whit_quantize_stats *st, whit_err *e);
 	int (*add)(whit_sink *s, const whit_plan_row *row, const whit_mat *m, int64_t zero_groups, double rel_mse,
 	           whit_err *e);
-	int (*pass)(whit_sink *s, const whit_plan_row *row, whit_err *e); /* the source's bytes */
+	/* The source's bytes; own: others of the same type and shape. */
+	int (*pass)(whit_sink *s, const whit_plan_row *row, const uint8_t *own, whit_err *e);
 	int (*commit)(whit_sink *s, whit_err *e);
 	void (*abort)(whit_sink *s);
 };

@@ -53,8 +53,8 @@ static int add(whit_sink *sink, const whit_plan_row *row, const whit_mat *m, int
 	return whit_packed_add(((dir_sink *)sink)->out, row->w, m, zero_groups, rel_mse, e);
 }
 
-static int pass(whit_sink *sink, const whit_plan_row *row, whit_err *e) {
-	return whit_packed_pass(((dir_sink *)sink)->out, row->w, e);
+static int pass(whit_sink *sink, const whit_plan_row *row, const uint8_t *own, whit_err *e) {
+	return whit_packed_pass(((dir_sink *)sink)->out, row->w, own, e);
 }
 
 static void sink_free(dir_sink *s) {

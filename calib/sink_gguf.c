@@ -143,15 +143,15 @@ static int add(whit_sink *sink, const whit_plan_row *row, const whit_mat *m, int
 	return whit_gguf_out_write(((gguf_sink *)sink)->out, m->plane[0], (size_t)m->rows * m->row_bytes[0], e);
 }
 
-static int pass(whit_sink *sink, const whit_plan_row *row, whit_err *e) {
+static int pass(whit_sink *sink, const whit_plan_row *row, const uint8_t *own, whit_err *e) {
 	gguf_sink *s = (gguf_sink *)sink;
 	const whit_mat *m = &row->w->mat, to = {.paired = row->paired};
+	const uint8_t *bytes = own ? own : m->plane[0];
 	int rc = 0;
-	if (m->paired == row->paired)
-		return whit_gguf_out_write(s->out, m->plane[0], (size_t)m->rows * m->row_bytes[0], e);
+	if (m->paired == row->paired) return whit_gguf_out_write(s->out, bytes, (size_t)m->rows * m->row_bytes[0], e);
 	for (int64_t r = 0; r < m->rows && !rc; r++) {
 		int64_t from = whit_mat_row(m, whit_mat_logical(&to, r));
-		rc = whit_gguf_out_write(s->out, m->plane[0] + (size_t)from * m->row_bytes[0], m->row_bytes[0], e);
+		rc = whit_gguf_out_write(s->out, bytes + (size_t)from * m->row_bytes[0], m->row_bytes[0], e);
 	}
 	return rc;
 }

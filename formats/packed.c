@@ -252,14 +252,16 @@ int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *
 	return rc;
 }
 
-int whit_packed_pass(whit_packed_out *o, const whit_weight *src, whit_err *e) {
+int whit_packed_pass(whit_packed_out *o, const whit_weight *src, const uint8_t *own, whit_err *e) {
 	if (!src->passthrough && !src->mat.spec.fmt)
 		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: is %s, which whit lists and does not write", src->file,
 		                 src->name, src->type);
 	if (!src->passthrough) return whit_packed_add(o, src, &src->mat, src->zero_groups, src->rel_mse, e);
 	int rc = mark(o, src, e);
 	if (!rc) rc = whit_st_out_begin(o->st, src->name, src->dtype, src->ndim, src->shape, e);
-	if (!rc) rc = write_rows(o, &src->mat, 0, src->mat.row_bytes[0], e);
+	whit_mat m = src->mat;
+	if (own) m.plane[0] = own;
+	if (!rc) rc = write_rows(o, &m, 0, m.row_bytes[0], e);
 	json_array_append_new(o->passthrough, json_pack("{s:s, s:s, s:o}", "name", src->name, "dtype",
 	                                                whit_dtype_name(src->dtype), "shape", shape_json(src)));
 	return rc;

@@ -26,8 +26,9 @@ int whit_packed_open(whit_packed_out **o, const whit_outdir *dir, const whit_ckp
 /* Adds a quantized weight: planes of m, rotation and codebook recorded (equal ones shared, "r0", "c0"). */
 int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *m, int64_t zero_groups, double rel_mse,
                     whit_err *e);
-/* Adds a weight unchanged: name, dtype and bytes. One that is packed already stays so. */
-int whit_packed_pass(whit_packed_out *o, const whit_weight *src, whit_err *e);
+/* Adds a weight unchanged: name, dtype and bytes, or (own not NULL) those bytes. One that is packed already stays so.
+ */
+int whit_packed_pass(whit_packed_out *o, const whit_weight *src, const uint8_t *own, whit_err *e);
 /* Verifies that every source weight but aliases was added once, copies config and tokenizer files, writes the manifest.
  * Frees o, also on error. The directory is not committed here. */
 int whit_packed_commit(whit_packed_out *o, whit_err *e);

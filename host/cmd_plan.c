@@ -174,6 +174,10 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	    !(a->distill.scale_rate >= 0 && a->distill.scale_rate <= 10))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --distill-steps and rates: are %lld, %g and %g, need 0 or more",
 		                 w->dest.command, (long long)a->distill.steps, a->distill.rate, a->distill.scale_rate);
+	if (a->scaling && whit_scaling_parse(a->scaling, e) < 0)
+		return whit_fail_in(e, "%s: --scaling", w->dest.command);
+	if (a->scaling && !a->text.n && !a->stats)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --scaling: needs --text or --stats", w->dest.command);
 	if (a->distill.steps && !a->text.n)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --distill-steps: needs --text", w->dest.command);
 	if (a->block.steps && !a->text.n)
@@ -188,6 +192,7 @@ static int open_calibration(whit_writing *w, whit_err *e) {
 	const whit_calib_args *a = &w->calib;
 	w->calibration.feedback =
 	        (whit_feedback_opts){.damping = a->damping, .alpha = a->alpha, .act_order = a->act_order};
+	w->calibration.scaling = a->scaling ? whit_scaling_parse(a->scaling, e) : WHIT_SCALING_NONE;
 	w->calibration.reconstruct = a->block;
 	w->calibration.distill = a->distill;
 	return a->stats ? whit_stats_dir_open(&w->calibration.dir, a->stats, &w->model, e) : open_texts(w, e);
@@ -332,7 +337,7 @@ void whit_writing_show(whit_writing *w) {
 		           json_pack("{s:s, s:I}", "what", "requantized", "tensors", (json_int_t)p->requantized));
 	}
 	const whit_calibration *c = p->target.calibration;
-	if (c && !p->calibrated && !c->reconstruct.steps && !c->distill.steps)
+	if (c && !p->calibrated && !c->scaling && !c->reconstruct.steps && !c->distill.steps)
 		whit_say("warning: no method of this plan uses %s", c->dir.path ? "--stats" : "--text");
 	json_t *plan = plan_json(p);
 	whit_event("plan", json_incref(plan));
@@ -381,6 +386,10 @@ int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
 		                              t->loss_nearest, "rows", (json_int_t)t->rows, "rows_nearest",
 		                              (json_int_t)t->rows_nearest, "damping_raised", (json_int_t)c->retries,
 		                              "dead_columns", (json_int_t)c->dead, "few_tokens", (json_int_t)c->few));
+	}
+	if (t->folds) {
+		json_object_set_new(result, "scaled_values", json_integer(t->folds));
+		printf("scaled        %lld values of layers, folded into what makes them\n", (long long)t->folds);
 	}
 	if (t->distilled.before > 0) {
 		const whit_distill_result *d = &t->distilled;

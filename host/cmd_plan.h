@@ -18,6 +18,7 @@ typedef struct whit_calib_args {
 	whit_list text, apart;
 	int64_t samples, len;
 	double damping, alpha;
+	const char *scaling;
 	int act_order;
 	whit_reconstruct_opts block;
 	whit_distill_opts distill;
@@ -37,6 +38,8 @@ typedef struct whit_calib_args {
 	 &(a).damping, 0}, \
 	{"--alpha", 'd', "X", "of gptaq: how much of the inputs' error is made up for (default 0.5)", \
 	 &(a).alpha, 0}, \
+	{"--scaling", 's', "K", "awq, smoothquant, balance or h-alpha: columns scaled first, folded into norms (default none)", \
+	 &(a).scaling, 0}, \
 	{"--act-order", 'f', NULL, "round columns in the order of their inputs' size", &(a).act_order, 0}, \
 	{"--block-steps", 'i', "N", "then fit each layer's codes and scales to its outputs in N steps (default 0)", \
 	 &(a).block.steps, 0}, \

@@ -327,7 +327,7 @@ static void show_allocation(session *s) {
 
 int whit_quantize_asks(const whit_recipe *r, const whit_quantize_opts *o) {
 	const whit_calib_args *a = &o->calib;
-	int needs = !o->calib_if_asked || a->block.steps;
+	int needs = !o->calib_if_asked || a->block.steps || a->scaling;
 	for (int i = 0; i < r->n; i++) needs |= !r->rule[i].keep && r->rule[i].method->needs;
 	return needs && (a->text.n || a->stats);
 }

@@ -285,6 +285,20 @@ int whit_model_replace(whit_model *m, const char *name, const whit_mat *mat, whi
 	return rc;
 }
 
+int whit_model_replace_vector(whit_model *m, const char *name, const float *vec, whit_err *e) {
+	int found = 0;
+	if (m->dev) return whit_fail(e, WHIT_EINTERNAL, "tensor %s: vectors are replaced on the CPU", name);
+	for (int64_t i = 0; i < m->layers + 2; i++) {
+		whit_program *p = whit_program_at(m, i);
+		for (int k = 0; k < p->n_slot; k++) {
+			if (p->slot[k].rows || strcmp(p->slot[k].name, name)) continue;
+			p->bound[k].vec = vec ? vec : p->opened[k].vec;
+			found = 1;
+		}
+	}
+	return found ? 0 : whit_fail(e, WHIT_EINTERNAL, "tensor %s: is no vector of the model", name);
+}
+
 /* ---- memory and state ---- */
 
 void *whit_model_alloc(const whit_model *m, size_t bytes) {

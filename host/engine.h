@@ -165,6 +165,8 @@ int whit_model_streams(const whit_model *m);         /* 1: layers are streamed *
  * a device gets a copy, and only the rotation is borrowed. Not with states in use. Errors: no matrix of that name, or
  * another shape (WHIT_EINTERNAL); on a device its memory (WHIT_ERESOURCE), the model's own weights being back then. */
 int whit_model_replace(whit_model *m, const char *name, const whit_mat *mat, whit_err *e);
+/* The same of a vector: vec, as many floats, borrowed until then; on the CPU alone (WHIT_EINTERNAL). */
+int whit_model_replace_vector(whit_model *m, const char *name, const float *vec, whit_err *e);
 /* Memory where m computes, for h and logits below; zeroed on the CPU. On a device NULL is possible; the next call
  * then tells. */
 void *whit_model_alloc(const whit_model *m, size_t bytes);
@@ -210,8 +212,8 @@ typedef struct whit_loss {
 	const double
 	        *draw; /* n numbers in [0, 1) by which targets are drawn from the model itself (below 0: -1), or NULL */
 	double *loss;  /* n, out: cross entropy, nats */
-	/* Not NULL, on the CPU alone: the loss is KL(teacher || m) instead, the teacher's logits being what its head makes
-	 * of taught (n, hidden); target and draw have no use. */
+	/* Not NULL, on the CPU alone: the loss is KL(teacher || m) instead, the teacher's logits being what its head
+	 * makes of taught (n, hidden); target and draw have no use. */
 	struct whit_model *teacher;
 	const float *taught;
 } whit_loss;

@@ -45,6 +45,17 @@ grep -q "KLD (P||Q)" "$scratch/log" && ok=$((ok + 1)) || fail "a GGUF was not me
 expect 0 "q4_0" "$whit" inspect "$scratch/q.gguf"
 expect 2 "exists" quantize "$scratch/q.gguf" --format Q4_0
 
+# scaling: folded, so that at 8 bits hardly anything is lost, in a directory and in a GGUF
+expect 2 "need none, awq" quantize "$scratch/x" --format int4g128 --method nearest --scaling aqw "${text[@]}"
+expect 2 "needs --text or --stats" quantize "$scratch/x" --format int4g128 --method nearest --scaling awq
+for out in s s.gguf; do
+	format=int8g128
+	[ $out = s.gguf ] && format=Q8_0
+	expect 0 "scaled        24 values" quantize "$scratch/$out" --format $format --method nearest --scaling awq "${text[@]}"
+	expect 0 "KLD (P||Q)" "$whit" eval "$scratch/$out" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet --compute float
+	awk '/^KLD \(P/ { exit !($4 > 0 && $4 < 2e-4) }' "$scratch/log" && ok=$((ok + 1)) || { fail "$out: scaling is no fold"; cat "$scratch/log"; }
+done
+
 # FABQ-RC: a record for each linear, all bytes counted; what cannot fill it says so
 expect 0 "reconstructed 6 layers" quantize "$scratch/f" --format frc128c20 --method fabq-rc "${text[@]}" --block-steps 2 --json "$scratch/f.json"
 awk '/"bpw_linear"/ { gsub(",", ""); exit !($2 > 1.1 && $2 <= 1.22) }' "$scratch/f.json" && ok=$((ok + 1)) || fail "bits per weight are not those of frc128c20"

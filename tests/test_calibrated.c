@@ -26,6 +26,7 @@ static whit_tok *tokenizer(void) {
 
 /* x (1, cols) as a stored row has it. */
 static void as_stored(const whit_calibration_of *w, float *x, int64_t cols, float *out) {
+	for (int64_t i = 0; i < cols && w->scale; i++) x[i] *= w->scale[i];
 	if (w->change) whit_gguf_apply(w->change, x, 1, cols);
 	if (w->rot)
 		whit_rotate_cpu(w->rot, out, x, 1);
@@ -79,7 +80,9 @@ static void frames(void) {
 	const whit_gguf_arch *arch = whit_gguf_arch_find(m.arch->name, &e);
 	int changed = 0;
 	for (int64_t i = 0; i < s.n; i++)
-		for (int kind = 0; kind < 2; kind++) {
+		for (int way = 0; way < 4; way++) {
+			int kind = way % 2;
+			float scale[256];
 			const whit_stats_input *in = &s.in[i];
 			const float *hessian =
 			        whit_stats_find(&s, in->layer, "text", in->weight[0], "in.hessian")->data;
@@ -87,6 +90,8 @@ static void frames(void) {
 			whit_rotation *rot = NULL;
 			whit_rotation_spec spec;
 			whit_calibration_of w = {.name = in->weight[in->n_weight - 1], .kind = WHIT_FEEDBACK_GPTQ};
+			for (int c = 0; c < WHIT_COUNT(scale); c++) scale[c] = 0.5f + (float)(c * 7 % 11);
+			if (way / 2) w.scale = scale;
 			if (kind) {
 				CHECK_RC(whit_rotation_plan(&spec, WHIT_ROT_HADAMARD, 5, in->cols, 64, &e), e);
 				CHECK_RC(whit_rotation_new(&rot, &spec, NULL, &e), e);

@@ -295,7 +295,7 @@ static int pack(const char *from, const char *to, const char *format, int kind, 
 			quantize(&q[i], &src.w[i], format, kind, scale_f32);
 			rc = whit_packed_add(o, &src.w[i], &q[i].m, q[i].zero_groups, 0.25 + (double)i, e);
 		} else {
-			rc = whit_packed_pass(o, &src.w[i], e);
+			rc = whit_packed_pass(o, &src.w[i], NULL, e);
 		}
 	}
 	if (!rc)
@@ -709,10 +709,10 @@ static void writer_misuse(void) {
 	CHECK_RC(whit_ckpt_open(&c, src, &e), e);
 	CHECK_RC(whit_outdir_open(&dir, to, 0, &e), e);
 	CHECK_RC(whit_packed_open(&o, &dir, &c, 1, &info, &e), e);
-	CHECK_RC(whit_packed_pass(o, &c.w[0], &e), e);
-	CHECK_FAILS(whit_packed_pass(o, &c.w[0], &e), WHIT_EINTERNAL, e, "added twice");
+	CHECK_RC(whit_packed_pass(o, &c.w[0], NULL, &e), e);
+	CHECK_FAILS(whit_packed_pass(o, &c.w[0], NULL, &e), WHIT_EINTERNAL, e, "added twice");
 	whit_weight stranger = c.w[1];
-	CHECK_FAILS(whit_packed_pass(o, &stranger, &e), WHIT_EINTERNAL, e, "no weight of");
+	CHECK_FAILS(whit_packed_pass(o, &stranger, NULL, &e), WHIT_EINTERNAL, e, "no weight of");
 	CHECK_FAILS(whit_packed_commit(o, &e), WHIT_EINTERNAL, e, "never added");
 	whit_outdir_abort(&dir);
 	CHECK(!whit_file_exists(to));
