@@ -15,10 +15,27 @@ __global__ void decode_kernel(const whit_mat m, const int32_t *tokens, int64_t r
 	out[k * m.width + i] = F::at(m, logical ? whit_mat_row(&m, r) : r, i);
 }
 
+/* A record's rows, a block a row: its place in its class is counted once. */
+__global__ void decode_record_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, float *out) {
+	int64_t k = blockIdx.x, r = tokens ? tokens[k] : r0 + k;
+	const whit_frc f = whit_frc_of(&m);
+	const uint8_t *bits = m.plane[0] + f.bitmap;
+	whit_frc_count count = {};
+	int64_t c = whit_dev_frc_rank(count, bits, r);
+	bool core = bits[r / 8] >> r % 8 & 1;
+	const whit_frc_row row = whit_dev_frc_row(f, m.plane[0], core ? c : r - c, core);
+	for (int64_t i = threadIdx.x; i < m.width; i += THREADS)
+		out[k * m.width + i] = whit_dev_frc_weight(m, f, row, i);
+}
+
 static void decode(whit_dev *d, const whit_mat *m, const int32_t *tokens, int64_t r0, int logical, int64_t n,
                    float *out) {
 	if (n == 0 || m->width == 0) return;
 	dim3 grid(whit_blocks(n, 1), whit_blocks(m->width, THREADS));
+	if (m->spec.fmt->record && !d->plain) { /* its rows are never paired */
+		WHIT_LAUNCH(decode_record_kernel, grid.x, THREADS, 0, d, *m, tokens, r0, out);
+		return;
+	}
 	bool known = whit_with_format(m, [&](auto f) {
 		WHIT_LAUNCH((decode_kernel<decltype(f)>), grid, THREADS, 0, d, *m, tokens, r0, logical, out);
 	});

@@ -60,18 +60,53 @@ struct whit_fmt_int {
 /* ---- binary rows (frc1.h) ---- */
 
 static __device__ const float whit_dev_root[16] = WHIT_FRC_T;
-static __device__ __forceinline__ float whit_dev_binary(const uint8_t *signs, float r, int q, float factor, int64_t i) {
-	float s = r * whit_dev_root[q % 16] * __uint_as_float((uint32_t)(127 - q / 16) << 23) * factor;
-	return signs[i / 8] >> i % 8 & 1 ? s : -s;
-}
 struct whit_fmt_bin {
 	WHIT_WEIGHT at(const whit_mat &m, int64_t r, int64_t i) {
 		const uint8_t *p = whit_dev_row(m, 2, r);
-		return whit_dev_binary(whit_dev_row(m, 0, r),
-		                       m.scale_f32 ? whit_load_f32(p) : whit_dev_f16(whit_load_u16(p)),
-		                       whit_dev_row(m, 1, r)[i / m.spec.group], 1, i);
+		float top = m.scale_f32 ? whit_load_f32(p) : whit_dev_f16(whit_load_u16(p));
+		int q = whit_dev_row(m, 1, r)[i / m.spec.group];
+		float s = top * whit_dev_root[q % 16] * __uint_as_float((uint32_t)(127 - q / 16) << 23);
+		return whit_dev_row(m, 0, r)[i / 8] >> i % 8 & 1 ? s : -s;
 	}
 };
+/* A row of a record, the c-th of its class. */
+struct whit_frc_row {
+	const uint8_t *codes, *q, *k, *scales; /* signs or codes; a binary row's; core scales */
+	float r;
+	bool core;
+};
+static __device__ __forceinline__ whit_frc_row whit_dev_frc_row(const whit_frc &f, const uint8_t *p, int64_t c,
+                                                                bool core) {
+	whit_frc_row row = {};
+	row.core = core;
+	if (core) {
+		row.codes = p + f.codes + (size_t)c * f.code_row;
+		row.scales = p + f.scales + 2 * (size_t)(c * f.groups);
+	} else {
+		row.codes = p + f.signs + (size_t)c * f.sign_row;
+		row.q = p + f.q + (size_t)(c * f.blocks);
+		row.k = p + f.k + (size_t)c * f.book_row;
+		row.r = whit_dev_f16(whit_load_u16(p + f.r + 2 * c));
+	}
+	return row;
+}
+/* Scale of column i's block, or group; and where its profile begins in the codebook. */
+static __device__ __forceinline__ float whit_dev_frc_scale(const whit_frc &f, const whit_frc_row &row, int64_t i) {
+	if (row.core) return whit_dev_f16(whit_load_u16(row.scales + 2 * (i / WHIT_FRC_CORE_GROUP)));
+	int q = row.q[i / f.block];
+	return row.r * whit_dev_root[q % 16] * __uint_as_float((uint32_t)(127 - q / 16) << 23);
+}
+static __device__ __forceinline__ int64_t whit_dev_frc_profile(const whit_frc &f, const whit_frc_row &row, int64_t i) {
+	int64_t b = i / f.block;
+	return (row.k[b / 2] >> 4 * (b % 2) & 15) * f.block;
+}
+static __device__ __forceinline__ float whit_dev_frc_weight(const whit_mat &m, const whit_frc &f,
+                                                            const whit_frc_row &row, int64_t i) {
+	float s = whit_dev_frc_scale(f, row, i);
+	if (row.core) return s * (float)((row.codes[i / 2] >> 4 * (i % 2) & 15) - 8);
+	if (f.book_row) s *= m.codebook[whit_dev_frc_profile(f, row, i) + i % f.block];
+	return row.codes[i / 8] >> i % 8 & 1 ? s : -s;
+}
 /* Counts the row's place in its class anew for every weight: the plain version. */
 struct whit_fmt_frc {
 	WHIT_WEIGHT at(const whit_mat &m, int64_t r, int64_t i) {
@@ -80,22 +115,22 @@ struct whit_fmt_frc {
 		int64_t c = 0;
 		for (int64_t k = 0; k < r / 8; k++) c += __popc(bits[k]);
 		c += __popc(bits[r / 8] & ((1u << r % 8) - 1));
-		if (bits[r / 8] >> r % 8 & 1) {
-			float d = whit_dev_f16(
-			        whit_load_u16(p + f.scales + 2 * (c * f.groups + i / WHIT_FRC_CORE_GROUP)));
-			return d * (float)((p[f.codes + (size_t)c * f.code_row + i / 2] >> 4 * (i % 2) & 15) - 8);
-		}
-		int64_t b = r - c, block = i / f.block;
-		float factor = 1;
-		if (f.book_row) {
-			int k = p[f.k + (size_t)b * f.book_row + block / 2] >> 4 * (block % 2) & 15;
-			factor = m.codebook[k * f.block + i % f.block];
-		}
-		return whit_dev_binary(p + f.signs + (size_t)b * f.sign_row,
-		                       whit_dev_f16(whit_load_u16(p + f.r + 2 * b)), p[f.q + b * f.blocks + block],
-		                       factor, i);
+		bool core = bits[r / 8] >> r % 8 & 1;
+		return whit_dev_frc_weight(m, f, whit_dev_frc_row(f, p, core ? c : r - c, core), i);
 	}
 };
+/* Core rows before row r, by the 32 lanes of a warp; `at` and `sum`, 0 at first, remember the bytes that were counted,
+ * so that rows which follow each other cost only what lies between. */
+struct whit_frc_count {
+	int64_t at, sum;
+};
+static __device__ __forceinline__ int64_t whit_dev_frc_rank(whit_frc_count &n, const uint8_t *bits, int64_t r) {
+	int more = 0;
+	for (int64_t b = n.at + threadIdx.x % 32; b < r / 8; b += 32) more += __popc(bits[b]);
+	for (int h = 16; h > 0; h /= 2) more += __shfl_xor_sync(0xffffffffu, more, h);
+	n.at = r / 8, n.sum += more;
+	return n.sum + __popc(bits[r / 8] & ((1u << r % 8) - 1));
+}
 
 /* ---- ggml's blocks: B::weight(b, i) is weight i of the block of bytes b ---- */
 

@@ -7,18 +7,26 @@ enum { THREADS = 256, WARPS = THREADS / 32, RUN = 8, STEP = 32 * RUN };
 
 /* n weights (8, fewer at the row's end; the rest zero) from column i on, a multiple of 8. */
 template <class F> struct run {
-	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, int64_t r, int i, int n) {
+	/* What is known of a row before its weights are read. */
+	struct row {
+		int64_t r;
+		__device__ __forceinline__ void begin(const whit_mat &, int64_t stored) { r = stored; }
+	};
+	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, const row &at, int i, int n) {
+		int64_t r = at.r;
 		WHIT_UNROLL
 		for (int k = 0; k < RUN; k++) w[k] = k < n ? F::at(m, r, i + k) : 0.0f;
 	}
 };
 /* Blocks hold whole runs, rows whole blocks. */
 template <class B> struct run<whit_fmt_block<B>> {
-	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, int64_t r, int i, int) {
-		unsigned block = (unsigned)i / B::weights, at = (unsigned)i % B::weights;
+	using row = run<whit_fmt_f32>::row;
+	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, const row &at, int i, int) {
+		int64_t r = at.r;
+		unsigned block = (unsigned)i / B::weights, within = (unsigned)i % B::weights;
 		const uint8_t *b = whit_dev_row(m, 0, r) + (size_t)block * B::bytes;
 		WHIT_UNROLL
-		for (int k = 0; k < RUN; k++) w[k] = B::weight(b, (int)at + k);
+		for (int k = 0; k < RUN; k++) w[k] = B::weight(b, (int)within + k);
 	}
 };
 /* Eight codes of `bits` bits are `bits` bytes, and groups are multiples of eight. */
@@ -32,7 +40,9 @@ static __device__ __forceinline__ uint64_t codes(const whit_mat &m, int64_t r, i
 	return v;
 }
 template <> struct run<whit_fmt_tq> {
-	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, int64_t r, int i, int n) {
+	using row = run<whit_fmt_f32>::row;
+	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, const row &at, int i, int n) {
+		int64_t r = at.r;
 		uint64_t v = codes(m, r, i, n);
 		unsigned mask = (1u << m.spec.bits) - 1;
 		float scale = whit_dev_scale(m, r, i);
@@ -42,7 +52,9 @@ template <> struct run<whit_fmt_tq> {
 	}
 };
 template <> struct run<whit_fmt_int> {
-	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, int64_t r, int i, int n) {
+	using row = run<whit_fmt_f32>::row;
+	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, const row &at, int i, int n) {
+		int64_t r = at.r;
 		uint64_t v = codes(m, r, i, n);
 		int mask = (1 << m.spec.bits) - 1, top = 1 << (m.spec.bits - 1);
 		float scale = whit_dev_scale(m, r, i);
@@ -50,6 +62,42 @@ template <> struct run<whit_fmt_int> {
 		for (int k = 0; k < RUN; k++) {
 			int code = (int)(v >> m.spec.bits * k) & mask;
 			w[k] = k < n ? scale * (float)((code ^ top) - top) : 0.0f;
+		}
+	}
+};
+
+/* A record's: a byte of signs, or four bytes of codes; one scale and, with a codebook, eight factors of one profile,
+ * blocks being multiples of eight. */
+template <> struct run<whit_fmt_frc> {
+	struct row {
+		whit_frc f;
+		whit_frc_row at;
+		whit_frc_count count;
+		__device__ __forceinline__ void begin(const whit_mat &m, int64_t r) {
+			if (!count.at) f = whit_frc_of(&m);
+			const uint8_t *bits = m.plane[0] + f.bitmap;
+			int64_t c = whit_dev_frc_rank(count, bits, r);
+			bool core = bits[r / 8] >> r % 8 & 1;
+			at = whit_dev_frc_row(f, m.plane[0], core ? c : r - c, core);
+		}
+	};
+	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, const row &r, int i, int n) {
+		float s = whit_dev_frc_scale(r.f, r.at, i);
+		if (r.at.core) {
+			const uint8_t *p = r.at.codes + i / 2;
+			WHIT_UNROLL
+			for (int k = 0; k < RUN; k++)
+				w[k] = k < n ? s * (float)((p[k / 2] >> 4 * (k % 2) & 15) - 8) : 0.0f;
+			return;
+		}
+		unsigned minus = ~(unsigned)r.at.codes[i / 8];
+		const float *factor =
+		        r.f.book_row ? m.codebook + whit_dev_frc_profile(r.f, r.at, i) + i % r.f.block : NULL;
+		WHIT_UNROLL
+		for (int k = 0; k < RUN; k++) {
+			float v = factor && k < n ? s * factor[k] : s;
+			v = __uint_as_float(__float_as_uint(v) ^ (minus << (31 - k) & 0x80000000u));
+			w[k] = k < n ? v : 0.0f;
 		}
 	}
 };
@@ -66,13 +114,14 @@ __global__ void __launch_bounds__(THREADS, TT == 1 ? 3 : 2)
 	if (!ready) gemv_fill<RUN, 1>(own, in, in.T, stride);
 	__syncthreads();
 	const float *x = (ready ? ready : own) + 4 * lane;
+	typename run<F>::row row = {};
 	for (int64_t r = blockIdx.x * WARPS + threadIdx.x / 32; r < m.rows; r += gridDim.x * WARPS) {
-		int64_t stored = whit_mat_row(&m, r);
+		row.begin(m, whit_mat_row(&m, r));
 		float sum[TT] = {}, w[RUN];
 		for (int c = 0; c < in.K; c += STEP) {
 			int i = c + lane * RUN, n = WHIT_MIN(in.K - i, RUN);
 			if (n <= 0) continue;
-			run<F>::load(w, m, stored, i, n);
+			run<F>::load(w, m, row, i, n);
 			WHIT_UNROLL
 			for (int t = 0; t < TT; t++) {
 				if (t >= in.T) continue;

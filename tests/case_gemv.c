@@ -50,6 +50,10 @@ static const struct {
         {7, 300, WHIT_PRE_NORM, 1, 0, {{"int3g64", 6, 0, 1}, {"int8", 3, 0, 0}, {"int2", 3, 0, 0}}},
         {1, 96, WHIT_PRE_SWIGLU, 0, 0, {{"q8_0", 70, 0, 0}}},
         {8, 256, WHIT_PRE_NONE, 0, 1, {{"q3_k", 3, 0, 0}, {"iq4_xs", 4, 4, 0}}},
+        /* records */
+        {1, 200, WHIT_PRE_NORM, 1, 1, {{"frc64c100", 70, 0, 0}, {"frc64c200k", 33, 0, 0}}},
+        {5, 300, WHIT_PRE_SWIGLU, 0, 1, {{"frc128c60k", 50, 0, 0}, {"frc256", 9, 0, 0}, {"frc64c1000", 4, 0, 0}}},
+        {1, 35, WHIT_PRE_NONE, 0, 0, {{"frc64k", 6001, 0, 0}}},
         /* nothing */
         {0, 64, WHIT_PRE_NORM, 0, 0, {{"bf16", 3, 0, 0}}},
         {1, 64, WHIT_PRE_NORM, 0, 0, {{"bf16", 0, 0, 0}, {"bf16", 2, 0, 0}}},
