@@ -41,7 +41,7 @@ size_t whit_dev_raw_left(whit_dev *d) {
 static int make(whit_dev *d) {
 	int early = 0;
 	WHIT_CHECK(d, cudaSetDevice(d->index));
-	WHIT_CHECK(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
+	if (!d->lent) WHIT_CHECK(d, cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking));
 	WHIT_CHECK(d, cudaStreamCreateWithFlags(&d->copy, cudaStreamNonBlocking));
 	for (int i = 0; i < WHIT_DEV_MARKS; i++)
 		WHIT_CHECK(d, cudaEventCreateWithFlags(&d->mark[i], cudaEventDisableTiming));
@@ -54,7 +54,7 @@ static int make(whit_dev *d) {
 
 extern "C" {
 
-int whit_dev_open(whit_dev **out, int index, whit_err *e) {
+static int open_on(whit_dev **out, int index, bool lent, cudaStream_t stream, whit_err *e) {
 	int n = 0, driver = 0, toolkit = 0;
 	cudaDeviceProp p;
 	cudaError_t rc = cudaGetDeviceCount(&n);
@@ -76,6 +76,7 @@ int whit_dev_open(whit_dev **out, int index, whit_err *e) {
 	whit_dev *d = (whit_dev *)whit_alloc(sizeof *d);
 	d->index = index;
 	d->terms = 3;
+	d->lent = lent, d->stream = stream;
 	if (make(d)) {
 		whit_fail(e, WHIT_ERESOURCE, "device %d: %s: %s", index, p.name, d->err.text);
 		whit_free(d);
@@ -83,6 +84,11 @@ int whit_dev_open(whit_dev **out, int index, whit_err *e) {
 	}
 	*out = d;
 	return 0;
+}
+
+int whit_dev_open(whit_dev **out, int index, whit_err *e) { return open_on(out, index, false, NULL, e); }
+int whit_dev_open_on(whit_dev **out, int index, void *stream, whit_err *e) {
+	return open_on(out, index, true, (cudaStream_t)stream, e);
 }
 
 void whit_dev_close(whit_dev *d) {
@@ -100,7 +106,7 @@ void whit_dev_close(whit_dev *d) {
 	for (auto m : d->mark) cudaEventDestroy(m);
 	whit_dev_memory_free(d); /* waits on the stream */
 	cudaStreamDestroy(d->copy);
-	cudaStreamDestroy(d->stream);
+	if (!d->lent) cudaStreamDestroy(d->stream);
 	whit_free(d);
 }
 

@@ -32,6 +32,7 @@ struct whit_dev {
 	size_t n_kept;
 #ifdef __CUDACC__
 	int index;
+	bool lent;  /* the stream is the caller's */
 	bool early; /* a kernel may start before the one in front of it has ended: WHIT_AFTER */
 	cudaStream_t stream, copy;
 	cudaEvent_t mark[WHIT_DEV_MARKS];

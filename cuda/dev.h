@@ -11,6 +11,8 @@
 
 /* Device number index. WHIT_ERESOURCE with the reason: none there, driver too old, device too old. */
 WHIT_DEVICE int whit_dev_open(whit_dev **d, int index, whit_err *e);
+/* The same, whose work queue is a stream of the caller's (a cudaStream_t, NULL = the default one), which stays. */
+WHIT_DEVICE int whit_dev_open_on(whit_dev **d, int index, void *stream, whit_err *e);
 WHIT_DEVICE void whit_dev_close(whit_dev *d); /* waits; NULL is allowed */
 
 typedef struct whit_dev_info {

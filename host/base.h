@@ -20,8 +20,13 @@
 #endif
 /* A device with its memory and its queue of work (cuda/dev.h); named here for the prototypes of _cuda twins. */
 typedef struct whit_dev whit_dev;
-/* Marks what only a program with kernels has: elsewhere it is NULL, and nothing calls it, for want of a device. */
+/* Marks what only a program with kernels has: elsewhere it is NULL, and nothing calls it, for want of a device. Kernels
+ * themselves have each other, and say so: then a library can hand out just those that a program needs. */
+#ifdef __CUDACC__
+#define WHIT_DEVICE
+#else
 #define WHIT_DEVICE __attribute__((weak))
+#endif
 
 /* ---- errors: 0 is good, a negative code is bad and its text says "FILE: thing: is X, need Y" ----
  * The code is the negated exit status, so main() exits with -code. Only main() prints. */

@@ -33,6 +33,11 @@ int whit_dev_open(whit_dev **d, int index, whit_err *e) {
 	return 0;
 }
 
+int whit_dev_open_on(whit_dev **d, int index, void *stream, whit_err *e) {
+	if (stream) return whit_fail(e, WHIT_EUSAGE, "device %d: the emulated one has no streams, need NULL", index);
+	return whit_dev_open(d, index, e);
+}
+
 void whit_dev_close(whit_dev *d) {
 	if (!d) return;
 	whit_dev_memory_free(d);
