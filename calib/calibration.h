@@ -17,6 +17,7 @@ typedef struct whit_calibration {
 	 * model, needed by methods that ask for its inputs too (WHIT_NEEDS_CROSS) and by
 	 * reconstruction. All borrowed. */
 	whit_model *running, *original;
+	whit_dev *dev; /* where both go before texts run through them; NULL = they stay on the CPU */
 	const whit_tok *tok;
 	whit_stats_text *text;
 	int n_text;

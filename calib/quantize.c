@@ -346,6 +346,16 @@ static int layer_known(void *ctx, const whit_stats *s, int64_t layer, const whit
 	return rc;
 }
 
+/* The models that texts run through, to the device. As many chunks as the texts' bytes can make are provided for. */
+static int move_models(const whit_calibration *c, whit_err *e) {
+	whit_model *both[2] = {c->running, c->o.other};
+	whit_stats_opts o = c->o;
+	int64_t ctx = o.ctx ? o.ctx : 1, bytes = 0;
+	for (int i = 0; i < c->n_text; i++) bytes += (int64_t)c->text[i].bytes;
+	if (!o.chunks) o.chunks = bytes / ctx + 1;
+	return whit_models_device(both, o.other ? 2 : 1, c->dev, whit_stats_need(c->running, &o), e);
+}
+
 /* Texts run through the model and the rows are quantized as they come by. */
 static int run_texts(quantize_run *q, whit_err *e) {
 	whit_calibration *c = q->plan->target.calibration;
@@ -359,7 +369,8 @@ static int run_texts(quantize_run *q, whit_err *e) {
 	c->o.layer = layer_known;
 	c->o.ctx_layer = q;
 	q->running = c->running;
-	int rc = place_layer(q, -1, e);
+	int rc = c->dev ? move_models(c, e) : 0;
+	if (!rc) rc = place_layer(q, -1, e);
 	if (!rc) rc = run_layer(q, -1, e);
 	if (!rc) rc = whit_stats_run(&s, c->running, c->tok, c->text, c->n_text, &c->o, e);
 	if (!rc) whit_stats_free(&s);

@@ -138,9 +138,10 @@ static int open_texts(whit_writing *w, whit_err *e) {
 	whit_calibration *c = &w->calibration;
 	const whit_list *text = &w->calib.text;
 	int rc = whit_model_open(&w->running, w->dest.model, 0, e);
+	if (!rc) rc = whit_model_open(&w->original, w->dest.model, 0, e); /* apart from what reports run, on the CPU */
 	if (!rc) rc = whit_tok_open(&w->tok, w->running.ckpt.path, e);
 	c->running = &w->running;
-	c->original = &w->model;
+	c->original = &w->original;
 	c->tok = w->tok;
 	c->o = (whit_stats_opts){.ctx = w->calib.len, .chunks = w->calib.samples, .apart = &w->apart};
 	w->apart.v = whit_alloc((size_t)(w->calib.apart.n + 1) * sizeof *w->apart.v);
@@ -211,6 +212,10 @@ int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
 	}
 	if (!rc) rc = whit_device_open(&w->dev, e);
 	target.dev = w->dev;
+	if (w->dev && w->calib.text.n && (w->calib.block.steps || w->calib.distill.steps))
+		whit_say("texts run on the CPU: block steps and distillation are computed there");
+	else
+		w->calibration.dev = w->dev;
 	if (!rc) rc = whit_plan_make(&w->plan, &w->model, &w->recipe, &target, e);
 	return rc ? rc : check_room(&w->dest, &w->plan, e);
 }
@@ -226,6 +231,7 @@ void whit_writing_free(whit_writing *w) {
 	whit_free(w->calibration.text);
 	if (w->tok) whit_tok_close(w->tok);
 	if (w->running.ckpt.path) whit_model_close(&w->running);
+	if (w->original.ckpt.path) whit_model_close(&w->original);
 	if (w->model.ckpt.path) whit_model_close(&w->model);
 	whit_recipe_free(&w->recipe);
 	whit_device_close(w->dev);

@@ -63,7 +63,7 @@ typedef struct whit_writing { /* zero, then dest and recipe set by the command, 
 	whit_calib_args calib;
 	whit_imatrix imatrix;
 	whit_calibration calibration; /* of calib: zero where neither was given */
-	whit_model running;           /* the model that texts run through */
+	whit_model running, original; /* the models that texts run through */
 	whit_tok *tok;
 	whit_map *map;   /* of each text */
 	whit_list apart; /* calib's, and its eval */

@@ -286,17 +286,17 @@ int whit_model_replace(whit_model *m, const char *name, const whit_mat *mat, whi
 }
 
 int whit_model_replace_vector(whit_model *m, const char *name, const float *vec, whit_err *e) {
-	int found = 0;
-	if (m->dev) return whit_fail(e, WHIT_EINTERNAL, "tensor %s: vectors are replaced on the CPU", name);
+	int found = 0, rc = 0;
 	for (int64_t i = 0; i < m->layers + 2; i++) {
 		whit_program *p = whit_program_at(m, i);
 		for (int k = 0; k < p->n_slot; k++) {
 			if (p->slot[k].rows || strcmp(p->slot[k].name, name)) continue;
 			p->bound[k].vec = vec ? vec : p->opened[k].vec;
+			if (m->dev && !rc) rc = whit_device_replace_vector(m, i, k, vec, e);
 			found = 1;
 		}
 	}
-	return found ? 0 : whit_fail(e, WHIT_EINTERNAL, "tensor %s: is no vector of the model", name);
+	return found ? rc : whit_fail(e, WHIT_EINTERNAL, "tensor %s: is no vector of the model", name);
 }
 
 /* ---- memory and state ---- */

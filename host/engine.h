@@ -165,7 +165,7 @@ int whit_model_streams(const whit_model *m);         /* 1: layers are streamed *
  * a device gets a copy, and only the rotation is borrowed. Not with states in use. Errors: no matrix of that name, or
  * another shape (WHIT_EINTERNAL); on a device its memory (WHIT_ERESOURCE), the model's own weights being back then. */
 int whit_model_replace(whit_model *m, const char *name, const whit_mat *mat, whit_err *e);
-/* The same of a vector: vec, as many floats, borrowed until then; on the CPU alone (WHIT_EINTERNAL). */
+/* The same of a vector: vec, as many floats; borrowed until then on the CPU, copied to a device. */
 int whit_model_replace_vector(whit_model *m, const char *name, const float *vec, whit_err *e);
 /* Memory where m computes, for h and logits below; zeroed on the CPU. On a device NULL is possible; the next call
  * then tells. */

@@ -10,10 +10,10 @@
 enum { FEW_TOKENS = WHIT_GEMV_MAX };
 
 typedef struct dev_slot {
-	whit_mat mat;          /* planes and codebook on the device */
-	whit_mat other;        /* in its place, where other_memory is not NULL */
-	uint8_t *other_memory; /* its planes and codebook */
-	float *vec;
+	whit_mat mat;           /* planes and codebook on the device */
+	whit_mat other;         /* in its place, where other_memory is not NULL */
+	uint8_t *other_memory;  /* its planes and codebook */
+	float *vec, *other_vec; /* other_vec: owned, vec while it is there */
 	size_t at[WHIT_PLANES]; /* of the program's memory */
 } dev_slot;
 
@@ -116,7 +116,10 @@ static void program_make(device_model *on, dev_program *dp, const whit_program *
 static void program_free(device_model *on, dev_program *dp) {
 	for (int i = 0; i < WHIT_WAYS; i++) whit_way_free(&dp->way[i]);
 	if (!on->streams || dp == &on->embed || dp == &on->head) whit_dev_free(on->d, dp->memory);
-	for (int i = 0; i < dp->p->n_slot; i++) whit_dev_free(on->d, dp->slot[i].other_memory);
+	for (int i = 0; i < dp->p->n_slot; i++) {
+		whit_dev_free(on->d, dp->slot[i].other_memory);
+		whit_dev_free(on->d, dp->slot[i].other_vec);
+	}
 	whit_free(dp->opened);
 	whit_free(dp->node);
 	whit_free(dp->slot);
@@ -172,6 +175,25 @@ int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, wh
 		whit_dev_put(on->d, ds->other_memory + size, mat->codebook, book);
 	}
 	dp->bound[k].mat = &ds->other;
+	return whit_dev_sync(on->d, e);
+}
+
+int whit_device_replace_vector(whit_model *m, int64_t i, int k, const float *vec, whit_err *e) {
+	device_model *on = m->on;
+	dev_program *dp = program_on(m, i);
+	dev_slot *ds = &dp->slot[k];
+	size_t bytes = (size_t)dp->p->slot[k].cols * sizeof *vec;
+	int rc = whit_dev_sync(on->d, e); /* queued work reads what is freed here */
+	whit_dev_free(on->d, ds->other_vec);
+	ds->other_vec = NULL;
+	dp->bound[k].vec = ds->vec = (float *)(uintptr_t)dp->opened[k].vec;
+	on->epoch++;
+	if (rc || !vec) return rc;
+	ds->other_vec = whit_dev_alloc(on->d, bytes);
+	if (ds->other_vec) {
+		whit_dev_put(on->d, ds->other_vec, vec, bytes);
+		dp->bound[k].vec = ds->vec = ds->other_vec;
+	}
 	return whit_dev_sync(on->d, e);
 }
 

@@ -70,6 +70,8 @@ void whit_way_free(whit_way *w);
 /* ---- on a device (engine_device.c) ---- */
 /* Slot k of program i (whit_program_at): mat in its place, NULL: what was opened. */
 int whit_device_replace(whit_model *m, int64_t i, int k, const whit_mat *mat, whit_err *e);
+/* The same of a vector. */
+int whit_device_replace_vector(whit_model *m, int64_t i, int k, const float *vec, whit_err *e);
 /* A program as what computes it sees it. */
 typedef struct whit_placed {
 	const whit_node *node;
