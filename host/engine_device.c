@@ -4,6 +4,7 @@
 #include "cuda/dev.h"
 #include "formats/measure.h"
 #include "formats/tensor.h"
+#include "formats/twin.h"
 #include "host/engine_own.h"
 #include "host/progress.h"
 
@@ -15,6 +16,7 @@ typedef struct dev_slot {
 	uint8_t *other_memory;  /* its planes and codebook */
 	float *vec, *other_vec; /* other_vec: owned, vec while it is there */
 	size_t at[WHIT_PLANES]; /* of the program's memory */
+	int twin;               /* blocks of the host, planes here (formats/twin.h) */
 } dev_slot;
 
 typedef struct dev_program {
@@ -126,6 +128,48 @@ static void program_free(device_model *on, dev_program *dp) {
 	whit_free(dp->bound);
 }
 
+/* Blocks become planes of codes and scales, which have faster kernels, where the layers stay: to change them takes
+ * longer than to send them. */
+static void program_twin(device_model *on, dev_program *dp) {
+	dp->bytes = 0;
+	for (int i = 0; i < dp->p->n_slot; i++) {
+		const whit_slot *s = &dp->p->slot[i];
+		dev_slot *ds = &dp->slot[i], *other = embed_slot(on, dp, s);
+		whit_mat t;
+		if (!s->rows) continue;
+		ds->twin = whit_twin_of(dp->p->opened[i].mat, &t);
+		if (ds->twin) {
+			ds->mat = t;
+			whit_mat_mirror(&ds->mat);
+			ds->mat.codebook = share(on, t.codebook, whit_mat_book_bytes(&t));
+		}
+		if (other) continue;
+		for (int p = 0; p < WHIT_PLANES; p++) {
+			if (!(ds->twin ? p < 2 : ds->mat.plane[p] != NULL)) continue;
+			ds->at[p] = dp->bytes;
+			dp->bytes += rounded(whit_plane_bytes(&ds->mat, p));
+		}
+	}
+}
+
+/* The matrix of slot ds, changed on its way, a piece at a time. */
+static void twin_load(device_model *on, const dev_slot *ds, const whit_mat *m, uint8_t *memory) {
+	enum { PIECE = 8 << 20 };
+	const whit_mat *t = &ds->mat;
+	int64_t rows = WHIT_MAX(1, PIECE / (int64_t)(t->row_bytes[0] + t->row_bytes[1]));
+	uint8_t *codes = whit_alloc((size_t)rows * (t->row_bytes[0] + t->row_bytes[1])),
+	        *scales = codes + (size_t)rows * t->row_bytes[0];
+	for (int64_t r = 0; r < m->rows; r += rows) {
+		int64_t n = WHIT_MIN(rows, m->rows - r);
+		whit_twin_rows(t, m, r, r + n, codes, scales);
+		whit_dev_upload(on->d, memory + ds->at[0] + (size_t)r * t->row_bytes[0], codes,
+		                (size_t)n * t->row_bytes[0]);
+		whit_dev_upload(on->d, memory + ds->at[1] + (size_t)r * t->row_bytes[1], scales,
+		                (size_t)n * t->row_bytes[1]);
+	}
+	whit_free(codes);
+}
+
 /* Sends the matrices of dp to `memory` over the copy queue. */
 static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 	dp->memory = memory;
@@ -134,7 +178,10 @@ static void program_load(device_model *on, dev_program *dp, uint8_t *memory) {
 		dev_slot *ds = &dp->slot[i], *other = embed_slot(on, dp, s);
 		if (!s->rows) continue;
 		const whit_mat *m = dp->p->opened[i].mat;
-		for (int p = 0; p < WHIT_PLANES; p++) {
+		for (int p = 0; p < 2 && ds->twin; p++)
+			ds->mat.plane[p] = other ? other->mat.plane[p] : memory + ds->at[p];
+		if (ds->twin && !other) twin_load(on, ds, m, memory);
+		for (int p = 0; p < WHIT_PLANES && !ds->twin; p++) {
 			if (!m->plane[p]) continue;
 			ds->mat.plane[p] = other ? other->mat.plane[p] : memory + ds->at[p];
 			if (!other) whit_dev_upload(on->d, memory + ds->at[p], m->plane[p], whit_plane_bytes(m, p));
@@ -344,6 +391,9 @@ static int model_load(whit_model *m, whit_err *e) {
 	device_model *on = m->on;
 	size_t ends, layers, most;
 	int rc = 0;
+	program_twin(on, &on->embed);
+	program_twin(on, &on->head);
+	for (int64_t l = 0; l < m->layers && !on->streams; l++) program_twin(on, &on->layer[l]);
 	model_bytes(m, &ends, &layers, &most);
 	program_load(on, &on->embed, whit_dev_alloc(on->d, on->embed.bytes));
 	program_load(on, &on->head, whit_dev_alloc(on->d, on->head.bytes));

@@ -9,6 +9,7 @@
 
 #define TRAINED "models/wiki12M-qwen3"
 #define DEEP "qwen3-bf16, its layers twice"
+#define BLOCKS "qwen3-bf16, of ggml's blocks"
 static const char *const rows[] = {"golden/models/llama-f32",
                                    "golden/models/llama-tied-linear-f16",
                                    "golden/models/llama-yarn-f16",
@@ -20,7 +21,8 @@ static const char *const rows[] = {"golden/models/llama-f32",
                                    "golden/models/qwen3_5-f32",
                                    "golden/models/qwen3_5-grouped-bf16",
                                    TRAINED,
-                                   DEEP};
+                                   DEEP,
+                                   BLOCKS};
 
 enum { HEAD = 11, CAP = 48, BRIEF = 9 }; /* BRIEF: other kernels than few tokens have */
 
@@ -104,6 +106,34 @@ static int deepen(const char *dir, whit_err *e) {
 	json_decref(j);
 	whit_free(config);
 	whit_free(weights);
+	return rc;
+}
+
+/* ---- a model of blocks, which a device keeps as codes and scales in planes (formats/twin.h), or as they are ---- */
+
+static int into_blocks(const char *path, whit_err *e) {
+	static const char lines[] =
+	        "*q_proj.weight q4_0\n*k_proj.weight iq4_nl\n*v_proj.weight q8_0\n*o_proj.weight q4_1\n"
+	        "*gate_proj.weight q8_0\n*up_proj.weight q4_0\n@embedding q8_0\n* keep\n";
+	whit_rule base = {.method = whit_method_find("nearest", e)};
+	whit_model m;
+	whit_recipe p;
+	whit_plan plan;
+	whit_outdir dir;
+	whit_quantize_stats st;
+	int rc = whit_recipe_parse(&p, lines, sizeof lines - 1, "lines", &base, e);
+	if (rc || (rc = whit_model_open(&m, SHALLOW, 0, e))) return rc;
+	rc = whit_plan_make(&plan, &m, &p, &(whit_target){0}, e);
+	if (!rc && !(rc = whit_outdir_open(&dir, path, 0, e))) {
+		rc = whit_quantize_run(&plan, &m, &p, whit_sink_dir(&dir), &st, e);
+		if (rc)
+			whit_outdir_abort(&dir);
+		else
+			rc = whit_outdir_commit(&dir, e);
+	}
+	whit_plan_free(&plan);
+	whit_recipe_free(&p);
+	whit_model_close(&m);
 	return rc;
 }
 
@@ -230,20 +260,43 @@ static void compare(case_run *r, const char *path) {
 	whit_model_close(&cpu);
 }
 
+/* The device multiplies activations as they are, so the CPU does it with decoded weights. */
+static void blocks(case_run *r, const char *path) {
+	whit_model cpu, m;
+	case_text t;
+	whit_err e = {0};
+	if (whit_model_open(&cpu, path, WHIT_OPEN_DECODE, &e)) {
+		case_fail(r, "%s", e.text);
+		return;
+	}
+	if (!case_whole_open(r, &m, path, r->dev, 0)) {
+		for (int few = 0; few < 2; few++) {
+			const whit_batch *b = case_text_set(&t, 1, few ? 5 : CASE_TOKENS, 0, cpu.vocab);
+			float *want = all_logits(r, &cpu, b, NULL), *got = all_logits(r, &m, b, NULL);
+			/* levels of a table are F16 on tensor cores */
+			near(r, &cpu, few ? "few tokens" : "many tokens", got, want, b->T * cpu.vocab, 2 * 0x1p-12);
+			whit_free(want);
+			whit_free(got);
+		}
+		whit_model_close(&m);
+	}
+	whit_model_close(&cpu);
+}
+
 static void row(case_run *r, int i) {
 	static const char scratch[] = "case-model";
-	int deep = !strcmp(rows[i], DEEP);
+	int deep = !strcmp(rows[i], DEEP), coded = !strcmp(rows[i], BLOCKS);
 	whit_err e = {0};
 	case_label(r, "%s", rows[i]);
 	/* emulated, the trained one takes 30 s for nine tokens */
 	if (case_skip(r, !r->dev) || case_skip_big(r, !strcmp(rows[i], TRAINED)) || case_skip_sanitized(r, i > 0))
 		return;
-	char *path = deep ? test_scratch(scratch) : whit_format_text("%s/tests/%s", WHIT_SOURCE, rows[i]);
-	if (deep && deepen(path, &e))
+	char *path = deep || coded ? test_scratch(scratch) : whit_format_text("%s/tests/%s", WHIT_SOURCE, rows[i]);
+	if ((deep && deepen(path, &e)) || (coded && into_blocks(path, &e)))
 		case_fail(r, "%s", e.text);
 	else
-		compare(r, path);
-	if (deep) whit_free(test_scratch(scratch)); /* removes it */
+		(coded ? blocks : compare)(r, path);
+	if (deep || coded) whit_free(test_scratch(scratch)); /* removes it */
 	whit_free(path);
 }
 
