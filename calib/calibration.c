@@ -77,6 +77,26 @@ static int read_sums(const whit_calibration *c, const input *in, const char *kin
 	return 0;
 }
 
+/* The same of one group's guided sums, of a directory. */
+static int read_guided(const whit_calibration *c, const char *name, const input *in, int g, double *to, double *tokens,
+                       whit_err *e) {
+	int64_t n = in->cols, groups = whit_calibration_groups(c);
+	size_t i;
+	json_t *domain;
+	memset(to, 0, (size_t)(n * n) * sizeof *to);
+	*tokens = 0;
+	json_array_foreach(json_object_get(c->dir.about, "domains"), i, domain) {
+		whit_sum u = {.ndim = 3, .dtype = WHIT_F32, .shape = {groups, n, n}};
+		const char *d = json_string_value(json_object_get(domain, "name"));
+		int rc = whit_stats_dir_read(&c->dir, in->layer, d ? d : "", name, "guided", &u, e);
+		if (rc) return rc;
+		*tokens += (double)json_integer_value(json_object_get(domain, "tokens"));
+		for (int64_t k = 0; k < n * n; k++) to[k] += ((const float *)u.data)[g * n * n + k];
+		whit_free(u.data);
+	}
+	return 0;
+}
+
 static void transpose(float *to, const float *a, int64_t rows, int64_t cols) {
 	for (int64_t i = 0; i < rows; i++)
 		for (int64_t k = 0; k < cols; k++) to[k * rows + i] = a[i * cols + k];
@@ -116,10 +136,13 @@ static void turn(double *g, int64_t n) {
 		}
 }
 
-static int make(whit_calibration *c, const whit_calibration_of *w, const input *in, whit_feedback *f, whit_err *e) {
+/* group: of rows, -1 = all alike. */
+static int make(whit_calibration *c, const whit_calibration_of *w, const input *in, int group, whit_feedback *f,
+                whit_err *e) {
 	int64_t cols = in->cols, width = w->rot ? whit_rotation_width(w->rot) : cols;
 	double *h = whit_alloc((size_t)(cols * cols) * sizeof *h), *g = NULL, tokens;
-	int rc = read_sums(c, in, "in.hessian", h, &tokens, e);
+	int rc = group >= 0 ? read_guided(c, w->name, in, group, h, &tokens, e)
+	                    : read_sums(c, in, "in.hessian", h, &tokens, e);
 	if (!rc && w->cross) {
 		g = whit_alloc((size_t)(cols * cols) * sizeof *g);
 		rc = read_sums(c, in, "in.cross", g, &tokens, e);
@@ -132,7 +155,7 @@ static int make(whit_calibration *c, const whit_calibration_of *w, const input *
 		if (g) turn(g, cols);
 		h = into_frame(h, w, cols, width);
 		if (g) g = into_frame(g, w, cols, width);
-		if (tokens < (double)cols) {
+		if (tokens < (double)cols && group <= 0) {
 			c->few++;
 			whit_say("warning: %s: %.0f tokens for an input of %lld columns, need as many at least",
 			         w->name, tokens, (long long)cols);
@@ -146,6 +169,19 @@ static int make(whit_calibration *c, const whit_calibration_of *w, const input *
 	whit_free(h);
 	whit_free(g);
 	return rc;
+}
+
+int whit_calibration_groups(const whit_calibration *c) {
+	return c->dir.path ? (int)json_integer_value(json_object_get(c->dir.about, "groups")) : 0;
+}
+
+int whit_calibration_guided(whit_calibration *c, const whit_calibration_of *w, int g, whit_feedback *f, whit_err *e) {
+	const input in = input_of(c, w->name);
+	*f = (whit_feedback){0};
+	if (!in.weight || g < 0 || g >= whit_calibration_groups(c))
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: has no guided sums of group %d",
+		                 c->dir.path ? c->dir.path : "calibration text", w->name, g);
+	return make(c, w, &in, g, f, e);
 }
 
 int whit_calibration_hessian(const whit_calibration *c, const char *name, double **h, int64_t *n, whit_err *e) {
@@ -180,7 +216,7 @@ int whit_calibration_get(whit_calibration *c, const whit_calibration_of *w, cons
 	c->made = whit_realloc(c->made, (size_t)c->n_made * sizeof *c->made, (size_t)(c->n_made + 1) * sizeof *c->made);
 	made *m = &c->made[c->n_made];
 	*m = (made){.rot = w->rot, .changed = w->change != NULL, .kind = w->kind};
-	int rc = make(c, w, &in, &m->f, e);
+	int rc = make(c, w, &in, -1, &m->f, e);
 	if (rc) return rc;
 	m->input = whit_strdup(in.weight);
 	c->n_made++;

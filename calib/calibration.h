@@ -22,7 +22,8 @@ typedef struct whit_calibration {
 	whit_stats_text *text;
 	int n_text;
 	whit_stats_opts o;
-	int scaling;                       /* WHIT_SCALING_*: of each layer's columns, before its codes are chosen */
+	int guided;  /* Hessians of groups of rows, weighted by gradients; only with a directory */
+	int scaling; /* WHIT_SCALING_*: of each layer's columns, before its codes are chosen */
 	whit_reconstruct_opts reconstruct; /* of each layer, when its codes are chosen; only with texts */
 	whit_distill_opts distill;         /* of the model, when all are; only with texts */
 	/* file-local from here */
@@ -46,6 +47,11 @@ typedef struct whit_calibration_of {
 /* *f, which lives until the next layer is asked for. Errors: no statistics of that weight (WHIT_EINPUT), and
  * whit_feedback_make's. */
 int whit_calibration_get(whit_calibration *c, const whit_calibration_of *w, const whit_feedback **f, whit_err *e);
+/* The groups of rows that a directory's guided sums are of; 0: it has none. */
+int whit_calibration_groups(const whit_calibration *c);
+/* The same of group g's rows of that weight by themselves: H = E[(mean of d^2 over the group) x x^T] (GuidedQuant,
+ * 2505.07004, eq. 7). The caller frees f, after errors too. */
+int whit_calibration_guided(whit_calibration *c, const whit_calibration_of *w, int g, whit_feedback *f, whit_err *e);
 /* *h (n, n; the caller frees it): the mean of x x^T of what that weight multiplies, in its own columns. */
 int whit_calibration_hessian(const whit_calibration *c, const char *name, double **h, int64_t *n, whit_err *e);
 /* 1: it has, or will have, statistics of that weight. */

@@ -102,17 +102,72 @@ whit_weight whit_encoder_source(const whit_encoder *q, const whit_plan_row *row,
 	return w;
 }
 
+static whit_calibration_of asked(const whit_encoder *q, const whit_plan_row *row, const whit_mat *m) {
+	const whit_scaled *s = whit_encoder_scaled(q, row->w);
+	return (whit_calibration_of){.name = row->w->name,
+	                             .rot = m->rot,
+	                             .change = row->changed && row->change.columns ? &row->change : NULL,
+	                             .scale = s ? s->cols : NULL,
+	                             .kind = row->method->feedback,
+	                             .cross = (row->method->needs & WHIT_NEEDS_CROSS) != 0};
+}
+
 static int statistics(whit_encoder *q, const whit_plan_row *row, const whit_mat *m, const whit_feedback **f,
                       whit_err *e) {
-	const whit_scaled *s = whit_encoder_scaled(q, row->w);
-	const whit_calibration_of w = {.name = row->w->name,
-	                               .rot = m->rot,
-	                               .change = row->changed && row->change.columns ? &row->change : NULL,
-	                               .scale = s ? s->cols : NULL,
-	                               .kind = row->method->feedback,
-	                               .cross = (row->method->needs & WHIT_NEEDS_CROSS) != 0};
+	const whit_calibration_of w = asked(q, row, m);
 	if (q->calibration) return whit_calibration_get(q->calibration, &w, f, e);
 	return whit_fail(e, WHIT_EINTERNAL, "tensor %s: method %s without statistics", row->w->name, row->method->name);
+}
+
+/* Rows [r0, r0 + n) of the source, by themselves: their codes go to their places in j's matrix. */
+static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *f, int64_t r0, int64_t n, whit_err *e) {
+	const whit_mat *src = &j->src->mat;
+	float *x = whit_alloc((size_t)(n * src->cols) * sizeof *x);
+	whit_weight some = *j->src;
+	whit_mat m = *j->dst;
+	whit_job one = {.src = &some, .dst = &m, .rule = j->rule, .feedback = f};
+	whit_mat_decode(src, r0, r0 + n, x);
+	some.mat = (whit_mat){.rows = n, .cols = src->cols};
+	some.mat = whit_plan_floats(&some.mat, x);
+	m.rows = n, m.paired = 0;
+	int rc = whit_mat_alloc(&m, e);
+	if (!rc) rc = row->method->run(&one, e);
+	for (int64_t r = 0; r < n && !rc; r++)
+		for (int p = 0; p < WHIT_PLANES && m.plane[p]; p++)
+			memcpy((uint8_t *)(uintptr_t)j->dst->plane[p] +
+			               (size_t)whit_mat_row(j->dst, r0 + r) * m.row_bytes[p],
+			       m.plane[p] + (size_t)r * m.row_bytes[p], m.row_bytes[p]);
+	j->err += one.err, j->ref += one.ref;
+	j->loss += one.loss, j->loss_nearest += one.loss_nearest;
+	j->zero_groups += one.zero_groups, j->rows_nearest += one.rows_nearest, j->bad_scales += one.bad_scales;
+	whit_mat_free(&m);
+	whit_free(x);
+	return rc;
+}
+
+/* Each group of rows with its own Hessian. */
+static int run_guided(whit_encoder *q, const whit_plan_row *row, whit_job *j, whit_err *e) {
+	const whit_calibration_of w = asked(q, row, j->dst);
+	int groups = whit_calibration_groups(q->calibration), rc = 0;
+	int64_t rows = j->dst->rows, each = (rows + groups - 1) / groups;
+	j->err = j->ref = j->loss = j->loss_nearest = 0;
+	j->zero_groups = j->rows_nearest = j->bad_scales = 0;
+	if (row->changed && row->change.block && !row->change.columns)
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "tensor %s: its rows stand in another order in a GGUF, which guided "
+		                 "Hessians do not know: need a directory",
+		                 row->w->name);
+	for (int g = 0; g * each < rows && !rc; g++) {
+		whit_feedback f;
+		rc = whit_calibration_guided(q->calibration, &w, g, &f, e);
+		if (!rc) rc = run_rows(j, row, &f, g * each, WHIT_MIN(each, rows - g * each), e);
+		whit_feedback_free(&f);
+	}
+	return rc;
+}
+
+static int run_method(whit_encoder *q, const whit_plan_row *row, whit_job *j, whit_err *e) {
+	return row->method->needs && q->calibration->guided ? run_guided(q, row, j, e) : row->method->run(j, e);
 }
 
 static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *src, whit_mat *m, whit_job *j,
@@ -128,11 +183,12 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	                .importance = row->importance,
 	                .dev = whit_plan_on_device(q->dev, row) ? q->dev : NULL};
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
-	if (!rc && row->method->needs) rc = statistics(q, row, m, &j->feedback, e);
+	if (!rc && row->method->needs && !(q->calibration && q->calibration->guided))
+		rc = statistics(q, row, m, &j->feedback, e);
 	if (!rc) rc = shared_book(q, row, &m->codebook, e);
 	if (!rc) rc = own_book(q, row, m, e);
 	if (!rc) rc = whit_mat_alloc(m, e);
-	if (!rc) rc = row->method->run(j, e);
+	if (!rc) rc = run_method(q, row, j, e);
 	if (rc || !j->bad_scales) return rc;
 	if (!m->spec.bits)
 		return whit_fail(e, WHIT_EINPUT,
@@ -147,7 +203,7 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	whit_mat_free(m);
 	m->scale_f32 = 1;
 	rc = whit_mat_alloc(m, e);
-	return rc ? rc : row->method->run(j, e);
+	return rc ? rc : run_method(q, row, j, e);
 }
 
 int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e) {

@@ -159,6 +159,10 @@ static int plan_method(whit_plan *p, whit_plan_row *row, whit_err *e) {
 	if (!c)
 		return whit_fail(e, WHIT_EUSAGE, "tensor %s: method %s needs calibration, give --text or --stats",
 		                 row->w->name, row->method->name);
+	if (c->guided && row->method->needs != WHIT_NEEDS_HESSIAN)
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "tensor %s: method %s has no use for guided Hessians, need gptq or ldlq", row->w->name,
+		                 row->method->name);
 	if (whit_calibration_has(c, row->w->name, row->layer)) {
 		p->calibrated++;
 		return 0;

@@ -82,7 +82,7 @@ static int store_codes(quantize_run *q, const whit_plan_row *row, const whit_mat
 	        json_pack("{s:s, s:s, s:s, s:I, s:f, s:I, s:b, s:f}", "name", row->w->name, "format", name, "method",
 	                  row->method->name, "bytes", (json_int_t)row->bytes, "rel_mse", rel_mse_of(j), "zero_groups",
 	                  (json_int_t)j->zero_groups, "scale_f32", m->scale_f32, "seconds", seconds);
-	if (j->feedback) {
+	if (row->method->needs) {
 		q->st->loss += j->loss;
 		q->st->loss_nearest += j->loss_nearest;
 		q->st->rows += m->rows;

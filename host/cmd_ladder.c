@@ -215,14 +215,14 @@ static int calib_inputs(json_t *j, const whit_calib_args *c, whit_err *e) {
 		whit_free(path);
 	}
 	json_object_set_new(j, "calibration",
-	                    json_pack("{s:o, s:o, s:I, s:I, s:f, s:f, s:b, s:I, s:f, s:f, s:I, s:f, s:f, s:s}", "texts",
+	                    json_pack("{s:o, s:o, s:I, s:I, s:f, s:f, s:b, s:I, s:f, s:f, s:I, s:f, s:f, s:s, s:s}", "texts",
 	                              texts, "stats", hash ? hash : json_null(), "samples", (json_int_t)c->samples,
 	                              "len", (json_int_t)c->len, "damping", c->damping, "alpha", c->alpha, "act_order",
 	                              c->act_order, "block_steps", (json_int_t)c->block.steps, "block_rate",
 	                              c->block.rate, "block_scale_rate", c->block.scale_rate, "distill_steps",
 	                              (json_int_t)c->distill.steps, "distill_rate", c->distill.rate,
 	                              "distill_scale_rate", c->distill.scale_rate, "scaling",
-	                              c->scaling ? c->scaling : "none"));
+	                              c->scaling ? c->scaling : "none", "metric", c->metric ? c->metric : "hessian"));
 	return rc;
 }
 

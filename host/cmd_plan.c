@@ -175,6 +175,11 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	    !(a->distill.scale_rate >= 0 && a->distill.scale_rate <= 10))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --distill-steps and rates: are %lld, %g and %g, need 0 or more",
 		                 w->dest.command, (long long)a->distill.steps, a->distill.rate, a->distill.scale_rate);
+	if (a->metric && strcmp(a->metric, "hessian") && strcmp(a->metric, "guided"))
+		return whit_fail(e, WHIT_EUSAGE, "%s: --metric is '%s', need hessian or guided", w->dest.command,
+		                 a->metric);
+	if (a->metric && !strcmp(a->metric, "guided") && !a->stats)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --metric guided: needs --stats", w->dest.command);
 	if (a->scaling && whit_scaling_parse(a->scaling, e) < 0)
 		return whit_fail_in(e, "%s: --scaling", w->dest.command);
 	if (a->scaling && !a->text.n && !a->stats)
@@ -196,7 +201,12 @@ static int open_calibration(whit_writing *w, whit_err *e) {
 	w->calibration.scaling = a->scaling ? whit_scaling_parse(a->scaling, e) : WHIT_SCALING_NONE;
 	w->calibration.reconstruct = a->block;
 	w->calibration.distill = a->distill;
-	return a->stats ? whit_stats_dir_open(&w->calibration.dir, a->stats, &w->model, e) : open_texts(w, e);
+	if (!a->stats) return open_texts(w, e);
+	int rc = whit_stats_dir_open(&w->calibration.dir, a->stats, &w->model, e);
+	w->calibration.guided = a->metric && !strcmp(a->metric, "guided");
+	if (!rc && w->calibration.guided && !whit_calibration_groups(&w->calibration))
+		rc = whit_fail(e, WHIT_EINPUT, "%s: has no guided sums, need whit calibrate --stats guided", a->stats);
+	return rc;
 }
 
 int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {

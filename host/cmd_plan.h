@@ -18,7 +18,7 @@ typedef struct whit_calib_args {
 	whit_list text, apart;
 	int64_t samples, len;
 	double damping, alpha;
-	const char *scaling;
+	const char *scaling, *metric;
 	int act_order;
 	whit_reconstruct_opts block;
 	whit_distill_opts distill;
@@ -38,6 +38,8 @@ typedef struct whit_calib_args {
 	 &(a).damping, 0}, \
 	{"--alpha", 'd', "X", "of gptaq: how much of the inputs' error is made up for (default 0.5)", \
 	 &(a).alpha, 0}, \
+	{"--metric", 's', "K", "hessian, or guided: of groups of rows, weighted by gradients (whit calibrate --stats guided)", \
+	 &(a).metric, 0}, \
 	{"--scaling", 's', "K", "awq, smoothquant, balance or h-alpha: columns scaled first, folded into norms (default none)", \
 	 &(a).scaling, 0}, \
 	{"--act-order", 'f', NULL, "round columns in the order of their inputs' size", &(a).act_order, 0}, \

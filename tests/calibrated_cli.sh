@@ -56,6 +56,15 @@ for out in s s.gguf; do
 	awk '/^KLD \(P/ { exit !($4 > 0 && $4 < 2e-4) }' "$scratch/log" && ok=$((ok + 1)) || { fail "$out: scaling is no fold"; cat "$scratch/log"; }
 done
 
+# Hessians of groups of rows
+expect 2 "need hessian or guided" quantize "$scratch/x" --format tq3 --method gptq --metric fisher "${text[@]}"
+expect 2 "needs --stats" quantize "$scratch/x" --format tq3 --method gptq --metric guided "${text[@]}"
+expect 0 "wrote" "$whit" calibrate "$model" --text "$scratch/calib.txt" --len 64 --samples 4 --stats hessian,guided --groups 3 --out "$scratch/stats" --device cpu --quiet
+expect 2 "no use for guided" quantize "$scratch/x" --format tq3 --method gptaq --metric guided --stats "$scratch/stats"
+expect 0 "of the nearest codes'" quantize "$scratch/g.gguf" --format Q4_0 --method gptq --metric guided --stats "$scratch/stats"
+expect 0 "wrote" "$whit" calibrate "$model" --text "$scratch/calib.txt" --len 64 --samples 4 --stats hessian --out "$scratch/plain" --device cpu --quiet
+expect 3 "no guided sums" quantize "$scratch/x" --format tq3 --method gptq --metric guided --stats "$scratch/plain"
+
 # FABQ-RC: a record for each linear, all bytes counted; what cannot fill it says so
 expect 0 "reconstructed 6 layers" quantize "$scratch/f" --format frc128c20 --method fabq-rc "${text[@]}" --block-steps 2 --json "$scratch/f.json"
 awk '/"bpw_linear"/ { gsub(",", ""); exit !($2 > 1.1 && $2 <= 1.22) }' "$scratch/f.json" && ok=$((ok + 1)) || fail "bits per weight are not those of frc128c20"

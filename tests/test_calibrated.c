@@ -207,7 +207,7 @@ static char *statistics(const char *model) {
 	char print[48], *dir = test_scratch("calibrated-stats");
 	whit_tok *tok = tokenizer();
 	whit_stats_text t = {.name = "text", .data = text, .bytes = sizeof text - 1};
-	whit_stats_opts o = {.kinds = WHIT_STAT_HESSIAN, .ctx = LEN, .dir = dir};
+	whit_stats_opts o = {.kinds = WHIT_STAT_HESSIAN | WHIT_STAT_GUIDED, .groups = 3, .ctx = LEN, .dir = dir};
 	mkdir(dir, 0777);
 	CHECK_RC(whit_model_open(&m, model, 0, &e), e);
 	CHECK_RC(whit_ckpt_fingerprint(&m.ckpt, print, &e), e);
@@ -220,6 +220,76 @@ static char *statistics(const char *model) {
 	whit_model_close(&m);
 	whit_tok_close(tok);
 	return dir;
+}
+
+/* A row's codes come of its group's Hessian alone: those of a matrix whose rows all had it. Groups of uneven size, rows
+ * in pairs as a GGUF has them, F32 scales. */
+static void guided(void) {
+	static const struct {
+		const char *weight, *format;
+		int64_t paired;
+		float by;
+	} of[] = {{"model.layers.1.self_attn.q_proj.weight", "q4_0", 8, 1},
+	          {"model.layers.0.mlp.up_proj.weight", "int3g32", 0, 1},
+	          {"model.layers.0.mlp.up_proj.weight", "int3g32", 0, 1e9f}};
+	whit_err e;
+	whit_model m;
+	char *dir = statistics(LLAMA);
+	whit_calibration c = {.feedback = {.damping = -1, .alpha = 0.5}, .guided = 1};
+	if (!CHECK_RC(whit_model_open(&m, LLAMA, 0, &e), e)) return;
+	if (!CHECK_RC(whit_stats_dir_open(&c.dir, dir, &m, &e), e)) return;
+	CHECK_INT(whit_calibration_groups(&c), 3);
+	for (int i = 0; i < WHIT_COUNT(of); i++) {
+		whit_encoder q = {.calibration = &c};
+		whit_weight w = *whit_ckpt_find(&m.ckpt, of[i].weight);
+		whit_mat scaled, got, whole;
+		whit_job j, all;
+		whit_rule rule = {.method = whit_method_find("gptq", &e), .rotation = WHIT_ROT_NONE};
+		int64_t apart = 0, own = 0;
+		CHECK_RC(whit_mat_floats(&scaled, &w.mat, &e), e);
+		for (int64_t k = 0; k < scaled.rows * scaled.cols; k++)
+			((float *)(uintptr_t)scaled.plane[0])[k] *= of[i].by;
+		w.mat = scaled;
+		CHECK_RC(whit_spec_parse(of[i].format, &rule.spec, &e), e);
+		whit_plan_row row = {.w = &w, .rule = &rule, .paired = of[i].paired, .layer = 1};
+		CHECK_RC(whit_plan_tensor(&row, &rule, &e), e);
+		if (!CHECK_RC(whit_encoder_run(&q, &row, &got, &j, &e), e)) continue;
+		CHECK_INT(got.scale_f32, of[i].by > 1);
+		CHECK(j.loss > 0 && j.loss < j.loss_nearest);
+		int64_t rows = got.rows, each = (rows + 2) / 3;
+		for (int g = 0; g < 3; g++) {
+			const whit_calibration_of ask = {.name = w.name, .kind = WHIT_FEEDBACK_GPTQ};
+			whit_feedback f;
+			CHECK_RC(whit_calibration_guided(&c, &ask, g, &f, &e), e);
+			whole = (whit_mat){.spec = row.spec,
+			                   .rows = rows,
+			                   .cols = got.cols,
+			                   .width = got.width,
+			                   .paired = of[i].paired,
+			                   .scale_f32 = got.scale_f32};
+			CHECK_RC(whit_mat_alloc(&whole, &e), e);
+			all = (whit_job){.src = &w, .dst = &whole, .feedback = &f};
+			CHECK_RC(rule.method->run(&all, &e), e);
+			for (int64_t r = 0; r < rows; r++) {
+				size_t at = (size_t)whit_mat_row(&got, r) * got.row_bytes[0];
+				int same = !memcmp(got.plane[0] + at, whole.plane[0] + at, got.row_bytes[0]);
+				if (r / each == g)
+					apart += !same;
+				else
+					own += !same;
+			}
+			whit_feedback_free(&f);
+			whit_mat_free(&whole);
+		}
+		CHECK_INT(apart, 0);
+		CHECK_MSG(own > rows / 4, "%s: groups' Hessians differ in %lld rows", of[i].weight, (long long)own);
+		whit_mat_free(&got);
+		whit_mat_free(&scaled);
+		whit_encoder_free(&q);
+	}
+	whit_calibration_free(&c);
+	whit_model_close(&m);
+	whit_free(dir);
 }
 
 static void routes(void) {
@@ -456,4 +526,4 @@ static void bad_input(void) {
 	whit_recipe_free(&p);
 }
 
-TEST_MAIN(frames, routes, blocks, kl, distilled, bad_input)
+TEST_MAIN(frames, guided, routes, blocks, kl, distilled, bad_input)
