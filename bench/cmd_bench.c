@@ -43,7 +43,7 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	static const char *json, *compute = "packed", *kv = "f32";
 	static double seconds = 0.5;
 	static int64_t n;
-	static int greedy, compare;
+	static int greedy, compare, roofline;
 	static const whit_opt opt[] = {
 	        {"CASE", 'l', NULL, "words a case's name must contain one of (default: every kernel case)", &word, 0},
 	        {"--model", 'l', "MODEL", "prefill and decode of this model instead of kernels; may be repeated",
@@ -56,6 +56,8 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	        {"--greedy", 'f', NULL, "decode by the likeliest token, found where the model computes", &greedy, 0},
 	        {"--compare", 'f', NULL, "of two files of --json, given instead of words, each case's times and R",
 	         &compare, 0},
+	        {"--roofline", 'f', NULL, "of a file of --json and a name for a picture, given instead of words",
+	         &roofline, 0},
 	        {"--seconds", 'd', "S", "time for each case (default 0.5)", &seconds, 0},
 	        {"--json", 'w', "FILE", "write every number there", &json, 0},
 	        {0}};
@@ -64,6 +66,10 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	if (compare && (word.n != 2 || model.n))
 		return whit_fail(e, WHIT_EUSAGE, "bench: --compare has %d files, need 2 and no --model", word.n);
 	if (compare) return bench_compare(word.v[0], word.v[1], e);
+	if (roofline && (word.n != 2 || model.n))
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "bench: --roofline has %d names, need RUN.json and OUT.svg, no --model", word.n);
+	if (roofline) return bench_roofline(word.v[0], word.v[1], e);
 	int packed = !strcmp(compute, "packed");
 	if (!packed && strcmp(compute, "float"))
 		return whit_fail(e, WHIT_EUSAGE, "bench: --compute is %s, need packed or float", compute);

@@ -60,6 +60,7 @@ state() { ask clocks.sm,clocks.mem,temperature.gpu,power.draw,power.limit; }
 before=$(state)
 "$whit" bench "${models[@]}" --device "cuda:$index" --prompt 128 --prompt 1024 "$@" --json "$out/bench.json" 2>&1 | tee "$out/table"
 "$whit" bench --device "cuda:$index" --seconds 0.1 --json "$out/products.json" 2>&1 | tee -a "$out/table"
+"$whit" bench --roofline "$out/products.json" "$out/products.svg"
 {
 	echo "# $name, $(date -u +%F), $("$whit" --version)"
 	echo

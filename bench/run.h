@@ -70,6 +70,8 @@ int bench_kernels(bench_run *b, const bench_filter *f, whit_err *e);  /* on the 
 int bench_products(bench_run *b, const bench_filter *f, whit_err *e); /* on b->dev: packed products */
 /* Prints the cases of two files of --json side by side. Errors: a file that is none, no case in common. */
 int bench_compare(const char *before, const char *after, whit_err *e);
+/* Draws one such file as an SVG: rates against operations per byte, under that run's roofs. */
+int bench_roofline(const char *run, const char *svg, whit_err *e);
 typedef struct bench_load { /* what a model is given to do */
 	unsigned open_flags;
 	int kv, greedy; /* element type of a device's caches; 1: decode by whit_model_next */

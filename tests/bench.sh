@@ -49,6 +49,17 @@ refused 2 'has 1 files, need 2' --compare "$scratch/a.json"
 refused 3 'has no rows' --compare "$scratch/a.json" "$scratch/none.json"
 refused 2 'no case in common' --compare "$scratch/a.json" "$scratch/empty.json"
 
+# A picture: one circle a case of a known run, and one a kind; what is no run is refused and leaves nothing.
+run=$(dirname "$0")/../bench/results/2026-11-22-cpu-xeon-2c.json
+"$whit" bench --roofline "$run" "$scratch/r.svg" >"$scratch/out" 2>&1
+check "the picture does not have 36 cases and 9 kinds" test "$(grep -o '<circle' "$scratch/r.svg" | wc -l)" = 45
+check "the roof is missing" grep -q 'copy 24.46 GB/s' "$scratch/r.svg"
+check "the picture does not end" test "$(tail -n 1 "$scratch/r.svg")" = "</svg>"
+refused 2 'has 1 names' --roofline "$run"
+refused 3 'has 0 cases' --roofline "$scratch/empty.json" "$scratch/no.svg"
+refused 3 'has 0 cases' --roofline "$scratch/none.json" "$scratch/no.svg"
+check "a picture of nothing was drawn" test ! -e "$scratch/no.svg"
+
 # Two prompts, told shortest first; every key, and no number where none was measured.
 json=$scratch/b.json
 "$whit" bench --device cpu --model "$model" --prompt 24 --prompt 8 -n 5 --seconds 0.01 --json "$json" >"$scratch/table" 2>"$scratch/err" ||
