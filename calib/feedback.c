@@ -4,7 +4,7 @@
 #include <lapacke.h>
 #include <math.h>
 #include <stdlib.h>
-#include "calib/rows.h"
+#include "calib/feedback_own.h"
 #include "formats/measure.h"
 #include "formats/unit.h"
 #include "host/ops.h"
@@ -554,13 +554,18 @@ int whit_feedback_run(whit_job *j, whit_err *e) {
 	int rc = whit_units_make(&r.u, j->dst, e);
 	if (rc) return whit_fail_in(e, "tensor %s", j->src->name);
 	chunk size = {.u = &r.u, .dst = j->dst, .n = j->dst->width};
+	int done = 0;
 	r.each = lay_out(&size, &j->src->mat, NULL);
-	r.memory = whit_alloc(r.each * (size_t)whit_threads());
 	r.sum = whit_alloc((size_t)chunks * sizeof *r.sum);
 	r.loss = whit_alloc((size_t)(2 * rows) * sizeof *r.loss);
 	r.kept = whit_alloc((size_t)rows);
-	whit_parallel(chunks, chunk_item, &r);
-	rc = whit_interrupted(e);
+	if (whit_feedback_device_takes(j, &r.u))
+		rc = whit_feedback_device(j, &r.u, ROWS, r.sum, r.loss, r.kept, &done, e);
+	if (!rc && !done) {
+		r.memory = whit_alloc(r.each * (size_t)whit_threads());
+		whit_parallel(chunks, chunk_item, &r);
+	}
+	if (!rc) rc = whit_interrupted(e);
 	if (!rc) rc = whit_rows_total(j, r.sum, chunks, ROWS, e);
 	j->loss = j->loss_nearest = 0;
 	j->rows_nearest = 0;

@@ -14,6 +14,7 @@ typedef struct whit_job {
 	const float *importance; /* cols, in the frame of the stored columns, or NULL */
 	int rule;                /* WHIT_SCALE_* */
 	whit_dev *dev;           /* where rows are encoded; NULL = the CPU */
+	whit_dev *solver;        /* where codes are chosen with feedback, if it can; NULL = the CPU */
 	int64_t zero_groups;     /* out */
 	int64_t bad_scales;      /* out: scales an F16 cannot hold; the caller repeats with scale_f32 */
 	double err, ref;         /* out: sum (w - w')^2 over the source's elements, and sum w^2 */

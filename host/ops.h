@@ -304,6 +304,41 @@ void whit_gram_cpu(float *h, const float *x, int64_t T, int64_t n);
 void whit_gram_fast_cpu(float *h, const float *x, int64_t T, int64_t n, whit_arena *scratch);
 void whit_gram_mirror_cpu(float *h, int64_t n);
 
+/* ---- rounding with feedback: a device's part of calib/feedback.h, whose loops on the CPU are its own ---- */
+
+/* Rounds columns [from, to) of rows in turn: k = the level nearest to v / scale (formats/unit.h), q = scale * level[k],
+ * err = (v - q) / u[j][j], loss += err^2; columns up to `end` behind it get v += -err * u[j][.], and v_j * pass[j][.]
+ * unless pass is NULL. err holds what columns handed on (-err), v what each was rounded from. turn not NULL: a trial,
+ * which writes v of its columns there (rows, to - from) and loss, and nothing else. end - from is at most
+ * WHIT_COLUMNS_MOST. All device memory. */
+enum { WHIT_COLUMNS_MOST = 256 };
+typedef struct whit_columns {
+	float *v, *err, *turn; /* (rows, n) */
+	uint8_t *level;        /* (rows, n) */
+	double *loss;          /* (rows); added to, in a trial written */
+	const float *scale;    /* (rows) */
+	const float *u, *pass; /* (n, n) */
+	const float *table;    /* levels, then the boundaries between them: count each */
+	int count, even;       /* level[k] = level[0] + k */
+	int64_t rows, n, from, to, end;
+} whit_columns;
+WHIT_DEVICE void whit_columns_cuda(whit_dev *d, const whit_columns *a);
+/* to (rows, size) = the first `size` columns of from (rows, n). */
+WHIT_DEVICE void whit_columns_take_cuda(whit_dev *d, float *to, const float *from, int64_t rows, int64_t n,
+                                        int64_t size);
+/* best[r] = the scale (F16 or F32) at scales + r row_bytes where loss[r] < least[r], which becomes it; loss NULL: all.
+ */
+WHIT_DEVICE void whit_columns_better_cuda(whit_dev *d, float *best, double *least, const uint8_t *scales,
+                                          int64_t row_bytes, int f32, const double *loss, int64_t rows);
+/* Stores s[r] there. */
+WHIT_DEVICE void whit_columns_scale_cuda(whit_dev *d, uint8_t *scales, int64_t row_bytes, int f32, const float *s,
+                                         int64_t rows);
+/* codes (rows, (n bits + 7) / 8) = level ^ flip of (rows, n), as codes.h has them. */
+WHIT_DEVICE void whit_columns_pack_cuda(whit_dev *d, uint8_t *codes, const uint8_t *level, int64_t rows, int64_t n,
+                                        int bits, int flip);
+/* y = a - b, n values; y may be a or b. */
+WHIT_DEVICE void whit_subtract_cuda(whit_dev *d, float *y, const float *a, const float *b, int64_t n);
+
 /* ---- k-means with a weight for each coordinate (Lloyd 1982; fabq.md 2.5) ----
  * On a device the same bits as on the CPU. x, w (n, dim), w NULL: 1; c (k, dim), k > 0; all finite. */
 
