@@ -56,6 +56,12 @@ static void bad_input(case_run *r, whit_kernels *k, const whit_kernels_matrix *g
 	refused(r, k, whit_kernels_rotate(k, NULL, y, x, 1), BAD, "rotation: is NULL");
 }
 
+/* The library has another queue than r's device, which is to have done its copies. */
+static void copied(case_run *r) {
+	whit_err e;
+	if (whit_dev_sync(r->dev, &e)) case_fail(r, "%s", e.text);
+}
+
 /* Rotated there and back. */
 static void turn(case_run *r, whit_kernels *k) {
 	enum { ROWS = 3, COLS = 192 };
@@ -65,6 +71,7 @@ static void turn(case_run *r, whit_kernels *k) {
 	int64_t width = whit_kernels_rotation_width(rot);
 	const float *at = case_in(r, x, ROWS * COLS * sizeof *x);
 	float *y = case_out(r, ROWS * width), *back = case_out(r, ROWS * COLS);
+	copied(r);
 	if (whit_kernels_rotate(k, rot, y, at, ROWS) || whit_kernels_rotate_back(k, rot, back, y, ROWS))
 		case_fail(r, "%s", whit_kernels_error(k));
 	whit_kernels_rotation_free(k, rot);
@@ -98,8 +105,9 @@ static void row(case_run *r, int i) {
 	int64_t beyond = -1, zero = 0;
 	for (int q = 0; q < 256; q++) book[q] = (float)(q - (1 << own.spec.bits) / 2) + 0.5f;
 	if (own.spec.fmt->needs_codebook) m.codebook = own.codebook = book;
-	if (whit_kernels_encode(k, &m, case_in(r, w, (size_t)(N * K) * sizeof *w), NULL, &beyond))
-		case_fail(r, "%s", whit_kernels_error(k));
+	const float *dw = case_in(r, w, (size_t)(N * K) * sizeof *w);
+	copied(r);
+	if (whit_kernels_encode(k, &m, dw, NULL, &beyond)) case_fail(r, "%s", whit_kernels_error(k));
 	for (int64_t o = 0; o < N; o++) own.spec.fmt->encode(&own, o, w + o * K, NULL, WHIT_SCALE_LS, &zero);
 	if (beyond != 0) case_fail(r, "%lld scales beyond a half", (long long)beyond);
 	float *want = case_host(r, (size_t)(N * K) * sizeof *want), *y = case_host(r, (size_t)(T * N) * sizeof *y),
@@ -114,9 +122,9 @@ static void row(case_run *r, int i) {
 		}
 		y[a] = (float)sum, mag[a] = (float)all;
 	}
-	const float *dx = case_in(r, x, (size_t)(T * K) * sizeof *x);
-	if (whit_kernels_decode(k, out, &m, 0, N) ||
-	    whit_kernels_linear(k, product, dx, T, &m, case_in(r, bias, (size_t)N * sizeof *bias), 1) ||
+	const float *dx = case_in(r, x, (size_t)(T * K) * sizeof *x), *db = case_in(r, bias, (size_t)N * sizeof *bias);
+	copied(r);
+	if (whit_kernels_decode(k, out, &m, 0, N) || whit_kernels_linear(k, product, dx, T, &m, db, 1) ||
 	    whit_kernels_sync(k))
 		case_fail(r, "%s", whit_kernels_error(k));
 	case_same(r, out, want, N * K);
