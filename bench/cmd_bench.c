@@ -89,9 +89,12 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	rc = model.n ? bench_models(&b, &model, &load, e)
 	     : dev   ? bench_products(&b, &wanted, e)
 	             : bench_kernels(&b, &wanted, e);
+	if (!rc && dev && !model.n) rc = bench_ops(&b, &wanted, e);
 	if (!rc && !b.n)
 		rc = whit_fail(e, WHIT_EUSAGE, "bench: no case's name holds \"%s\", need words such as %s, M=1",
-		               word.v[0], dev ? "product, tq4g128, 5120x6144" : "linear, fwht, encode, tq4g256");
+		               word.v[0],
+		               dev ? "product, tq4g128, 5120x6144, fwht, encode, kmeans, gram"
+		                   : "linear, fwht, encode, tq4g256");
 	if (!rc) rc = bench_end(&b, json, e);
 out:
 	bench_free(&b);

@@ -20,46 +20,16 @@ typedef struct products {
 	const float *x;  /* (M, cols), on the device */
 	float *y;        /* (M, rows) */
 	const void *x16; /* (M, cols) BF16: then cuBLAS multiplies, m being BF16 */
-	whit_graph *graph;
-	double bytes; /* one copy */
+	double bytes;    /* one copy */
 } products;
 
-static void queue(products *p) {
-	whit_dev_reset(p->d);
-	for (int i = 0; i < p->launches; i++) {
-		const whit_mat *m = &p->m[i % p->n];
-		if (p->x16)
-			whit_dev_gemm(p->d, p->y, m->rows, p->x16, m->plane[0], WHIT_BF16, p->M, m->rows, m->cols, 0);
-		else
-			whit_linear_cuda(p->d, p->y, p->x, p->M, m, NULL);
-	}
-}
-
-static void replay(void *ctx, int64_t k) {
+static void queue(void *ctx, int i) {
 	products *p = ctx;
-	(void)k;
-	if (p->graph)
-		whit_graph_run(p->d, p->graph);
+	const whit_mat *m = &p->m[i % p->n];
+	if (p->x16)
+		whit_dev_gemm(p->d, p->y, m->rows, p->x16, m->plane[0], WHIT_BF16, p->M, m->rows, m->cols, 0);
 	else
-		queue(p);
-	whit_dev_sync(p->d, &(whit_err){0}); /* an error stays in what is compared */
-}
-
-static bench_time measure(products *p, double seconds, whit_err *e) {
-	bench_time t = {0};
-	queue(p); /* what it allocates, it allocates now */
-	if (whit_dev_sync(p->d, e)) return t;
-	if (whit_graph_begin(p->d)) {
-		queue(p);
-		p->graph = whit_graph_end(p->d);
-	}
-	if (whit_dev_sync(p->d, e)) return t;
-	t = bench_measure(replay, p, seconds);
-	whit_graph_free(p->graph);
-	p->graph = NULL;
-	double *v[] = {&t.median, &t.p10, &t.p90, &t.p99, &t.mean};
-	for (int i = 0; i < WHIT_COUNT(v); i++) *v[i] /= p->launches;
-	return t;
+		whit_linear_cuda(p->d, p->y, p->x, p->M, m, NULL);
 }
 
 /* Random codes; 16-bit floats of either sign from 2^-8 to 1 where scales or weights are. */
@@ -174,12 +144,12 @@ static int shape(bench_run *b, const bench_filter *f, int64_t rows, int64_t cols
 			p.M = Ms[k];
 			if (!i) {
 				p.x16 = x16;
-				blas[k] = measure(&p, b->seconds, e);
+				blas[k] = bench_queued(p.d, queue, &p, p.launches, b->seconds, e);
 				p.x16 = NULL;
 			}
 			if (!bench_wants(f, row.name)) continue;
 			row.wrong = wrong(&p, e);
-			if (!row.wrong) row.t = measure(&p, b->seconds, e);
+			if (!row.wrong) row.t = bench_queued(p.d, queue, &p, p.launches, b->seconds, e);
 			rc = e->code;
 			row.bytes = p.bytes + 4.0 * (double)(p.M * (rows + cols));
 			row.weights = (double)rows * (double)cols;

@@ -39,6 +39,47 @@ bench_time bench_measure(void (*fn)(void *ctx, int64_t k), void *ctx, double sec
 	return bench_spread(took, n);
 }
 
+typedef struct queued {
+	whit_dev *d;
+	void (*queue)(void *ctx, int i);
+	void *ctx;
+	int launches;
+	whit_graph *graph;
+} queued;
+
+static void queue_all(const queued *q) {
+	whit_dev_reset(q->d);
+	for (int i = 0; i < q->launches; i++) q->queue(q->ctx, i);
+}
+
+static void replay(void *ctx, int64_t k) {
+	queued *q = ctx;
+	(void)k;
+	if (q->graph)
+		whit_graph_run(q->d, q->graph);
+	else
+		queue_all(q);
+	whit_dev_sync(q->d, &(whit_err){0}); /* an error stays in what is compared */
+}
+
+bench_time bench_queued(whit_dev *d, void (*queue)(void *ctx, int i), void *ctx, int launches, double seconds,
+                        whit_err *e) {
+	queued q = {d, queue, ctx, launches, NULL};
+	bench_time t = {0};
+	queue_all(&q); /* what it allocates, it allocates now */
+	if (whit_dev_sync(d, e)) return t;
+	if (whit_graph_begin(d)) {
+		queue_all(&q);
+		q.graph = whit_graph_end(d);
+	}
+	if (whit_dev_sync(d, e)) return t;
+	t = bench_measure(replay, &q, seconds);
+	whit_graph_free(q.graph);
+	double *v[] = {&t.median, &t.p10, &t.p90, &t.p99, &t.mean};
+	for (int i = 0; i < WHIT_COUNT(v); i++) *v[i] /= launches;
+	return t;
+}
+
 /* ---- roofs of the CPU: every thread streams its own slice of arrays twice the last-level cache, at least 256 MB ----
  */
 

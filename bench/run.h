@@ -16,6 +16,10 @@ typedef struct bench_time { /* seconds per call */
 
 /* Sorts the n > 0 durations in place and reads the percentiles off them. */
 bench_time bench_spread(double *took, int n);
+/* The same of `launches` calls of queue(ctx, i) on d, i from 0: recorded as one graph and replayed where the device
+ * can; a call's share, with the gaps between calls. queue's scratch is forgotten before the first of them. */
+bench_time bench_queued(whit_dev *d, void (*queue)(void *ctx, int i), void *ctx, int launches, double seconds,
+                        whit_err *e);
 enum { BENCH_MOST = 4096 }; /* samples, at most */
 /* 1: n samples, the first of which took `first` seconds and all `spent`, are enough for a budget of `seconds`. */
 int bench_enough(int n, double first, double spent, double seconds);
@@ -68,6 +72,7 @@ typedef struct bench_filter {
 int bench_wants(const bench_filter *f, const char *name);
 int bench_kernels(bench_run *b, const bench_filter *f, whit_err *e);  /* on the CPU */
 int bench_products(bench_run *b, const bench_filter *f, whit_err *e); /* on b->dev: packed products */
+int bench_ops(bench_run *b, const bench_filter *f, whit_err *e);      /* on b->dev: what quantizing is made of */
 /* Prints the cases of two files of --json side by side. Errors: a file that is none, no case in common. */
 int bench_compare(const char *before, const char *after, whit_err *e);
 /* Draws one such file as an SVG: rates against operations per byte, under that run's roofs. */
