@@ -1,10 +1,13 @@
-/* feedback on a device: formats of one scale a group (tq, int), gptq and gptaq. The host walks blocks and units as
- * run_blocked of feedback.c does; what it queues works on a strip of rows. Inside a block the CPU's bits; behind blocks
- * products add up in another order, so that codes of values that lie all but equally near to two levels may differ. */
+/* feedback on a device: formats of one scale a unit (tq, int, blocks such as q4_0), gptq and gptaq. The host walks
+ * blocks and units as run_blocked of feedback.c does; what it queues works on a strip of rows. Inside a block the CPU's
+ * bits; behind blocks products add up in another order, so that codes of values that lie all but equally near to two
+ * levels may differ. */
 #include "calib/feedback_own.h"
 #include "calib/rows.h"
 #include "cuda/dev.h"
+#include "formats/blocks.h"
 #include "formats/codes.h"
+#include "formats/grid.h"
 #include "host/ops.h"
 #include "host/progress.h"
 
@@ -16,11 +19,14 @@ typedef struct strip {
 	whit_job *j;
 	whit_dev *d;
 	const whit_units *u;
-	int64_t rows, n, units; /* rows of this strip */
+	const whit_block *block; /* units are blocks of ggml's, NULL = groups */
+	int64_t scale_at;        /* where in a block its scale is */
+	int64_t rows, n, units;  /* rows of this strip */
 	uint8_t *room, *matrices;
 	/* device: of the input; of the rows */
 	float *r, *up, *pass, *target, *h_diag, *table;
-	float *w, *t, *v, *err, *y, *unit, *best, *turn;
+	float *w, *t, *v, *err, *y, *unit, *best;
+	float *unit_scale;       /* (rows, units): of blocks */
 	uint8_t *level, *scales; /* scales: of a unit that is tried, 4 bytes a row */
 	double *loss, *nearest, *least, *tried;
 	int64_t *count;       /* of the nearest codes, then of all fits */
@@ -31,11 +37,26 @@ typedef struct strip {
 	double *host_loss; /* chosen, nearest */
 } strip;
 
+/* Where a block's bytes are its scale, an F16; -1: nowhere. */
+static int64_t scale_place(const whit_block *b) {
+	static const uint16_t none[8];
+	static const uint8_t codes[WHIT_GRID_LONGEST];
+	uint8_t one[256] = {0}, two[256] = {0};
+	b->grid->pack(one, 0x1234, none, codes);
+	b->grid->pack(two, 0x5678, none, codes);
+	for (int64_t i = 0; i + 1 < b->bytes; i++)
+		if (one[i] == 0x34 && one[i + 1] == 0x12 && two[i] == 0x78 && two[i + 1] == 0x56) return i;
+	return -1;
+}
+
 int whit_feedback_device_takes(const whit_job *j, const whit_units *u) {
 	const whit_feedback *f = j->feedback;
 	const char *name = j->dst->spec.fmt->name;
-	return j->solver && (!strcmp(name, "tq") || !strcmp(name, "int")) && !f->order &&
-	       (f->kind == WHIT_FEEDBACK_GPTQ || f->kind == WHIT_FEEDBACK_GPTAQ) && u->count <= 256;
+	const whit_block *b = j->dst->spec.fmt->block;
+	int one = b ? b->grid && whit_units_scaled(j->dst) && scale_place(b) >= 0
+	            : !strcmp(name, "tq") || !strcmp(name, "int");
+	return j->solver && one && !f->order && (f->kind == WHIT_FEEDBACK_GPTQ || f->kind == WHIT_FEEDBACK_GPTAQ) &&
+	       u->count <= 256;
 }
 
 static void *piece(uint8_t *room, int64_t *at, int64_t bytes) {
@@ -67,6 +88,7 @@ static int64_t lay_rows(strip *s, uint8_t *room, int64_t rows) {
 	s->y = piece(room, &at, values);
 	s->level = piece(room, &at, rows * s->n);
 	s->unit = piece(room, &at, unit);
+	s->unit_scale = s->block ? piece(room, &at, rows * s->units * 4) : NULL;
 	s->tried_codes = piece(room, &at, unit);
 	s->scales = piece(room, &at, rows * 4);
 	s->best = piece(room, &at, rows * 4);
@@ -76,7 +98,7 @@ static int64_t lay_rows(strip *s, uint8_t *room, int64_t rows) {
 	s->tried = piece(room, &at, rows * 8);
 	s->dst = s->saved = *dst;
 	s->dst.paired = s->saved.paired = 0; /* rows are put in their places on the host */
-	for (int p = 0; p < 2; p++) {
+	for (int p = 0; p < 2 && dst->row_bytes[p]; p++) {
 		s->dst.plane[p] = piece(room, &at, rows * (int64_t)dst->row_bytes[p]);
 		s->saved.plane[p] = piece(room, &at, rows * (int64_t)dst->row_bytes[p]);
 	}
@@ -85,9 +107,12 @@ static int64_t lay_rows(strip *s, uint8_t *room, int64_t rows) {
 
 /* ---- a strip ---- */
 
-/* loss[r] = |(y - t) R|^2 of what m decodes to; y and err are overwritten. */
+/* loss[r] = |(y - t) R|^2 of what m decodes to, or (NULL) of the levels chosen; y and err are overwritten. */
 static void losses(strip *s, const whit_mat *m, double *loss) {
-	whit_rows_decode_cuda(s->d, m, 0, s->rows, s->y);
+	if (m)
+		whit_rows_decode_cuda(s->d, m, 0, s->rows, s->y);
+	else
+		whit_columns_values_cuda(s->d, s->y, s->level, s->unit_scale, s->table, s->rows, s->n, s->u->weights);
 	whit_subtract_cuda(s->d, s->err, s->y, s->t, s->rows * s->n);
 	whit_dev_mul(s->d, s->y, s->n, s->err, s->n, 0, s->r, s->n, 0, s->rows, s->n, s->n, 0);
 	whit_row_squares_cuda(s->d, loss, s->y, s->rows, s->n, s->n);
@@ -114,9 +139,10 @@ static whit_columns columns(const strip *s, int64_t from, int64_t to, int64_t en
 /* The scale of the unit at column `at` for its weights in s->unit: into s->scales. */
 static void fit(strip *s, int64_t at, int64_t size) {
 	whit_mat m = s->dst;
-	m.spec.group = (int)size;
+	if (!s->block) m.spec.group = (int)size;
 	m.rows = s->rows, m.cols = m.width = size;
-	m.plane[0] = s->tried_codes, m.row_bytes[0] = (size_t)whit_codes_bytes(size, m.spec.bits);
+	m.plane[0] = s->tried_codes;
+	m.row_bytes[0] = s->block ? (size_t)s->block->bytes : (size_t)whit_codes_bytes(size, m.spec.bits);
 	m.plane[1] = s->scales, m.row_bytes[1] = m.scale_f32 ? 4 : 2;
 	whit_rows_encode_cuda(s->d, &m, 0, s->rows, s->unit, s->h_diag + at, s->j->rule, s->count + 2);
 }
@@ -124,28 +150,33 @@ static void fit(strip *s, int64_t at, int64_t size) {
 /* fit_unit of feedback.c: s->best is the scale that served each row best. */
 static void fit_unit(strip *s, int64_t at, int64_t end) {
 	enum { ROUNDS = 3 };
-	int64_t size = whit_unit_size(s->u, &s->dst, at), scale_bytes = s->dst.scale_f32 ? 4 : 2;
+	int64_t size = whit_unit_size(s->u, &s->dst, at), scale_bytes = s->dst.scale_f32 ? 4 : 2, step;
+	/* where a trial leaves its scales */
+	const uint8_t *scales = s->block ? s->tried_codes + s->scale_at : s->scales;
+	step = s->block ? s->block->bytes : scale_bytes;
 	whit_columns_take_cuda(s->d, s->unit, s->v + at, s->rows, s->n, size);
 	for (int round = 0; round < ROUNDS; round++) {
 		fit(s, at, size);
 		if (at + size > end) { /* a unit of several blocks: its columns' turns come too late */
-			whit_columns_better_cuda(s->d, s->best, NULL, s->scales, scale_bytes, s->dst.scale_f32, NULL,
-			                         s->rows);
+			whit_columns_better_cuda(s->d, s->best, NULL, scales, step, s->dst.scale_f32, NULL, s->rows);
 			break;
 		}
 		whit_columns a = columns(s, at, at + size, at + size);
 		float *tried_scale = s->y; /* free while columns are rounded */
-		whit_columns_better_cuda(s->d, tried_scale, NULL, s->scales, scale_bytes, s->dst.scale_f32, NULL,
-		                         s->rows);
+		whit_columns_better_cuda(s->d, tried_scale, NULL, scales, step, s->dst.scale_f32, NULL, s->rows);
 		a.scale = tried_scale;
 		a.turn = s->unit;
 		a.loss = round ? s->tried : s->least;
 		whit_columns_cuda(s->d, &a);
-		whit_columns_better_cuda(s->d, s->best, s->least, s->scales, scale_bytes, s->dst.scale_f32,
+		whit_columns_better_cuda(s->d, s->best, s->least, scales, step, s->dst.scale_f32,
 		                         round ? s->tried : NULL, s->rows);
 	}
-	whit_columns_scale_cuda(s->d, (uint8_t *)(uintptr_t)s->dst.plane[1] + at / s->u->weights * scale_bytes,
-	                        (int64_t)s->dst.row_bytes[1], s->dst.scale_f32, s->best, s->rows);
+	if (s->block)
+		whit_columns_scale_cuda(s->d, (uint8_t *)(s->unit_scale + at / size), s->units * 4, 1, s->best,
+		                        s->rows);
+	else
+		whit_columns_scale_cuda(s->d, (uint8_t *)(uintptr_t)s->dst.plane[1] + at / s->u->weights * scale_bytes,
+		                        (int64_t)s->dst.row_bytes[1], s->dst.scale_f32, s->best, s->rows);
 }
 
 static void run_blocked(strip *s) {
@@ -167,6 +198,7 @@ static void run_blocked(strip *s) {
 			whit_dev_mul(s->d, s->v + end, n, s->v + b, n, 0, s->pass + b * n + end, n, 0, s->rows, n - end,
 			             end - b, 1);
 	}
+	if (s->block) return; /* packed on the host */
 	whit_columns_pack_cuda(s->d, (uint8_t *)(uintptr_t)s->dst.plane[0], s->level, s->rows, n, s->dst.spec.bits,
 	                       s->dst.codebook ? 0 : 1 << (s->dst.spec.bits - 1));
 }
@@ -179,9 +211,34 @@ static void solve(strip *s) {
 	whit_rows_encode_cuda(s->d, &s->saved, 0, s->rows, s->w, s->h_diag, s->j->rule, s->count);
 	losses(s, &s->saved, s->nearest);
 	run_blocked(s);
-	if (f->pass) losses(s, &s->dst, s->loss); /* gptaq's recursion has another sum */
+	if (f->pass) losses(s, s->block ? NULL : &s->dst, s->loss); /* gptaq's recursion has another sum */
 	whit_dev_get(s->d, s->host_loss, s->loss, (size_t)s->rows * 8);
 	whit_dev_get(s->d, s->host_loss + s->rows, s->nearest, (size_t)s->rows * 8);
+}
+
+/* The nearest blocks, and over them levels and scales of rows that keep something else. */
+static void bring_blocks_back(strip *s, int64_t r0, const uint8_t *kept) {
+	whit_mat *dst = s->j->dst;
+	size_t bytes = dst->row_bytes[0], n = (size_t)s->n, units = (size_t)s->units;
+	uint8_t *nearest = whit_alloc((size_t)s->rows * (bytes + n)), *level = nearest + (size_t)s->rows * bytes;
+	float *scale = whit_alloc((size_t)s->rows * units * sizeof *scale);
+	whit_err waited;
+	whit_dev_get(s->d, nearest, s->saved.plane[0], (size_t)s->rows * bytes);
+	whit_dev_get(s->d, level, s->level, (size_t)s->rows * n);
+	whit_dev_get(s->d, scale, s->unit_scale, (size_t)s->rows * units * sizeof *scale);
+	if (whit_dev_sync(s->d, &waited)) whit_dev_fail(s->d, waited.code, "%s", waited.text);
+	for (int64_t r = 0; r < s->rows && !whit_dev_failed(s->d); r++) {
+		int64_t stored = whit_mat_row(dst, r0 + r);
+		memcpy((uint8_t *)(uintptr_t)dst->plane[0] + (size_t)stored * bytes, nearest + (size_t)r * bytes,
+		       bytes);
+		for (int64_t b = 0; b < s->units && !kept[r0 + r]; b++) {
+			int64_t c = b * s->u->weights;
+			whit_unit_scale(s->u, dst, stored, c, scale[r * s->units + b]);
+			whit_unit_put(s->u, dst, stored, c, level + r * s->n + c);
+		}
+	}
+	whit_free(nearest);
+	whit_free(scale);
 }
 
 /* Rows to their places, the nearest codes where they win. */
@@ -192,6 +249,10 @@ static void bring_back(strip *s, int64_t r0, uint8_t *kept, double *loss) {
 		int keep = kept[r0 + r] = !(chosen <= nearest);
 		loss[2 * (r0 + r)] = keep ? nearest : chosen;
 		loss[2 * (r0 + r) + 1] = nearest;
+	}
+	if (s->block) {
+		bring_blocks_back(s, r0, kept);
+		return;
 	}
 	for (int p = 0; p < 2; p++) {
 		size_t bytes = dst->row_bytes[p];
@@ -269,7 +330,9 @@ static int open_strip(strip *s, whit_err *e) {
 int whit_feedback_device(whit_job *j, const whit_units *u, int64_t chunk, whit_rows_sum *sum, double *loss,
                          uint8_t *kept, int *done, whit_err *e) {
 	const whit_mat *src = &j->src->mat;
-	strip s = {.j = j, .d = j->solver, .u = u, .n = j->dst->width};
+	strip s = {.j = j, .d = j->solver, .u = u, .n = j->dst->width, .block = j->dst->spec.fmt->block};
+	s.units = (s.n + u->weights - 1) / u->weights;
+	s.scale_at = s.block ? scale_place(s.block) : 0;
 	int64_t all = src->rows, count[4], left = (int64_t)whit_dev_left(s.d) - REST - lay_matrices(&s, NULL),
 	        each = lay_rows(&s, NULL, chunk), strips = WHIT_MIN(left, STRIP_BYTES) / each;
 	int rc, sound = 1;
@@ -281,7 +344,6 @@ int whit_feedback_device(whit_job *j, const whit_units *u, int64_t chunk, whit_r
 	}
 	*done = 1;
 	int64_t most = s.rows = WHIT_MIN(all, strips * chunk);
-	s.units = (s.n + u->weights - 1) / u->weights;
 	s.host_w = whit_alloc((size_t)(most * (s.n + src->cols)) * sizeof *s.host_w);
 	s.x = s.host_w + most * s.n;
 	s.host_loss = whit_alloc((size_t)(2 * most) * sizeof *s.host_loss);

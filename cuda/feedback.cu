@@ -146,6 +146,18 @@ extern "C" void whit_columns_pack_cuda(whit_dev *d, uint8_t *codes, const uint8_
 		            rows, n, row_bytes, bits, flip);
 }
 
+__global__ void columns_values_kernel(float *y, const uint8_t *k, const float *scale, const float *level, int64_t rows,
+                                      int64_t n, int64_t unit) {
+	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+	if (i < rows * n) y[i] = scale[i / n * (n / unit) + i % n / unit] * level[k[i]];
+}
+extern "C" void whit_columns_values_cuda(whit_dev *d, float *y, const uint8_t *k, const float *scale,
+                                         const float *level, int64_t rows, int64_t n, int64_t unit) {
+	if (rows > 0 && n > 0)
+		WHIT_LAUNCH(columns_values_kernel, whit_blocks(rows * n, THREADS), THREADS, 0, d, y, k, scale, level,
+		            rows, n, unit);
+}
+
 __global__ void columns_less_kernel(float *y, const float *a, const float *b, int64_t n) {
 	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
 	if (i < n) y[i] = a[i] - b[i];

@@ -336,6 +336,9 @@ WHIT_DEVICE void whit_columns_scale_cuda(whit_dev *d, uint8_t *scales, int64_t r
 /* codes (rows, (n bits + 7) / 8) = level ^ flip of (rows, n), as codes.h has them. */
 WHIT_DEVICE void whit_columns_pack_cuda(whit_dev *d, uint8_t *codes, const uint8_t *level, int64_t rows, int64_t n,
                                         int bits, int flip);
+/* y (rows, n) = scale[r][c / unit] level[k] of the levels k (rows, n), scale (rows, n / unit). */
+WHIT_DEVICE void whit_columns_values_cuda(whit_dev *d, float *y, const uint8_t *k, const float *scale,
+                                          const float *level, int64_t rows, int64_t n, int64_t unit);
 /* y = a - b, n values; y may be a or b. */
 WHIT_DEVICE void whit_subtract_cuda(whit_dev *d, float *y, const float *a, const float *b, int64_t n);
 

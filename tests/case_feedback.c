@@ -11,13 +11,17 @@ static const struct {
 	int64_t rows, n, paired;
 	int kind, exact; /* all columns in one block */
 	float by;        /* what weights are multiplied by */
-} rows[] = {{"int4g32", 70, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},    {"int2g64", 33, 100, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
-            {"tq3g128", 40, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},    {"int8", 17, 96, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
-            {"tq2g64", 24, 128, 8, WHIT_FEEDBACK_GPTQ, 1, 1},     {"int3g256", 20, 256, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
-            {"int4g64", 66, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1e9f}, {"tq4g64", 50, 320, 0, WHIT_FEEDBACK_GPTQ, 0, 1},
-            {"int3", 40, 400, 0, WHIT_FEEDBACK_GPTQ, 0, 1},    {"int4g32", 48, 300, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},
-            {"tq1g128", 130, 256, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},  {"tq5g128", 9, 640, 0, WHIT_FEEDBACK_GPTQ, 0, 1},
-            {"int4g128", 1024, 4096, 0, WHIT_FEEDBACK_GPTQ, 0, 1}};
+} rows[] = {
+        {"int4g32", 70, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},    {"int2g64", 33, 100, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+        {"tq3g128", 40, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},    {"int8", 17, 96, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+        {"tq2g64", 24, 128, 8, WHIT_FEEDBACK_GPTQ, 1, 1},     {"int3g256", 20, 256, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+        {"int4g64", 66, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1e9f}, {"tq4g64", 50, 320, 0, WHIT_FEEDBACK_GPTQ, 0, 1},
+        {"int3", 40, 400, 0, WHIT_FEEDBACK_GPTQ, 0, 1},       {"int4g32", 48, 300, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},
+        {"tq1g128", 130, 256, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},  {"tq5g128", 9, 640, 0, WHIT_FEEDBACK_GPTQ, 0, 1},
+        {"q4_0", 40, 128, 8, WHIT_FEEDBACK_GPTQ, 1, 1},       {"q8_0", 20, 96, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+        {"q2_0", 24, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},       {"q1_0", 24, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+        {"iq4_nl", 24, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},     {"tq2_0", 24, 256, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+        {"q4_0", 30, 320, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},      {"int4g128", 1024, 4096, 0, WHIT_FEEDBACK_GPTQ, 0, 1}};
 
 static void row(case_run *r, int at) {
 	int64_t n = rows[at].n, N = rows[at].rows;
@@ -64,7 +68,7 @@ static void row(case_run *r, int at) {
 	int64_t apart = 0;
 	for (int64_t i = 0; i < N; i++) {
 		int same = 1;
-		for (int p = 0; p < 2; p++)
+		for (int p = 0; p < 2 && m[0].plane[p]; p++)
 			same &= !memcmp(m[0].plane[p] + (size_t)i * m[0].row_bytes[p],
 			                m[1].plane[p] + (size_t)i * m[1].row_bytes[p], m[0].row_bytes[p]);
 		apart += !same;
