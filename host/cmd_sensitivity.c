@@ -15,7 +15,7 @@
 #include "host/journal.h"
 
 typedef struct args {
-	const char *model, *formats, *by, *method, *rotation, *scale, *density, *out;
+	const char *model, *formats, *by, *method, *rotation, *scale, *density, *out, *stats, *metric;
 	whit_measure_args on;
 	int64_t seed, memory;
 	int embeddings, force;
@@ -49,6 +49,7 @@ typedef struct session {
 	part *part; /* n of them, by layer, outside first */
 	int64_t n;
 	whit_encoder encoder;
+	whit_calibration calibration; /* of --stats */
 	whit_probe *probe;
 	whit_journal journal;
 	json_t *unfit;
@@ -77,6 +78,8 @@ static int parse_options(session *s, int argc, char **argv, whit_err *e) {
 	         0},
 	        {"--density", 's', "D", "codebooks fitted to gaussian or beta (default gaussian)", &a->density, 0},
 	        {"--seed", 'i', "S", "seed of the rotations, 0 or more (default 42)", &a->seed, 0},
+	        {"--stats", 'r', "DIR", "statistics (whit calibrate) for methods that need them", &a->stats, 0},
+	        {"--metric", 's', "K", "hessian, or guided: of groups of rows, weighted by gradients", &a->metric, 0},
 	        {"--embeddings", 'f', NULL, "measure embedding and head too", &a->embeddings, 0},
 	        WHIT_MEASURE_OPTIONS(a->on),
 	        {"--memory", 'b', "BYTES",
@@ -161,13 +164,29 @@ static int parse_formats(session *s, whit_err *e) {
 	return rc || s->n_choice ? rc : bad_word(e, "--formats", s->a.formats, "a format");
 }
 
+/* What quantizes one part alone has the original's inputs, so nothing to make up for. */
+static int check_needs(const session *s, const choice *c, whit_err *e) {
+	const whit_method *m = c->rule->method;
+	if (m->needs & WHIT_NEEDS_CROSS)
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "sensitivity: method %s makes up for quantized layers before, of which there "
+		                 "are none here, need gptq or ldlq",
+		                 m->name);
+	if (m->needs && !s->a.stats) return whit_fail(e, WHIT_EUSAGE, "sensitivity: method %s needs --stats", m->name);
+	return 0;
+}
+
 static int check_args(session *s, whit_err *e) {
 	const args *a = &s->a;
 	int rc = whit_measure_opts(&s->eval, &a->on, "sensitivity", e);
 	if (!rc && a->seed < 0)
 		rc = whit_fail(e, WHIT_EUSAGE, "sensitivity: --seed is %lld, need at least 0", (long long)a->seed);
+	if (!rc && a->metric && strcmp(a->metric, "hessian") && strcmp(a->metric, "guided"))
+		rc = bad_word(e, "--metric", a->metric, "hessian or guided");
+	if (!rc && a->metric && !a->stats) rc = whit_fail(e, WHIT_EUSAGE, "sensitivity: --metric: needs --stats");
 	if (!rc) rc = parse_by(s, e);
 	if (!rc) rc = parse_formats(s, e);
+	for (int i = 0; i < s->n_choice && !rc; i++) rc = check_needs(s, &s->choice[i], e);
 	return rc ? rc : whit_journal_open(&s->journal, "sensitivity", a->out, a->on.text, a->force, e);
 }
 
@@ -205,8 +224,10 @@ static void find_roles(session *s) {
 }
 
 /* Whether rule u can be applied to a part; row is filled. */
-static int part_fits(const part *p, const whit_rule *u, whit_plan_row *row, whit_err *e) {
+static int part_fits(const session *s, const part *p, const whit_rule *u, whit_plan_row *row, whit_err *e) {
 	*row = (whit_plan_row){.w = p->w, .rule = u, .role = p->role, .layer = p->layer, .cls = p->cls};
+	if (u->method->needs && !whit_calibration_has(&s->calibration, p->w->name, p->layer))
+		row->method = whit_method_find("nearest", e); /* as in whit quantize */
 	return whit_plan_tensor(row, u, e) == 0;
 }
 
@@ -224,7 +245,7 @@ static int64_t first_layer(const session *s, const whit_sens_entry *x) {
 		const part *p = &s->part[i];
 		whit_plan_row row;
 		whit_err e;
-		if (!concerns(x, p) || !part_fits(p, s->choice[x->format].rule, &row, &e)) continue;
+		if (!concerns(x, p) || !part_fits(s, p, s->choice[x->format].rule, &row, &e)) continue;
 		/* outside layers: the embedding, but for a head of its own */
 		int head = p->layer < 0 && strcmp(p->w->name, s->m.embed.slot[0].weight->name);
 		if (!head) first = WHIT_MIN(first, p->layer);
@@ -238,7 +259,7 @@ static void add_entry(session *s, whit_sens_entry x) {
 	int64_t n = 0;
 	for (int64_t i = 0; i < s->n; i++) {
 		whit_err e;
-		if (!concerns(&x, &s->part[i]) || !part_fits(&s->part[i], s->choice[x.format].rule, &row[n], &e))
+		if (!concerns(&x, &s->part[i]) || !part_fits(s, &s->part[i], s->choice[x.format].rule, &row[n], &e))
 			continue;
 		x.weights += row[n].w->mat.rows * row[n].w->mat.cols;
 		x.bytes += row[n].bytes;
@@ -279,7 +300,7 @@ static int check_fit(session *s, int format, whit_err *e) {
 	for (int64_t i = 0; i < s->n; i++) {
 		whit_plan_row row;
 		whit_err why;
-		if (part_fits(&s->part[i], s->choice[format].rule, &row, &why)) {
+		if (part_fits(s, &s->part[i], s->choice[format].rule, &row, &why)) {
 			fit++;
 			continue;
 		}
@@ -310,6 +331,19 @@ static int make_entries(session *s, whit_err *e) {
 
 /* ---- what the numbers depend on, and the journal ---- */
 
+/* statistics.json tells of what the sums beside it were made. */
+static int hash_stats(json_t **j, const char *dir, whit_err *e) {
+	char *path = whit_format_text("%s/statistics.json", dir);
+	whit_map m;
+	int rc = whit_map_open(&m, path, e);
+	if (!rc) {
+		*j = whit_measure_hash(whit_hash_bytes(m.data, m.bytes));
+		whit_map_close(&m);
+	}
+	whit_free(path);
+	return rc;
+}
+
 /* Paths and threads are not among them. */
 static int make_inputs(session *s, whit_err *e) {
 	const args *a = &s->a;
@@ -318,6 +352,8 @@ static int make_inputs(session *s, whit_err *e) {
 	const whit_eval_result *r = whit_probe_text(s->probe, &tokens);
 	char model[48];
 	int rc = whit_ckpt_fingerprint(&s->m.ckpt, model, e);
+	json_t *stats = NULL;
+	if (!rc && a->stats) rc = hash_stats(&stats, a->stats, e);
 	if (rc) return rc;
 	json_t *formats = json_array(), *by = json_array();
 	for (int i = 0; i < s->n_choice; i++) {
@@ -337,6 +373,10 @@ static int make_inputs(session *s, whit_err *e) {
 	        by, "formats", formats, "scale", whit_scale_name(u->rule), "density", whit_density_name(u->density),
 	        "seed", (json_int_t)a->seed, "embeddings", a->embeddings, "compute", a->on.compute, "device",
 	        whit_measure_device(s->dev));
+	if (stats) { /* absent where nothing is calibrated, so that older journals go on */
+		json_object_set_new(inputs, "statistics", stats);
+		json_object_set_new(inputs, "metric", json_string(a->metric ? a->metric : "hessian"));
+	}
 	whit_journal_inputs(&s->journal, inputs);
 	return 0;
 }
@@ -441,7 +481,7 @@ static int measure(session *s, whit_sens_entry *x, whit_progress *bar, whit_err 
 	for (int64_t i = 0; i < s->n && !rc; i++) {
 		whit_plan_row row;
 		whit_err misfit;
-		if (concerns(x, &s->part[i]) && part_fits(&s->part[i], s->choice[x->format].rule, &row, &misfit))
+		if (concerns(x, &s->part[i]) && part_fits(s, &s->part[i], s->choice[x->format].rule, &row, &misfit))
 			rc = put_part(s, &s->part[i], &row, x, &err, &ref, e);
 	}
 	if (!rc) rc = whit_probe_run(s->probe, first_layer(s, x), &sum, bar, label, e);
@@ -487,6 +527,16 @@ static int open_all(session *s, whit_err *e) {
 	int rc = whit_map_open(&s->text, a->on.text, e);
 	if (!rc) rc = whit_model_open(m, a->model, whit_measure_flags(&a->on), e);
 	if (rc) return rc;
+	if (a->stats) {
+		s->calibration.feedback = (whit_feedback_opts){.damping = -1, .alpha = 0.5};
+		s->calibration.guided = a->metric && !strcmp(a->metric, "guided");
+		s->encoder.calibration = &s->calibration;
+		rc = whit_stats_dir_open(&s->calibration.dir, a->stats, m, e);
+		if (!rc && s->calibration.guided && !whit_calibration_groups(&s->calibration))
+			rc = whit_fail(e, WHIT_EINPUT, "%s: has no guided sums, need whit calibrate --stats guided",
+			               a->stats);
+		if (rc) return rc;
+	}
 	s->table.layers = m->layers;
 	find_parts(s);
 	rc = make_entries(s, e);
@@ -531,6 +581,7 @@ static void close_all(session *s) {
 	whit_probe_close(s->probe);
 	if (s->m.ckpt.path) whit_model_close(&s->m);
 	whit_encoder_free(&s->encoder);
+	whit_calibration_free(&s->calibration);
 	whit_device_close(s->dev);
 	if (s->tok) whit_tok_close(s->tok);
 	if (s->text.path) whit_map_close(&s->text);

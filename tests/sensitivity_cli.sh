@@ -46,6 +46,28 @@ else
 	fail "interrupted: exit $rc, need 130"
 fi
 
+# Calibrated codes: whole-model loss below the nearest's, a part's loss that of quantize and eval by hand, and what cannot be
+# measured is refused.
+refused() {
+	local code=$1 word=$2 rc
+	shift 2
+	measure "$whit" "$scratch/no" "$@" --device cpu
+	rc=$?
+	if [ $rc -eq "$code" ] && grep -qF -- "$word" "$scratch/err"; then ok=$((ok + 1)); else fail "exit $rc, need $code and \"$word\": $*"; fi
+}
+refused 2 "needs --stats" --formats int3g128:gptq
+refused 2 "need gptq or ldlq" --formats int3g128:gptaq
+refused 2 "needs --stats" --formats int3g128:nearest --metric guided
+head -c 6000 "$here/../eval/setup.sh" >"$scratch/calib.txt"; tail -c 9000 "$here/../README.md" >>"$scratch/calib.txt"
+"$whit" calibrate "$here/models/wiki12M-qwen3" --text "$scratch/calib.txt" --len 64 --samples 16 --stats hessian --out "$scratch/stats" --device cpu --quiet >/dev/null 2>&1 || fail "calibrate"
+refused 3 "no guided sums" --formats int3g128:gptq --stats "$scratch/stats" --metric guided
+measure "$whit" "$scratch/cal" --formats int3g128:nearest,int3g128:gptq --rotation none --by role --stats "$scratch/stats" --device cpu || fail "calibrated: $(tail -n 1 "$scratch/err")"
+printf '*.v_proj.weight int3g128 method=gptq\n* keep\n' >"$scratch/v.recipe"
+"$whit" quantize "$here/models/wiki12M-qwen3" "$scratch/v" --recipe "$scratch/v.recipe" --stats "$scratch/stats" --device cpu --samples 0 --quiet >/dev/null 2>&1 || fail "quantize v_proj"
+"$whit" eval "$scratch/v" --ref "$here/models/wiki12M-qwen3" --text "$here/../eval/demo.txt" --ctx 64 --stride 64 --max-tokens 160 --floor-tokens 0 --device cpu --quiet --json "$scratch/v.json" >/dev/null 2>&1
+want=$(sed -n 's/^ *"kld_mean": *\([0-9.e-]*\).*/\1/p' "$scratch/v.json" | head -1)
+if [ -n "$want" ] && grep -A12 '"name": "v_proj"' "$scratch/cal.json" | grep -q "$want"; then ok=$((ok + 1)); else fail "v_proj by hand loses $want"; grep -A12 '"name": "v_proj"' "$scratch/cal.json"; fi
+
 # The loss of each part on a device is the CPU's to 1 %: hidden states there differ by sums in another order, about 1e-6
 # of themselves, which moves a logit by about 1e-5 and a KLD of .1, a mean over positions, by less than sqrt(2 KLD) 1e-5,
 # 5e-5 of itself. A small model, for the emulator takes seconds a pass.
