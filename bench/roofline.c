@@ -71,23 +71,18 @@ static void find_range(plot *p) {
 static double px(const plot *p, double x) { return LEFT + (x - p->x0) / (p->x1 - p->x0) * (RIGHT - LEFT); }
 static double py(const plot *p, double y) { return BOTTOM - (y - p->y0) / (p->y1 - p->y0) * (BOTTOM - TOP); }
 
-static void put_line(FILE *f, double x0, double y0, double x1, double y1, const char *colour, const char *dash) {
-	fprintf(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-dasharray=\"%s\"/>\n",
-	        x0, y0, x1, y1, colour, dash);
-}
-
 static void put_axes(const plot *p, FILE *f) {
 	for (int axis = 0; axis < 2; axis++) {
 		double lo = axis ? p->y0 : p->x0, hi = axis ? p->y1 : p->x1;
 		for (int decade = (int)ceil(lo); decade <= hi; decade++) {
 			if (axis) {
 				double y = py(p, decade);
-				put_line(f, LEFT, y, RIGHT, y, "#e4e4e4", "none");
+				whit_svg_line(f, LEFT, y, RIGHT, y, "#e4e4e4", "none");
 				fprintf(f, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">1e%d</text>\n", LEFT - 6,
 				        y + 4, decade);
 			} else {
 				double x = px(p, decade);
-				put_line(f, x, TOP, x, BOTTOM, "#e4e4e4", "none");
+				whit_svg_line(f, x, TOP, x, BOTTOM, "#e4e4e4", "none");
 				fprintf(f, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%g</text>\n", x,
 				        BOTTOM + 18, pow(10, decade));
 			}
@@ -104,7 +99,7 @@ static void put_axes(const plot *p, FILE *f) {
 static void put_bandwidth(const plot *p, FILE *f, double bandwidth, const char *name, int left) {
 	double b = log10(bandwidth), lo = fmax(p->x0, p->y0 - b), hi = fmin(p->x1, p->y1 - b);
 	if (!(bandwidth > 0) || !(lo < hi)) return;
-	put_line(f, px(p, lo), py(p, lo + b), px(p, hi), py(p, hi + b), "#303030", left ? "none" : "4 4");
+	whit_svg_line(f, px(p, lo), py(p, lo + b), px(p, hi), py(p, hi + b), "#303030", left ? "none" : "4 4");
 	fprintf(f, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" fill=\"#303030\">%s %.4g GB/s</text>\n",
 	        px(p, hi) + (left ? -16 : 2), py(p, hi + b) + 14, left ? "end" : "start", name, bandwidth / 1e9);
 }
@@ -134,7 +129,7 @@ static char *draw(plot *p, const char *device, const char *line) {
 	put_bandwidth(p, o.f, p->read, "read", 0);
 	if (p->blas > 0) {
 		double y = py(p, log10(p->blas));
-		put_line(o.f, LEFT, y, RIGHT, y, "#303030", "none");
+		whit_svg_line(o.f, LEFT, y, RIGHT, y, "#303030", "none");
 		fprintf(o.f, "<text x=\"%d\" y=\"%.1f\" fill=\"#303030\">BLAS %.4g G/s</text>\n", LEFT + 6, y - 4,
 		        p->blas / 1e9);
 	}

@@ -29,6 +29,19 @@ void whit_calibration_free(whit_calibration *c) {
 	if (c->dir.path) whit_stats_dir_close(&c->dir);
 }
 
+int whit_metric_parse(const char *name) {
+	if (!name || !strcmp(name, "hessian")) return 0;
+	return strcmp(name, "guided") ? -1 : 1;
+}
+
+int whit_calibration_open(whit_calibration *c, const char *path, const char *metric, const whit_model *m, whit_err *e) {
+	int rc = whit_stats_dir_open(&c->dir, path, m, e);
+	c->guided = whit_metric_parse(metric) > 0;
+	if (!rc && c->guided && !whit_calibration_groups(c))
+		rc = whit_fail(e, WHIT_EINPUT, "%s: has no guided sums, need whit calibrate --stats guided", path);
+	return rc;
+}
+
 typedef struct input {
 	const char *weight; /* the first that reads it; NULL: no statistics */
 	int64_t layer, cols;

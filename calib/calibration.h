@@ -9,6 +9,9 @@
 #include "calib/scaling.h"
 #include "calib/stats_dir.h"
 
+/* What statistics weigh errors by, as --metric has it: 1 = "guided", 0 = "hessian" or NULL; -1: it is neither. */
+int whit_metric_parse(const char *name);
+
 typedef struct whit_calibration {
 	whit_feedback_opts feedback;
 	whit_stats_dir dir; /* open, or path NULL: texts */
@@ -56,6 +59,9 @@ int whit_calibration_guided(whit_calibration *c, const whit_calibration_of *w, i
 int whit_calibration_hessian(const whit_calibration *c, const char *name, double **h, int64_t *n, whit_err *e);
 /* 1: it has, or will have, statistics of that weight. */
 int whit_calibration_has(const whit_calibration *c, const char *name, int64_t layer);
+/* Opens a directory of m's statistics, for that metric, in c->dir and c->guided; whit_calibration_free closes it.
+ * Errors: whit_stats_dir_open's; "guided", and it has no such sums (WHIT_EINPUT). */
+int whit_calibration_open(whit_calibration *c, const char *path, const char *metric, const whit_model *m, whit_err *e);
 /* Frees what it has made; closes the directory. */
 void whit_calibration_free(whit_calibration *c);
 #endif

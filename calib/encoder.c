@@ -80,11 +80,13 @@ static int own_book(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit
 	return 0;
 }
 
-const whit_scaled *whit_encoder_scaled(const whit_encoder *q, const whit_weight *w) {
-	const whit_scaled *s = q->scaled;
+static whit_scaled *find_scaled(const whit_encoder *q, const whit_weight *w) {
+	whit_scaled *s = q->scaled;
 	while (s && s->w != w) s = s->next;
 	return s;
 }
+
+const whit_scaled *whit_encoder_scaled(const whit_encoder *q, const whit_weight *w) { return find_scaled(q, w); }
 
 whit_weight whit_encoder_source(const whit_encoder *q, const whit_plan_row *row, float **copy) {
 	const whit_scaled *s = whit_encoder_scaled(q, row->w);
@@ -166,8 +168,12 @@ static int run_guided(whit_encoder *q, const whit_plan_row *row, whit_job *j, wh
 	return rc;
 }
 
+static int is_guided(const whit_encoder *q, const whit_plan_row *row) {
+	return row->method->needs && q->calibration && q->calibration->guided;
+}
+
 static int run_method(whit_encoder *q, const whit_plan_row *row, whit_job *j, whit_err *e) {
-	return row->method->needs && q->calibration->guided ? run_guided(q, row, j, e) : row->method->run(j, e);
+	return is_guided(q, row) ? run_guided(q, row, j, e) : row->method->run(j, e);
 }
 
 static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *src, whit_mat *m, whit_job *j,
@@ -184,8 +190,7 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	                .solver = q->dev,
 	                .dev = whit_plan_on_device(q->dev, row) ? q->dev : NULL};
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
-	if (!rc && row->method->needs && !(q->calibration && q->calibration->guided))
-		rc = statistics(q, row, m, &j->feedback, e);
+	if (!rc && row->method->needs && !is_guided(q, row)) rc = statistics(q, row, m, &j->feedback, e);
 	if (!rc) rc = shared_book(q, row, &m->codebook, e);
 	if (!rc) rc = own_book(q, row, m, e);
 	if (!rc) rc = whit_mat_alloc(m, e);
@@ -219,8 +224,7 @@ int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whi
 /* ---- scaling ---- */
 
 static whit_scaled *scaled(whit_encoder *q, const whit_weight *w, int64_t l) {
-	whit_scaled *s = q->scaled;
-	while (s && s->w != w) s = s->next;
+	whit_scaled *s = find_scaled(q, w);
 	if (s) return s;
 	s = whit_alloc(sizeof *s);
 	*s = (whit_scaled){.next = q->scaled, .w = w, .layer = l};

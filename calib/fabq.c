@@ -86,23 +86,29 @@ void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]) {
 
 typedef struct training {
 	const whit_fabq_source *s;
-	int64_t block, points, blocks, at; /* points of this source, its whole blocks; points before it */
+	int64_t block, points, at; /* points of this source; points before it */
 	float *x, *w;
 	double *square; /* points */
 	uint8_t *bad;
 } training;
 
-/* The row and block that point i of this source is. */
+/* Block i of n, of b columns and spread over all rows of dst, as src's rows are to be stored: where it stands in *row,
+ * which the caller frees. NULL: its row is not sound. */
+static const float *load_block(const whit_mat *src, const whit_mat *dst, int64_t b, int64_t i, int64_t n, float **row) {
+	int64_t each = dst->width / b, pick = i * (dst->rows * each) / n, r = pick / each;
+	float *x =
+	        (*row = whit_alloc((size_t)(dst->width + WHIT_MAX(dst->width, src->cols)) * sizeof **row)) + dst->width;
+	whit_rows_sum sum = {0};
+	return whit_rows_load(src, dst, r, r + 1, x, *row, &sum) ? *row + pick % each * b : NULL;
+}
+
 static void training_item(void *ctx, int64_t i, int worker) {
 	const training *t = ctx;
-	const whit_mat *dst = &t->s->dst;
-	int64_t b = t->block, each = dst->width / b, pick = i * t->blocks / t->points, r = pick / each;
-	float *row = whit_alloc((size_t)(dst->width + WHIT_MAX(dst->width, dst->cols)) * sizeof *row),
-	      *x = row + dst->width, *to = t->x + (t->at + i) * b;
-	whit_rows_sum sum = {0};
+	int64_t b = t->block;
+	float *row, *to = t->x + (t->at + i) * b;
+	const float *w = load_block(&t->s->src->mat, &t->s->dst, b, i, t->points, &row);
 	(void)worker;
-	t->bad[i] = !whit_rows_load(&t->s->src->mat, dst, r, r + 1, x, row, &sum);
-	const float *w = row + pick % each * b;
+	t->bad[i] = !w;
 	float s = t->bad[i] ? 0 : whit_bin_fit(w, NULL, NULL, b, NULL);
 	t->square[i] = t->bad[i] ? 0 : whit_sum_squares_cpu(w, NULL, b);
 	for (int64_t k = 0; k < b; k++) {
@@ -147,9 +153,8 @@ int whit_fabq_train(whit_frc_book *b, const whit_fabq_source *s, int64_t n, uint
 	t.bad = whit_alloc((size_t)room);
 	for (int64_t i = 0; i < n && !rc; i++) {
 		t.s = &s[i];
-		t.blocks = s[i].dst.rows * (s[i].dst.width / b->block);
-		t.points = all > WHIT_FABQ_POINTS ? (int64_t)((double)t.blocks / (double)all * WHIT_FABQ_POINTS)
-		                                  : t.blocks;
+		int64_t blocks = s[i].dst.rows * (s[i].dst.width / b->block);
+		t.points = all > WHIT_FABQ_POINTS ? (int64_t)((double)blocks / (double)all * WHIT_FABQ_POINTS) : blocks;
 		whit_parallel(t.points, training_item, &t);
 		for (int64_t k = 0; k < t.points && !rc; k++)
 			if (t.bad[k]) rc = whit_weight_finite(s[i].src, e);
@@ -177,31 +182,27 @@ enum { BLOCKS = 4096 }; /* that tell */
 
 typedef struct sampled {
 	const whit_job *j;
-	int64_t n, blocks;
+	int64_t n;
 	double (*gain)[WHIT_FRC_PROFILES]; /* squared error that each block loses under each profile */
 } sampled;
 
 static void sampled_item(void *ctx, int64_t i, int worker) {
 	const sampled *s = ctx;
-	const whit_mat *src = &s->j->src->mat, *dst = s->j->dst;
-	int64_t b = dst->spec.group, each = dst->width / b, pick = i * s->blocks / s->n, r = pick / each,
-	        at = pick % each * b;
-	float *w = whit_alloc((size_t)(dst->width + WHIT_MAX(dst->width, src->cols) + b) * sizeof *w),
-	      *x = w + dst->width, *factor = x + WHIT_MAX(dst->width, src->cols);
-	whit_rows_sum sum = {0};
+	const whit_mat *dst = s->j->dst;
+	int64_t b = dst->spec.group;
+	float *row, *factor = whit_alloc((size_t)b * sizeof *factor);
+	const float *w = load_block(&s->j->src->mat, dst, b, i, s->n, &row);
 	(void)worker;
-	if (whit_rows_load(src, dst, r, r + 1, x, w, &sum))
-		for (int k = 0; k < WHIT_FRC_PROFILES; k++) {
-			for (int64_t c = 0; c < b; c++)
-				factor[c] = 1 + dst->book->step * (float)dst->book->code[k * b + c];
-			whit_bin_fit(w + at, s->j->feedback->h_diag + at, factor, b, &s->gain[i][k]);
-		}
-	whit_free(w);
+	for (int k = 0; k < WHIT_FRC_PROFILES && w; k++) {
+		for (int64_t c = 0; c < b; c++) factor[c] = 1 + dst->book->step * (float)dst->book->code[k * b + c];
+		whit_bin_fit(w, s->j->feedback->h_diag + (w - row), factor, b, &s->gain[i][k]);
+	}
+	whit_free(factor);
+	whit_free(row);
 }
 
 void whit_fabq_profiles(const whit_job *j, uint8_t id[WHIT_FRC_CHOICES]) {
-	sampled s = {.j = j, .blocks = j->dst->rows * (j->dst->width / j->dst->spec.group)};
-	s.n = WHIT_MIN(s.blocks, BLOCKS);
+	sampled s = {.j = j, .n = WHIT_MIN(j->dst->rows * (j->dst->width / j->dst->spec.group), BLOCKS)};
 	s.gain = whit_alloc((size_t)(s.n + 1) * sizeof *s.gain);
 	double *most = whit_alloc((size_t)(s.n + 1) * sizeof *most);
 	whit_parallel(s.n, sampled_item, &s);

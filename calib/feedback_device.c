@@ -59,48 +59,42 @@ int whit_feedback_device_takes(const whit_job *j, const whit_units *u) {
 	       u->count <= 256;
 }
 
-static void *piece(uint8_t *room, int64_t *at, int64_t bytes) {
-	void *p = room ? room + *at : NULL;
-	*at += (bytes + 255) / 256 * 256;
-	return p;
-}
-
 static int64_t lay_matrices(strip *s, uint8_t *room) {
 	const whit_feedback *f = s->j->feedback;
 	int64_t at = 0, square = s->n * s->n * 4;
-	s->r = piece(room, &at, square);
-	s->up = piece(room, &at, square);
-	s->pass = f->pass ? piece(room, &at, square) : NULL;
-	s->target = f->target ? piece(room, &at, square) : NULL;
-	s->h_diag = piece(room, &at, s->n * 4);
-	s->table = piece(room, &at, 512 * 4);
-	s->count = piece(room, &at, 4 * 8);
+	s->r = whit_rows_piece(room, &at, square);
+	s->up = whit_rows_piece(room, &at, square);
+	s->pass = f->pass ? whit_rows_piece(room, &at, square) : NULL;
+	s->target = f->target ? whit_rows_piece(room, &at, square) : NULL;
+	s->h_diag = whit_rows_piece(room, &at, s->n * 4);
+	s->table = whit_rows_piece(room, &at, 512 * 4);
+	s->count = whit_rows_piece(room, &at, 4 * 8);
 	return at;
 }
 
 static int64_t lay_rows(strip *s, uint8_t *room, int64_t rows) {
 	const whit_mat *dst = s->j->dst;
 	int64_t at = 0, values = rows * s->n * 4, unit = rows * WHIT_MIN(s->u->weights, s->n) * 4;
-	s->w = piece(room, &at, values);
-	s->t = s->j->feedback->target ? piece(room, &at, values) : s->w;
-	s->v = piece(room, &at, values);
-	s->err = piece(room, &at, values);
-	s->y = piece(room, &at, values);
-	s->level = piece(room, &at, rows * s->n);
-	s->unit = piece(room, &at, unit);
-	s->unit_scale = s->block ? piece(room, &at, rows * s->units * 4) : NULL;
-	s->tried_codes = piece(room, &at, unit);
-	s->scales = piece(room, &at, rows * 4);
-	s->best = piece(room, &at, rows * 4);
-	s->loss = piece(room, &at, rows * 8);
-	s->nearest = piece(room, &at, rows * 8);
-	s->least = piece(room, &at, rows * 8);
-	s->tried = piece(room, &at, rows * 8);
+	s->w = whit_rows_piece(room, &at, values);
+	s->t = s->j->feedback->target ? whit_rows_piece(room, &at, values) : s->w;
+	s->v = whit_rows_piece(room, &at, values);
+	s->err = whit_rows_piece(room, &at, values);
+	s->y = whit_rows_piece(room, &at, values);
+	s->level = whit_rows_piece(room, &at, rows * s->n);
+	s->unit = whit_rows_piece(room, &at, unit);
+	s->unit_scale = s->block ? whit_rows_piece(room, &at, rows * s->units * 4) : NULL;
+	s->tried_codes = whit_rows_piece(room, &at, unit);
+	s->scales = whit_rows_piece(room, &at, rows * 4);
+	s->best = whit_rows_piece(room, &at, rows * 4);
+	s->loss = whit_rows_piece(room, &at, rows * 8);
+	s->nearest = whit_rows_piece(room, &at, rows * 8);
+	s->least = whit_rows_piece(room, &at, rows * 8);
+	s->tried = whit_rows_piece(room, &at, rows * 8);
 	s->dst = s->saved = *dst;
 	s->dst.paired = s->saved.paired = 0; /* rows are put in their places on the host */
 	for (int p = 0; p < 2 && dst->row_bytes[p]; p++) {
-		s->dst.plane[p] = piece(room, &at, rows * (int64_t)dst->row_bytes[p]);
-		s->saved.plane[p] = piece(room, &at, rows * (int64_t)dst->row_bytes[p]);
+		s->dst.plane[p] = whit_rows_piece(room, &at, rows * (int64_t)dst->row_bytes[p]);
+		s->saved.plane[p] = whit_rows_piece(room, &at, rows * (int64_t)dst->row_bytes[p]);
 	}
 	return at;
 }

@@ -220,11 +220,6 @@ static void plan_count(whit_plan *p, const whit_plan_row *row) {
 	p->linear_bytes += row->bytes;
 }
 
-int whit_rotation_same(const whit_rotation_spec *a, const whit_rotation_spec *b) {
-	return a->kind == b->kind && a->seed == b->seed && a->dim == b->dim && a->block == b->block &&
-	       a->base == b->base;
-}
-
 int whit_plan_has_book(const whit_plan_row *row) {
 	return !row->why_kept && !row->absent && (row->spec.fmt->needs_codebook || row->spec.book);
 }

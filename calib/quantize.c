@@ -1,8 +1,6 @@
 /* The run of a quantization: codes from a method, bytes from a format; this walks the tensors, and layers where texts
  * run through the model. */
-#define _GNU_SOURCE
 #include "calib/quantize.h"
-#include <stdlib.h>
 #include "calib/fabq.h"
 #include "calib/quantize_own.h"
 #include "formats/measure.h"

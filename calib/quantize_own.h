@@ -3,7 +3,6 @@
 #define WHIT_QUANTIZE_OWN_H
 #include "calib/quantize.h"
 
-int whit_rotation_same(const whit_rotation_spec *a, const whit_rotation_spec *b);
 int whit_plan_has_book(const whit_plan_row *row); /* 1: a codebook goes with its codes */
 /* Whether a row is encoded on a device: not into other floats, which cost a CPU less than the way there, nor with
  * feedback. */

@@ -27,6 +27,14 @@ void whit_rows_measure(const whit_mat *dst, int64_t r0, int64_t r1, const float 
 /* Adds n blocks of `rows` rows up in j, from zero; what was not sound is an error that names the tensor and the row. */
 int whit_rows_total(whit_job *j, const whit_rows_sum *sum, int64_t n, int64_t rows, whit_err *e);
 
+/* Lays out device memory: the address of the next bytes, *at of room on, or NULL where room is only being measured; *at
+ * moves past them, to where anything may lie. */
+static inline void *whit_rows_piece(uint8_t *room, int64_t *at, int64_t bytes) {
+	void *p = room ? room + *at : NULL;
+	*at += (bytes + 255) / 256 * 256;
+	return p;
+}
+
 /* Fills sum for blocks of `block` rows on j's device, up to the first that is not sound; zero_groups and bad_scales of
  * all in the first of them. Blocks are sized and summed as on the CPU: the same numbers, and where the rotation is not
  * dense, the same bytes. */

@@ -44,12 +44,6 @@ static int64_t unit(int64_t block, const whit_mat *src, const whit_mat *dst) {
 	return multiple(multiple(block, WHIT_MAX(src->paired, 1)), WHIT_MAX(dst->paired, 1));
 }
 
-static void *piece(uint8_t *room, int64_t *at, int64_t bytes) {
-	void *p = room ? room + *at : NULL;
-	*at += (bytes + 255) / 256 * 256;
-	return p;
-}
-
 /* Lays buffers for s->rows out, in s->room or nowhere. Returns their bytes. */
 static int64_t layout(strips *s, int rotated) {
 	const whit_mat *src = &s->src, *dst = &s->dst;
@@ -57,18 +51,20 @@ static int64_t layout(strips *s, int rotated) {
 	int64_t other = WHIT_MAX(rotated ? dst->width : 0, src->rot ? src->width : 0);
 	for (int b = 0; b < (n < src->rows ? 2 : 1); b++)
 		for (int p = 0; p < WHIT_PLANES; p++)
-			s->source[b][p] = src->plane[p] ? piece(s->room, &at, n * (int64_t)src->row_bytes[p]) : NULL;
+			s->source[b][p] =
+			        src->plane[p] ? whit_rows_piece(s->room, &at, n * (int64_t)src->row_bytes[p]) : NULL;
 	for (int p = 0; p < WHIT_PLANES; p++)
-		s->dst.plane[p] = dst->row_bytes[p] ? piece(s->room, &at, n * (int64_t)dst->row_bytes[p]) : NULL;
-	s->x = piece(s->room, &at, n * src->cols * 4);
-	s->y = other ? piece(s->room, &at, n * other * 4) : NULL;
-	s->z = piece(s->room, &at, n * dst->width * 4);
-	s->importance = piece(s->room, &at, dst->width * 4);
-	s->ids = piece(s->room, &at, n * 4);
-	s->ref = piece(s->room, &at, blocks * 8);
-	s->err = piece(s->room, &at, blocks * 8);
-	s->bad = piece(s->room, &at, blocks * 8);
-	s->count = piece(s->room, &at, 16);
+		s->dst.plane[p] =
+		        dst->row_bytes[p] ? whit_rows_piece(s->room, &at, n * (int64_t)dst->row_bytes[p]) : NULL;
+	s->x = whit_rows_piece(s->room, &at, n * src->cols * 4);
+	s->y = other ? whit_rows_piece(s->room, &at, n * other * 4) : NULL;
+	s->z = whit_rows_piece(s->room, &at, n * dst->width * 4);
+	s->importance = whit_rows_piece(s->room, &at, dst->width * 4);
+	s->ids = whit_rows_piece(s->room, &at, n * 4);
+	s->ref = whit_rows_piece(s->room, &at, blocks * 8);
+	s->err = whit_rows_piece(s->room, &at, blocks * 8);
+	s->bad = whit_rows_piece(s->room, &at, blocks * 8);
+	s->count = whit_rows_piece(s->room, &at, 16);
 	return at;
 }
 

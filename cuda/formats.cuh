@@ -60,12 +60,15 @@ struct whit_fmt_int {
 /* ---- binary rows (frc1.h) ---- */
 
 static __device__ const float whit_dev_root[16] = WHIT_FRC_T;
+/* A block's scale: top, the row's greatest, down by q sixteenths of a power of two. */
+static __device__ __forceinline__ float whit_dev_binary_scale(float top, uint8_t q) {
+	return top * whit_dev_root[q % 16] * __uint_as_float((uint32_t)(127 - q / 16) << 23);
+}
 struct whit_fmt_bin {
 	WHIT_WEIGHT at(const whit_mat &m, int64_t r, int64_t i) {
 		const uint8_t *p = whit_dev_row(m, 2, r);
 		float top = m.scale_f32 ? whit_load_f32(p) : whit_dev_f16(whit_load_u16(p));
-		int q = whit_dev_row(m, 1, r)[i / m.spec.group];
-		float s = top * whit_dev_root[q % 16] * __uint_as_float((uint32_t)(127 - q / 16) << 23);
+		float s = whit_dev_binary_scale(top, whit_dev_row(m, 1, r)[i / m.spec.group]);
 		return whit_dev_row(m, 0, r)[i / 8] >> i % 8 & 1 ? s : -s;
 	}
 };
@@ -93,8 +96,7 @@ static __device__ __forceinline__ whit_frc_row whit_dev_frc_row(const whit_frc &
 /* Scale of column i's block, or group; and where its profile begins in the codebook. */
 static __device__ __forceinline__ float whit_dev_frc_scale(const whit_frc &f, const whit_frc_row &row, int64_t i) {
 	if (row.core) return whit_dev_f16(whit_load_u16(row.scales + 2 * (i / WHIT_FRC_CORE_GROUP)));
-	int q = row.q[i / f.block];
-	return row.r * whit_dev_root[q % 16] * __uint_as_float((uint32_t)(127 - q / 16) << 23);
+	return whit_dev_binary_scale(row.r, row.q[i / f.block]);
 }
 static __device__ __forceinline__ int64_t whit_dev_frc_profile(const whit_frc &f, const whit_frc_row &row, int64_t i) {
 	int64_t b = i / f.block;

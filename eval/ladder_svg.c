@@ -65,16 +65,12 @@ static double nice_step(double range) {
 	return range / step > 50 ? 10 * step : range / step > 20 ? 5 * step : range / step > 10 ? 2 * step : step;
 }
 
-static void put_line(FILE *f, double x0, double y0, double x1, double y1, const char *colour) {
-	fprintf(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"/>\n", x0, y0, x1, y1, colour);
-}
-
 static void put_x_axis(const plot *p, FILE *f) {
 	double step = nice_step(p->x1 - p->x0);
 	for (int i = 0; i < TICKS; i++) {
 		double bits = (ceil(p->x0 / step) + i) * step, x = px(p, bits);
 		if (bits > p->x1) break;
-		put_line(f, x, TOP, x, BOTTOM, "#e4e4e4");
+		whit_svg_line(f, x, TOP, x, BOTTOM, "#e4e4e4", NULL);
 		fprintf(f, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.6g</text>\n", x, BOTTOM + 18, bits);
 	}
 	fprintf(f, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">bits per weight, whole file</text>\n",
@@ -89,7 +85,7 @@ static void put_y_axis(const plot *p, FILE *f) {
 		for (int k = 0; k < 3; k++) {
 			double decade = d + log10(step[k]), y = py(p, decade);
 			if (decade < p->y0 || decade > p->y1) continue;
-			put_line(f, LEFT, y, RIGHT, y, k ? "#f0f0f0" : "#d4d4d4");
+			whit_svg_line(f, LEFT, y, RIGHT, y, k ? "#f0f0f0" : "#d4d4d4", NULL);
 			if (!k || all)
 				fprintf(f, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.6g</text>\n", LEFT - 8,
 				        y + 4, step[k] * pow(10, d));
@@ -235,7 +231,7 @@ static void put_mark(const mark *m, FILE *f) {
 	        whit_ladder_mean(x, WHIT_RUN_KLD), whit_ladder_mean(x, WHIT_RUN_KLD_SE),
 	        whit_ladder_mean(x, WHIT_RUN_BPW_FILE), whit_ladder_mean(x, WHIT_RUN_BYTES),
 	        whit_ladder_mean(x, WHIT_RUN_PPL));
-	if (isfinite(m->up)) put_line(f, m->x, m->up, m->x, m->down, m->front ? "#c83e4e" : "#5a6b8c");
+	if (isfinite(m->up)) whit_svg_line(f, m->x, m->up, m->x, m->down, m->front ? "#c83e4e" : "#5a6b8c", NULL);
 	put_dot(f, m->x, m->y, m->front);
 	fprintf(f, "</g>\n");
 }
@@ -245,7 +241,7 @@ static void put_name(const mark *m, FILE *f) {
 	const box *b = &m->label;
 	double x, y;
 	foot(m, &x, &y);
-	if (leads(m)) put_line(f, m->x, m->y, x, y, "#b0b0b0");
+	if (leads(m)) whit_svg_line(f, m->x, m->y, x, y, "#b0b0b0", NULL);
 	/* white behind the letters, so that lines do not touch them */
 	fprintf(f,
 	        "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" font-size=\"11\"%s paint-order=\"stroke\" "

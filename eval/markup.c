@@ -51,4 +51,10 @@ void whit_svg_open(FILE *f, int64_t width, int64_t height, const char *what, con
 	fprintf(f, ", %s</text>\n", line);
 }
 
+void whit_svg_line(FILE *f, double x0, double y0, double x1, double y1, const char *colour, const char *dash) {
+	fprintf(f, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\"", x0, y0, x1, y1, colour);
+	if (dash) fprintf(f, " stroke-dasharray=\"%s\"", dash);
+	fputs("/>\n", f);
+}
+
 json_t *whit_json_number(double x) { return isfinite(x) ? json_real(x) : json_null(); }

@@ -19,5 +19,7 @@ void whit_text_put(FILE *f, const char *s);
  * and, below, "MODEL, LINE". */
 void whit_svg_open(FILE *f, int64_t width, int64_t height, const char *what, const char *title, const char *model,
                    const char *line);
+/* A line of that colour; dash: its stroke-dasharray, NULL = it has none. */
+void whit_svg_line(FILE *f, double x0, double y0, double x1, double y1, const char *colour, const char *dash);
 json_t *whit_json_number(double x); /* null where x is not finite */
 #endif

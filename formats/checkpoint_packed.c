@@ -224,24 +224,33 @@ static int take_stored(reader *r, const char *at, const char *name, whit_stored 
 	return 0;
 }
 
+/* The same where that must be `need` bytes, which it then has been taken as. */
+static int take_bytes(reader *r, const char *at, const char *name, int64_t need, whit_stored **s, whit_err *e) {
+	int rc = take_stored(r, at, name, s, e);
+	if (rc) return rc;
+	const whit_tensor *t = (*s)->t;
+	char shape[96];
+	whit_shape_text(t->shape, t->ndim, shape);
+	if (t->dtype != WHIT_U8 || t->ndim != 1 || t->shape[0] != need)
+		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s is %s %s, need U8 [%lld]", at, name,
+		                 whit_dtype_name(t->dtype), shape, (long long)need);
+	(*s)->used = 1;
+	return 0;
+}
+
 /* The codebook of a record, once a file, and of it the profiles that the record chooses from. */
 static int get_frc_book(reader *r, const char *at, whit_mat *m, whit_err *e) {
 	int tier = whit_frc_tier(m->plane[0]);
 	int64_t need = whit_frc_book_bytes(m->spec.group);
 	uint8_t id[WHIT_FRC_CHOICES];
-	char name[40], shape[96];
+	char name[40];
 	whit_stored *s;
 	whit_frc_book_name(m->spec.group, tier, name);
 	whit_named *n = named(r->c->own->frc_book, name);
 	whit_frc_book *b = n ? n->p : NULL;
 	if (!b) {
-		int rc = take_stored(r, at, name, &s, e);
+		int rc = take_bytes(r, at, name, need, &s, e);
 		if (rc) return rc;
-		whit_shape_text(s->t->shape, s->t->ndim, shape);
-		if (s->t->dtype != WHIT_U8 || s->t->ndim != 1 || s->t->shape[0] != need)
-			return whit_fail(e, WHIT_EINPUT, "%s: tensor %s is %s %s, need U8 [%lld]", at, name,
-			                 whit_dtype_name(s->t->dtype), shape, (long long)need);
-		s->used = 1;
 		b = whit_take_bytes(&r->c->own->arena, sizeof *b + (size_t)need);
 		b->block = m->spec.group, b->tier = tier;
 		if (whit_frc_book_get(b, s->t->data, e)) return whit_fail_in(e, "%s: tensor %s", r->file, name);
@@ -260,14 +269,8 @@ static int bind_record(reader *r, const char *at, const char *name, whit_weight 
 	whit_mat *m = &w->mat;
 	whit_stored *s;
 	int64_t need = m->spec.fmt->record(&m->spec, m->rows, m->width);
-	char shape[96];
-	int rc = take_stored(r, at, name, &s, e);
+	int rc = take_bytes(r, at, name, need, &s, e);
 	if (rc) return rc;
-	whit_shape_text(s->t->shape, s->t->ndim, shape);
-	if (s->t->dtype != WHIT_U8 || s->t->ndim != 1 || s->t->shape[0] != need)
-		return whit_fail(e, WHIT_EINPUT, "%s: tensor %.200s is %s %s, need U8 [%lld]", at, name,
-		                 whit_dtype_name(s->t->dtype), shape, (long long)need);
-	s->used = 1;
 	m->plane[0] = s->t->data;
 	w->bytes = (int64_t)s->t->bytes;
 	w->file = s->t->file;

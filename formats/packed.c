@@ -109,9 +109,7 @@ static json_t *shape_json(const whit_weight *w) {
 }
 
 static int same_rotation(const saved_rotation *a, const saved_rotation *b) {
-	const whit_rotation_spec *x = &a->spec, *y = &b->spec;
-	return x->kind == y->kind && x->seed == y->seed && x->dim == y->dim && x->block == y->block &&
-	       x->base == y->base && a->hash.hi == b->hash.hi && a->hash.lo == b->hash.lo;
+	return whit_rotation_same(&a->spec, &b->spec) && a->hash.hi == b->hash.hi && a->hash.lo == b->hash.lo;
 }
 
 /* The id of this rotation, new or known; rows of cols columns may have none. */

@@ -221,6 +221,11 @@ void whit_rotation_free(whit_rotation *r) {
 	whit_free(r);
 }
 
+int whit_rotation_same(const whit_rotation_spec *a, const whit_rotation_spec *b) {
+	return a->kind == b->kind && a->seed == b->seed && a->dim == b->dim && a->block == b->block &&
+	       a->base == b->base;
+}
+
 const whit_rotation_spec *whit_rotation_get(const whit_rotation *r) { return &r->s; }
 int64_t whit_rotation_width(const whit_rotation *r) { return r->width; }
 const float *whit_rotation_dense(const whit_rotation *r) { return r->dense; }

@@ -6,7 +6,7 @@
 
 enum whit_rotation_kind { WHIT_ROT_NONE, WHIT_ROT_HADAMARD, WHIT_ROT_HAAR_QR, WHIT_ROT_TQ3 };
 
-/* What a file says of a rotation. Two equal specs are the same map. */
+/* What a file says of a rotation. Two equal specs (whit_rotation_same) are the same map. */
 typedef struct whit_rotation_spec {
 	int kind;
 	uint64_t seed;
@@ -20,6 +20,7 @@ typedef struct whit_rotation whit_rotation; /* spec plus signs or matrix; immuta
 /* Fills block and base for (kind, dim, group) by the order of turboquant.md 5(b); group 0 = row-wise.
  * Error: kind or group impossible for dim. */
 int whit_rotation_plan(whit_rotation_spec *s, int kind, uint64_t seed, int64_t dim, int64_t group, whit_err *e);
+int whit_rotation_same(const whit_rotation_spec *a, const whit_rotation_spec *b);
 /* Builds it; dense (dim, dim) row-major overrides the derived matrix (sidecar), NULL = derive. */
 int whit_rotation_new(whit_rotation **r, const whit_rotation_spec *s, const float *dense, whit_err *e);
 void whit_rotation_free(whit_rotation *r);

@@ -194,33 +194,20 @@ static int read_recipes(session *s, whit_err *e) {
 
 /* ---- what the numbers depend on ---- */
 
-static int hash_file(json_t **j, const char *path, whit_err *e) {
-	whit_map m;
-	int rc = whit_map_open(&m, path, e);
-	if (rc) return rc;
-	*j = whit_measure_hash(whit_hash_bytes(m.data, m.bytes));
-	whit_map_close(&m);
-	return 0;
-}
-
 static int calib_inputs(json_t *j, const whit_calib_args *c, whit_err *e) {
 	json_t *texts = json_array(), *hash = NULL;
 	int rc = 0;
 	for (int i = 0; i < c->text.n && !rc; i++)
-		if (!(rc = hash_file(&hash, c->text.v[i], e))) json_array_append_new(texts, hash);
+		if (!(rc = whit_measure_hash_file(&hash, c->text.v[i], e))) json_array_append_new(texts, hash);
 	hash = NULL;
-	if (!rc && c->stats) {
-		char *path = whit_format_text("%s/statistics.json", c->stats);
-		rc = hash_file(&hash, path, e);
-		whit_free(path);
-	}
+	if (!rc && c->stats) rc = whit_measure_hash_stats(&hash, c->stats, e);
 	json_object_set_new(j, "calibration",
-	                    json_pack("{s:o, s:o, s:I, s:I, s:f, s:f, s:b, s:I, s:f, s:f, s:I, s:f, s:f, s:s, s:s}", "texts",
-	                              texts, "stats", hash ? hash : json_null(), "samples", (json_int_t)c->samples,
-	                              "len", (json_int_t)c->len, "damping", c->damping, "alpha", c->alpha, "act_order",
-	                              c->act_order, "block_steps", (json_int_t)c->block.steps, "block_rate",
-	                              c->block.rate, "block_scale_rate", c->block.scale_rate, "distill_steps",
-	                              (json_int_t)c->distill.steps, "distill_rate", c->distill.rate,
+	                    json_pack("{s:o, s:o, s:I, s:I, s:f, s:f, s:b, s:I, s:f, s:f, s:I, s:f, s:f, s:s, s:s}",
+	                              "texts", texts, "stats", hash ? hash : json_null(), "samples",
+	                              (json_int_t)c->samples, "len", (json_int_t)c->len, "damping", c->damping, "alpha",
+	                              c->alpha, "act_order", c->act_order, "block_steps", (json_int_t)c->block.steps,
+	                              "block_rate", c->block.rate, "block_scale_rate", c->block.scale_rate,
+	                              "distill_steps", (json_int_t)c->distill.steps, "distill_rate", c->distill.rate,
 	                              "distill_scale_rate", c->distill.scale_rate, "scaling",
 	                              c->scaling ? c->scaling : "none", "metric", c->metric ? c->metric : "hessian"));
 	return rc;
@@ -261,7 +248,7 @@ static int entry_inputs(entry *x, whit_err *e) {
 			             r.rule[i].seed != other.rule[i].seed;
 		if (whit_quantize_asks(&r, &x->q)) rc = calib_inputs(x->inputs, &x->q.calib, e);
 	}
-	if (!rc && x->q.imatrix && !(rc = hash_file(&hash, x->q.imatrix, e)))
+	if (!rc && x->q.imatrix && !(rc = whit_measure_hash_file(&hash, x->q.imatrix, e)))
 		json_object_set_new(x->inputs, "imatrix", hash);
 	whit_recipe_free(&r);
 	whit_recipe_free(&other);

@@ -52,3 +52,19 @@ json_t *whit_measure_hash(whit_hash h) {
 	whit_hash_text(h, text);
 	return json_string(text);
 }
+
+int whit_measure_hash_file(json_t **j, const char *path, whit_err *e) {
+	whit_map m;
+	int rc = whit_map_open(&m, path, e);
+	if (rc) return rc;
+	*j = whit_measure_hash(whit_hash_bytes(m.data, m.bytes));
+	whit_map_close(&m);
+	return 0;
+}
+
+int whit_measure_hash_stats(json_t **j, const char *dir, whit_err *e) {
+	char *path = whit_format_text("%s/statistics.json", dir);
+	int rc = whit_measure_hash_file(j, path, e);
+	whit_free(path);
+	return rc;
+}

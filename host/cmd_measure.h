@@ -31,5 +31,9 @@ int whit_measure_opts(whit_eval_opts *o, const whit_measure_args *a, const char 
 /* What a journal says of a device (whit_device_text) and of a text. */
 json_t *whit_measure_device(whit_dev *d);
 json_t *whit_measure_hash(whit_hash h);
+/* The same of a file, and of a directory of statistics, whose statistics.json tells of what the sums beside it were
+ * made. Errors: whit_map_open's. */
+int whit_measure_hash_file(json_t **j, const char *path, whit_err *e);
+int whit_measure_hash_stats(json_t **j, const char *dir, whit_err *e);
 unsigned whit_measure_flags(const whit_measure_args *a); /* of whit_model_open */
 #endif

@@ -138,10 +138,9 @@ static int open_texts(whit_writing *w, whit_err *e) {
 	whit_calibration *c = &w->calibration;
 	const whit_list *text = &w->calib.text;
 	int rc = whit_model_open(&w->running, w->dest.model, 0, e);
-	if (!rc) rc = whit_model_open(&w->original, w->dest.model, 0, e); /* apart from what reports run, on the CPU */
 	if (!rc) rc = whit_tok_open(&w->tok, w->running.ckpt.path, e);
 	c->running = &w->running;
-	c->original = &w->original;
+	c->original = &w->model;
 	c->tok = w->tok;
 	c->o = (whit_stats_opts){.ctx = w->calib.len, .chunks = w->calib.samples, .apart = &w->apart};
 	w->apart.v = whit_alloc((size_t)(w->calib.apart.n + 1) * sizeof *w->apart.v);
@@ -175,10 +174,10 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	    !(a->distill.scale_rate >= 0 && a->distill.scale_rate <= 10))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --distill-steps and rates: are %lld, %g and %g, need 0 or more",
 		                 w->dest.command, (long long)a->distill.steps, a->distill.rate, a->distill.scale_rate);
-	if (a->metric && strcmp(a->metric, "hessian") && strcmp(a->metric, "guided"))
+	if (whit_metric_parse(a->metric) < 0)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --metric is '%s', need hessian or guided", w->dest.command,
 		                 a->metric);
-	if (a->metric && !strcmp(a->metric, "guided") && !a->stats)
+	if (whit_metric_parse(a->metric) > 0 && !a->stats)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --metric guided: needs --stats", w->dest.command);
 	if (a->scaling && whit_scaling_parse(a->scaling, e) < 0)
 		return whit_fail_in(e, "%s: --scaling", w->dest.command);
@@ -201,12 +200,20 @@ static int open_calibration(whit_writing *w, whit_err *e) {
 	w->calibration.scaling = a->scaling ? whit_scaling_parse(a->scaling, e) : WHIT_SCALING_NONE;
 	w->calibration.reconstruct = a->block;
 	w->calibration.distill = a->distill;
-	if (!a->stats) return open_texts(w, e);
-	int rc = whit_stats_dir_open(&w->calibration.dir, a->stats, &w->model, e);
-	w->calibration.guided = a->metric && !strcmp(a->metric, "guided");
-	if (!rc && w->calibration.guided && !whit_calibration_groups(&w->calibration))
-		rc = whit_fail(e, WHIT_EINPUT, "%s: has no guided sums, need whit calibrate --stats guided", a->stats);
-	return rc;
+	return a->stats ? whit_calibration_open(&w->calibration, a->stats, a->metric, &w->model, e) : open_texts(w, e);
+}
+
+/* Where texts run. On a device the original is opened once more: what reports run stays on the CPU. */
+static int place_texts(whit_writing *w, whit_err *e) {
+	whit_calibration *c = &w->calibration;
+	if (!w->dev || !w->calib.text.n) return 0;
+	if (c->reconstruct.steps || c->distill.steps) {
+		whit_say("texts run on the CPU: block steps and distillation are computed there");
+		return 0;
+	}
+	c->dev = w->dev;
+	c->original = &w->original;
+	return whit_model_open(&w->original, w->dest.model, 0, e);
 }
 
 int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
@@ -222,10 +229,7 @@ int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
 	}
 	if (!rc) rc = whit_device_open(&w->dev, e);
 	target.dev = w->dev;
-	if (w->dev && w->calib.text.n && (w->calib.block.steps || w->calib.distill.steps))
-		whit_say("texts run on the CPU: block steps and distillation are computed there");
-	else
-		w->calibration.dev = w->dev;
+	if (!rc) rc = place_texts(w, e);
 	if (!rc) rc = whit_plan_make(&w->plan, &w->model, &w->recipe, &target, e);
 	return rc ? rc : check_room(&w->dest, &w->plan, e);
 }

@@ -181,8 +181,7 @@ static int check_args(session *s, whit_err *e) {
 	int rc = whit_measure_opts(&s->eval, &a->on, "sensitivity", e);
 	if (!rc && a->seed < 0)
 		rc = whit_fail(e, WHIT_EUSAGE, "sensitivity: --seed is %lld, need at least 0", (long long)a->seed);
-	if (!rc && a->metric && strcmp(a->metric, "hessian") && strcmp(a->metric, "guided"))
-		rc = bad_word(e, "--metric", a->metric, "hessian or guided");
+	if (!rc && whit_metric_parse(a->metric) < 0) rc = bad_word(e, "--metric", a->metric, "hessian or guided");
 	if (!rc && a->metric && !a->stats) rc = whit_fail(e, WHIT_EUSAGE, "sensitivity: --metric: needs --stats");
 	if (!rc) rc = parse_by(s, e);
 	if (!rc) rc = parse_formats(s, e);
@@ -331,19 +330,6 @@ static int make_entries(session *s, whit_err *e) {
 
 /* ---- what the numbers depend on, and the journal ---- */
 
-/* statistics.json tells of what the sums beside it were made. */
-static int hash_stats(json_t **j, const char *dir, whit_err *e) {
-	char *path = whit_format_text("%s/statistics.json", dir);
-	whit_map m;
-	int rc = whit_map_open(&m, path, e);
-	if (!rc) {
-		*j = whit_measure_hash(whit_hash_bytes(m.data, m.bytes));
-		whit_map_close(&m);
-	}
-	whit_free(path);
-	return rc;
-}
-
 /* Paths and threads are not among them. */
 static int make_inputs(session *s, whit_err *e) {
 	const args *a = &s->a;
@@ -353,7 +339,7 @@ static int make_inputs(session *s, whit_err *e) {
 	char model[48];
 	int rc = whit_ckpt_fingerprint(&s->m.ckpt, model, e);
 	json_t *stats = NULL;
-	if (!rc && a->stats) rc = hash_stats(&stats, a->stats, e);
+	if (!rc && a->stats) rc = whit_measure_hash_stats(&stats, a->stats, e);
 	if (rc) return rc;
 	json_t *formats = json_array(), *by = json_array();
 	for (int i = 0; i < s->n_choice; i++) {
@@ -529,12 +515,8 @@ static int open_all(session *s, whit_err *e) {
 	if (rc) return rc;
 	if (a->stats) {
 		s->calibration.feedback = (whit_feedback_opts){.damping = -1, .alpha = 0.5};
-		s->calibration.guided = a->metric && !strcmp(a->metric, "guided");
 		s->encoder.calibration = &s->calibration;
-		rc = whit_stats_dir_open(&s->calibration.dir, a->stats, m, e);
-		if (!rc && s->calibration.guided && !whit_calibration_groups(&s->calibration))
-			rc = whit_fail(e, WHIT_EINPUT, "%s: has no guided sums, need whit calibrate --stats guided",
-			               a->stats);
+		rc = whit_calibration_open(&s->calibration, a->stats, a->metric, m, e);
 		if (rc) return rc;
 	}
 	s->table.layers = m->layers;
