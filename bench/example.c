@@ -68,6 +68,9 @@ int main(void) {
 		}
 	printf("%d x %d in %s: %zu bytes, %.3f bits a weight; %d products within %.4f of their mean square\n", ROWS,
 	       COLS, m.format, bytes, 8.0 * (double)bytes / (ROWS * COLS), TOKENS * ROWS, off / all);
+	void *const device[] = {dw, turned, dx, dx_turned, dy};
+	for (int i = 0; i < planes; i++) whit_kernels_free(k, m.plane[i]);
+	for (size_t i = 0; i < sizeof device / sizeof *device; i++) whit_kernels_free(k, device[i]);
 	whit_kernels_rotation_free(k, r);
 	whit_kernels_close(k);
 	return off / all > 0 && off / all < 0.02 ? 0 : 1; /* a 4-bit Lloyd-Max codebook loses .0095 */
