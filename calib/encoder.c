@@ -43,26 +43,47 @@ static int shared_book(whit_encoder *q, const whit_plan_row *row, const float **
 	return whit_codebook(b->value, b->bits, b->density, b->dim, e);
 }
 
+static whit_frc_book *find_frc(const whit_encoder *q, const whit_plan_row *row) {
+	int additive = row->spec.flags & WHIT_FRC_ADDITIVE;
+	for (int i = 0; i < q->n_frc; i++)
+		if (q->frc[i]->block == row->spec.group && q->frc[i]->tier == row->tier &&
+		    !q->frc[i]->offset == !additive)
+			return q->frc[i];
+	return NULL;
+}
+
+static int has_frc(const whit_plan_row *row) { return whit_plan_has_book(row) && whit_frc_has_book(&row->spec); }
+
+/* A row of the plan as what its codebook is trained on: balance, which then is not known yet, by its weights alone. */
+static int source_of(whit_encoder *q, const whit_plan_row *row, whit_fabq_source *s, whit_err *e) {
+	const whit_mat *w = &row->w->mat;
+	*s = (whit_fabq_source){.src = row->w,
+	                        .dst = {.spec = row->spec, .rows = w->rows, .cols = w->cols, .width = row->width}};
+	if (row->spec.flags & WHIT_FRC_BALANCE) {
+		s->balance = whit_alloc((size_t)w->cols * sizeof *s->balance);
+		whit_scaling_columns(s->balance, NULL, w, row->spec.group);
+		for (int64_t c = 0; c < w->cols; c++) s->balance[c] = 1 / s->balance[c];
+	}
+	return shared_rotation(q, &row->rot, &s->dst.rot, e);
+}
+
 int whit_encoder_train(whit_encoder *q, const whit_plan *p, whit_err *e) {
 	whit_fabq_source *s = whit_alloc((size_t)(p->n + 1) * sizeof *s);
 	int rc = 0;
-	for (int k = 0; k < WHIT_COUNT(q->frc) && !rc; k++) {
-		int64_t n = 0, block = 64ll << k;
-		for (int64_t i = 0; i < p->n && !rc; i++) {
-			const whit_plan_row *row = &p->row[i];
-			if (!whit_plan_has_book(row) || !row->spec.book || row->spec.group != block) continue;
-			s[n] = (whit_fabq_source){.src = row->w};
-			s[n].dst = (whit_mat){.spec = row->spec,
-			                      .rows = row->w->mat.rows,
-			                      .cols = row->w->mat.cols,
-			                      .width = row->width};
-			rc = shared_rotation(q, &row->rot, &s[n++].dst.rot, e);
-		}
-		if (!n || rc) continue;
-		whit_say("training the codebook of blocks of %lld", (long long)block);
-		q->frc[k] = whit_frc_book_new(block, 0);
-		rc = whit_fabq_train(q->frc[k], s, n, 0, q->dev, e);
-		for (int64_t i = 0; i < n; i++) whit_weight_drop(s[i].src);
+	for (int64_t k = 0; k < p->n && !rc; k++) {
+		const whit_plan_row *first = &p->row[k];
+		int64_t n = 0;
+		if (!has_frc(first) || find_frc(q, first)) continue;
+		for (int64_t i = k; i < p->n && !rc; i++)
+			if (has_frc(&p->row[i]) && p->row[i].tier == first->tier &&
+			    whit_frc_same_book(&p->row[i].spec, &first->spec))
+				rc = source_of(q, &p->row[i], &s[n++], e);
+		whit_say("training the codebook of blocks of %d, tier %d", first->spec.group, first->tier);
+		q->frc = whit_realloc(q->frc, (size_t)q->n_frc * sizeof *q->frc,
+		                      (size_t)(q->n_frc + 1) * sizeof *q->frc);
+		q->frc[q->n_frc++] = whit_frc_book_new(first->spec.group, first->tier, first->spec.flags);
+		if (!rc) rc = whit_fabq_train(q->frc[q->n_frc - 1], s, n, 0, q->dev, e);
+		for (int64_t i = 0; i < n; i++) whit_weight_drop(s[i].src), whit_free(s[i].balance);
 	}
 	whit_free(s);
 	return rc;
@@ -70,13 +91,13 @@ int whit_encoder_train(whit_encoder *q, const whit_plan *p, whit_err *e) {
 
 /* The codebook of row's record, and room for what the record takes of it. */
 static int own_book(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_err *e) {
-	if (!row->spec.book) return 0;
-	m->book = q->frc[whit_frc_log2(row->spec.group) - 6];
+	if (!whit_frc_has_book(&row->spec)) return 0;
+	m->book = find_frc(q, row);
 	if (!m->book) return whit_fail(e, WHIT_EINTERNAL, "tensor %s: has no codebook trained for it", row->w->name);
 	q->factors = whit_realloc(q->factors, (size_t)q->n_factors * sizeof *q->factors,
 	                          (size_t)(q->n_factors + 1) * sizeof *q->factors);
 	m->codebook = q->factors[q->n_factors++] =
-	        whit_alloc((size_t)(WHIT_FRC_CHOICES * row->spec.group) * sizeof(float));
+	        whit_alloc((size_t)(whit_frc_choices(&row->spec) * row->spec.group) * sizeof(float));
 	return 0;
 }
 
@@ -104,19 +125,47 @@ whit_weight whit_encoder_source(const whit_encoder *q, const whit_plan_row *row,
 	return w;
 }
 
-static whit_calibration_of asked(const whit_encoder *q, const whit_plan_row *row, const whit_mat *m) {
-	const whit_scaled *s = whit_encoder_scaled(q, row->w);
+/* scale: what the columns have been multiplied by, or NULL. */
+static whit_calibration_of asked(const whit_plan_row *row, const whit_mat *m, const float *scale) {
 	return (whit_calibration_of){.name = row->w->name,
 	                             .rot = m->rot,
 	                             .change = row->changed && row->change.columns ? &row->change : NULL,
-	                             .scale = s ? s->cols : NULL,
+	                             .scale = scale,
 	                             .kind = row->method->feedback,
 	                             .cross = (row->method->needs & WHIT_NEEDS_CROSS) != 0};
 }
 
-static int statistics(whit_encoder *q, const whit_plan_row *row, const whit_mat *m, const whit_feedback **f,
+static const float *columns_scale(const whit_encoder *q, const whit_plan_row *row) {
+	const whit_scaled *s = whit_encoder_scaled(q, row->w);
+	return s ? s->cols : NULL;
+}
+
+/* The balance that a record is to store: t (cols), of whit_free, for src's columns and their inputs; *scale becomes
+ * what the original's columns are then multiplied by, all in all. */
+static int balance_of(whit_encoder *q, const whit_plan_row *row, const whit_weight *src, float **t, float **scale,
                       whit_err *e) {
-	const whit_calibration_of w = asked(q, row, m);
+	const float *before = columns_scale(q, row);
+	int64_t n, cols = src->mat.cols;
+	double *h;
+	if (row->rot.kind != WHIT_ROT_NONE)
+		return whit_fail(e, WHIT_EUSAGE, "tensor %s: is rotated, which a record with balance cannot be",
+		                 row->w->name);
+	int rc = whit_calibration_hessian(q->calibration, row->w->name, &h, &n, e);
+	if (rc) return rc;
+	*t = whit_alloc((size_t)cols * sizeof **t), *scale = whit_alloc((size_t)cols * sizeof **scale);
+	for (int64_t c = 0; c < cols; c++) h[c] = h[c * n + c] / (before ? (double)before[c] * before[c] : 1);
+	whit_scaling_columns(*scale, h, &src->mat, row->spec.group);
+	for (int64_t c = 0; c < cols; c++) {
+		(*t)[c] = whit_f16_to_f32(whit_f32_to_f16(1 / (*scale)[c]));
+		(*scale)[c] = (before ? before[c] : 1) / (*t)[c];
+	}
+	whit_free(h);
+	return 0;
+}
+
+static int statistics(whit_encoder *q, const whit_plan_row *row, const whit_mat *m, const float *scale,
+                      const whit_feedback **f, whit_err *e) {
+	const whit_calibration_of w = asked(row, m, scale);
 	if (q->calibration) return whit_calibration_get(q->calibration, &w, f, e);
 	return whit_fail(e, WHIT_EINTERNAL, "tensor %s: method %s without statistics", row->w->name, row->method->name);
 }
@@ -149,7 +198,7 @@ static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *
 
 /* Each group of rows with its own Hessian. */
 static int run_guided(whit_encoder *q, const whit_plan_row *row, whit_job *j, whit_err *e) {
-	const whit_calibration_of w = asked(q, row, j->dst);
+	const whit_calibration_of w = asked(row, j->dst, columns_scale(q, row));
 	int groups = whit_calibration_groups(q->calibration), rc = 0;
 	int64_t rows = j->dst->rows, each = (rows + groups - 1) / groups;
 	j->err = j->ref = j->loss = j->loss_nearest = 0;
@@ -189,12 +238,19 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	                .importance = row->importance,
 	                .solver = q->dev,
 	                .dev = whit_plan_on_device(q->dev, row) ? q->dev : NULL};
+	float *t = NULL, *scale = NULL;
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
-	if (!rc && row->method->needs && !is_guided(q, row)) rc = statistics(q, row, m, &j->feedback, e);
+	if (!rc && row->spec.flags & WHIT_FRC_BALANCE) rc = balance_of(q, row, src, &t, &scale, e);
+	j->balance = t;
+	if (!rc && row->method->needs && !is_guided(q, row))
+		rc = statistics(q, row, m, scale ? scale : columns_scale(q, row), &j->feedback, e);
 	if (!rc) rc = shared_book(q, row, &m->codebook, e);
 	if (!rc) rc = own_book(q, row, m, e);
 	if (!rc) rc = whit_mat_alloc(m, e);
 	if (!rc) rc = run_method(q, row, j, e);
+	j->balance = NULL;
+	whit_free(t);
+	whit_free(scale);
 	if (rc || !j->bad_scales) return rc;
 	if (!m->spec.bits)
 		return whit_fail(e, WHIT_EINPUT,
@@ -400,7 +456,8 @@ void whit_encoder_free(whit_encoder *q) {
 	}
 	for (int64_t i = 0; i < q->n_rot; i++) whit_rotation_free(q->rot[i]);
 	for (int64_t i = 0; i < q->n_book; i++) whit_free(q->book[i]);
-	for (int i = 0; i < WHIT_COUNT(q->frc); i++) whit_free(q->frc[i]);
+	for (int i = 0; i < q->n_frc; i++) whit_free(q->frc[i]);
+	whit_free(q->frc);
 	for (int64_t i = 0; i < q->n_factors; i++) whit_free(q->factors[i]);
 	whit_free(q->factors);
 	whit_free(q->rot);

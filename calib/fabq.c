@@ -6,10 +6,24 @@
 #include "calib/rows.h"
 #include "formats/measure.h"
 
-/* Codes of a core row: a record has them plus 8, "int" in two's complement. */
-static void core_codes(uint8_t *to, const uint8_t *from, int64_t cols) {
+int whit_fabq_core_spec(whit_spec *core, const whit_spec *record, whit_err *e) {
+	return whit_spec_parse(record->flags & WHIT_FRC_CORE8 ? WHIT_FABQ_CORE8_FORMAT : WHIT_FABQ_CORE_FORMAT, core,
+	                       e);
+}
+
+/* Codes of a core row: of 4 bits a record has them plus 8, "int" in two's complement. */
+static void core_codes(uint8_t *to, const uint8_t *from, const whit_frc *f) {
+	int64_t cols = f->cols;
+	if (f->flags & WHIT_FRC_CORE8) {
+		memcpy(to, from, f->code_row);
+		return;
+	}
 	for (int64_t i = 0; i < cols / 2; i++) to[i] = from[i] ^ 0x88;
 	if (cols % 2) to[cols / 2] = from[cols / 2] ^ 0x08;
+}
+
+void whit_fabq_over(float *x, const float *t, int64_t n) {
+	for (int64_t i = 0; i < n && t; i++) x[i] /= t[i];
 }
 
 static int make_part(whit_fabq_part *p, const whit_spec *spec, const whit_mat *m, const whit_weight *src, int core,
@@ -27,12 +41,15 @@ static int make_part(whit_fabq_part *p, const whit_spec *spec, const whit_mat *m
 	rc = whit_spec_parse("f32", &p->src.mat.spec, e);
 	if (!rc) rc = whit_mat_alloc(&p->src.mat, e);
 	if (rc) return rc;
-	float *x = (float *)(uintptr_t)p->src.mat.plane[0];
+	float *x = (float *)(uintptr_t)p->src.mat.plane[0], *t = NULL;
+	if (f.flags & WHIT_FRC_BALANCE) whit_frc_balance(m, t = whit_alloc((size_t)m->width * sizeof *t));
 	for (int64_t r = 0; r < m->rows; r++) {
 		if (whit_frc_is_core(m->plane[0], r) != core) continue;
 		p->row[at] = r;
-		whit_mat_decode(&src->mat, r, r + 1, x + at++ * m->cols);
+		whit_mat_decode(&src->mat, r, r + 1, x + at * m->cols);
+		whit_fabq_over(x + at++ * m->cols, t, m->cols);
 	}
+	whit_free(t);
 	return 0;
 }
 
@@ -43,7 +60,7 @@ int whit_fabq_split(whit_fabq_part part[WHIT_FABQ_PARTS], const whit_mat *m, con
 	const whit_mat from = whit_frc_binary(m);
 	whit_spec core_spec;
 	memset(part, 0, WHIT_FABQ_PARTS * sizeof *part);
-	int rc = whit_spec_parse(WHIT_FABQ_CORE_FORMAT, &core_spec, e);
+	int rc = whit_fabq_core_spec(&core_spec, &m->spec, e);
 	if (!rc) rc = make_part(&part[WHIT_FABQ_BINARY], &from.spec, m, src, 0, e);
 	if (!rc) rc = make_part(&part[WHIT_FABQ_CORE], &core_spec, m, src, 1, e);
 	if (rc) return rc;
@@ -52,8 +69,7 @@ int whit_fabq_split(whit_fabq_part part[WHIT_FABQ_PARTS], const whit_mat *m, con
 	if (!f.core) return 0;
 	const whit_mat *core = &part[WHIT_FABQ_CORE].mat;
 	for (int64_t r = 0; r < f.core; r++)
-		core_codes(plane(core, 0) + (size_t)r * f.code_row, m->plane[0] + f.codes + (size_t)r * f.code_row,
-		           m->width);
+		core_codes(plane(core, 0) + (size_t)r * f.code_row, m->plane[0] + f.codes + (size_t)r * f.code_row, &f);
 	memcpy(plane(core, 1), m->plane[0] + f.scales, (size_t)(2 * f.core * f.groups));
 	return 0;
 }
@@ -67,8 +83,7 @@ int64_t whit_fabq_join(whit_mat *m, const whit_fabq_part part[WHIT_FABQ_PARTS]) 
 	for (int p = 0; p < WHIT_PLANES && f.binary && to.plane[p]; p++)
 		memcpy(plane(&to, p), binary->plane[p], (size_t)f.binary * to.row_bytes[p]);
 	for (int64_t r = 0; r < f.core; r++)
-		core_codes(plane(m, 0) + f.codes + (size_t)r * f.code_row, core->plane[0] + (size_t)r * f.code_row,
-		           m->width);
+		core_codes(plane(m, 0) + f.codes + (size_t)r * f.code_row, core->plane[0] + (size_t)r * f.code_row, &f);
 	if (f.core) memcpy(plane(m, 0) + f.scales, core->plane[1], (size_t)(2 * f.core * f.groups));
 	return 0;
 }
@@ -86,34 +101,39 @@ void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]) {
 
 typedef struct training {
 	const whit_fabq_source *s;
+	int additive;
 	int64_t block, points, at; /* points of this source; points before it */
 	float *x, *w;
 	double *square; /* points */
 	uint8_t *bad;
 } training;
 
-/* Block i of n, of b columns and spread over all rows of dst, as src's rows are to be stored: where it stands in *row,
- * which the caller frees. NULL: its row is not sound. */
-static const float *load_block(const whit_mat *src, const whit_mat *dst, int64_t b, int64_t i, int64_t n, float **row) {
+/* Block i of n, of b columns and spread over all rows of dst, as src's rows, over t, are to be stored: where it stands
+ * in *row, which the caller frees. NULL: its row is not sound. */
+static const float *load_block(const whit_mat *src, const whit_mat *dst, const float *t, int64_t b, int64_t i,
+                               int64_t n, float **row) {
 	int64_t each = dst->width / b, pick = i * (dst->rows * each) / n, r = pick / each;
 	float *x =
 	        (*row = whit_alloc((size_t)(dst->width + WHIT_MAX(dst->width, src->cols)) * sizeof **row)) + dst->width;
 	whit_rows_sum sum = {0};
-	return whit_rows_load(src, dst, r, r + 1, x, *row, &sum) ? *row + pick % each * b : NULL;
+	if (!whit_rows_load(src, dst, r, r + 1, x, *row, &sum)) return NULL;
+	whit_fabq_over(*row, t, dst->width);
+	return *row + pick % each * b;
 }
 
 static void training_item(void *ctx, int64_t i, int worker) {
 	const training *t = ctx;
 	int64_t b = t->block;
 	float *row, *to = t->x + (t->at + i) * b;
-	const float *w = load_block(&t->s->src->mat, &t->s->dst, b, i, t->points, &row);
+	const float *w = load_block(&t->s->src->mat, &t->s->dst, t->s->balance, b, i, t->points, &row);
 	(void)worker;
 	t->bad[i] = !w;
 	float s = t->bad[i] ? 0 : whit_bin_fit(w, NULL, NULL, b, NULL);
 	t->square[i] = t->bad[i] ? 0 : whit_sum_squares_cpu(w, NULL, b);
 	for (int64_t k = 0; k < b; k++) {
-		to[k] = s > 0 ? fabsf(w[k]) / s - 1 : 0;
-		t->w[(t->at + i) * b + k] = s * s;
+		float rest = s > 0 ? fabsf(w[k]) / s - 1 : 0;
+		to[k] = t->additive && s > 0 ? w[k] - copysignf(s, w[k]) : rest;
+		t->w[(t->at + i) * b + k] = t->additive ? 1 : s * s;
 	}
 	whit_free(row);
 }
@@ -142,7 +162,7 @@ static void to_codes(whit_frc_book *b, const float *c) {
 }
 
 int whit_fabq_train(whit_frc_book *b, const whit_fabq_source *s, int64_t n, uint64_t seed, whit_dev *dev, whit_err *e) {
-	training t = {.block = b->block};
+	training t = {.block = b->block, .additive = b->offset != NULL};
 	int64_t all = 0;
 	int rc = 0;
 	for (int64_t i = 0; i < n; i++) all += s[i].dst.rows * (s[i].dst.width / b->block);
@@ -168,7 +188,8 @@ int whit_fabq_train(whit_frc_book *b, const whit_fabq_source *s, int64_t n, uint
 	const whit_kmeans_opts o = {.k = WHIT_FRC_PROFILES - 1, .seed = seed};
 	whit_kmeans_result r;
 	if (!rc && t.at) rc = whit_kmeans(c + b->block, &o, t.x, t.w, t.at, b->block, dev, &r, e);
-	if (!rc) to_codes(b, c);
+	if (!rc && b->offset) memcpy(b->offset, c, (size_t)(WHIT_FRC_PROFILES * b->block) * sizeof *c);
+	if (!rc && b->code) to_codes(b, c);
 	whit_free(c);
 	whit_free(t.x);
 	whit_free(t.square);
@@ -191,11 +212,15 @@ static void sampled_item(void *ctx, int64_t i, int worker) {
 	const whit_mat *dst = s->j->dst;
 	int64_t b = dst->spec.group;
 	float *row, *factor = whit_alloc((size_t)b * sizeof *factor);
-	const float *w = load_block(&s->j->src->mat, dst, b, i, s->n, &row);
+	const float *w = load_block(&s->j->src->mat, dst, s->j->balance, b, i, s->n, &row);
 	(void)worker;
 	for (int k = 0; k < WHIT_FRC_PROFILES && w; k++) {
-		for (int64_t c = 0; c < b; c++) factor[c] = 1 + dst->book->step * (float)dst->book->code[k * b + c];
-		whit_bin_fit(w, s->j->feedback->h_diag + (w - row), factor, b, &s->gain[i][k]);
+		const float *imp = s->j->feedback->h_diag + (w - row);
+		whit_frc_profile(dst->book, k, factor);
+		if (dst->book->offset)
+			whit_bin_fit_additive(w, imp, factor, b, &s->gain[i][k]);
+		else
+			whit_bin_fit(w, imp, factor, b, &s->gain[i][k]);
 	}
 	whit_free(factor);
 	whit_free(row);

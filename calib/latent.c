@@ -40,9 +40,11 @@ static void decode_item(void *ctx, int64_t item, int worker) {
 	      *own = copy + n * p->width;
 	memcpy(copy, q, (size_t)(n * p->width) * sizeof *q); /* which rotating back overwrites */
 	if (rot) whit_unrotate_cpu(rot, own, copy, n);
-	for (int64_t r = 0; r < n; r++)
-		memcpy(dense(p) + place_of(p, r0 + r) * p->cols, (rot ? own : copy) + r * p->cols,
-		       (size_t)p->cols * sizeof *q);
+	for (int64_t r = 0; r < n; r++) {
+		float *to = dense(p) + place_of(p, r0 + r) * p->cols;
+		memcpy(to, (rot ? own : copy) + r * p->cols, (size_t)p->cols * sizeof *q);
+		for (int64_t i = 0; i < p->cols && p->item->balance; i++) to[i] *= p->item->balance[i];
+	}
 	whit_free(copy);
 }
 
@@ -74,7 +76,7 @@ static void update_row(const whit_latent_step *f, whit_latent *p, int64_t r, con
 		for (int64_t i = c; i < c + n; i++) {
 			float step = f->rate * p->u.spacing * fabsf(p->scale[at + (i - c) / p->u.run]);
 			int64_t w = r * p->width + i;
-			by_log += g[i] * p->q[w];
+			by_log += g[i] * (p->q[w] - p->shift[at + (i - c) / p->u.run]);
 			p->latent[w] -= step * adam(f, g[i], &p->m1[w], &p->m2[w]);
 		}
 		int64_t s = r * p->units + b, row = whit_mat_row(p->item->mat, r);
@@ -90,12 +92,14 @@ static void update_item(void *ctx, int64_t item, int worker) {
 	whit_latent *p = j->p;
 	int64_t r0 = item * ROWS, n = WHIT_MIN(ROWS, p->rows - r0);
 	const whit_rotation *rot = p->item->mat->rot;
-	float *turned = rot ? whit_alloc((size_t)p->width * sizeof *turned) : NULL;
+	const float *t = p->item->balance;
+	float *turned = rot || t ? whit_alloc((size_t)p->width * sizeof *turned) : NULL;
 	(void)worker;
 	for (int64_t r = r0; r < r0 + n; r++) {
 		const float *g = p->grad + place_of(p, r) * p->cols;
 		if (rot) whit_rotate_cpu(rot, turned, g, 1);
-		update_row(j->s, p, r, rot ? turned : g);
+		for (int64_t i = 0; i < p->cols && t; i++) turned[i] = g[i] * t[i]; /* records are not rotated then */
+		update_row(j->s, p, r, turned ? turned : g);
 	}
 	whit_free(turned);
 }

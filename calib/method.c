@@ -170,3 +170,15 @@ int whit_method_rows(whit_job *j, whit_err *e) {
 }
 
 int whit_weight_finite(const whit_weight *w, whit_err *e) { return walk_blocks(w, NULL, e); }
+
+void whit_weight_error(const whit_weight *w, const whit_mat *m, double *err, double *ref) {
+	float *x = whit_alloc((size_t)(2 * m->cols) * sizeof *x), *y = x + m->cols;
+	*err = *ref = 0;
+	for (int64_t r = 0; r < m->rows; r++) {
+		whit_mat_decode(&w->mat, r, r + 1, x);
+		whit_mat_decode(m, r, r + 1, y);
+		*err += whit_sum_squares_cpu(x, y, m->cols);
+		*ref += whit_sum_squares_cpu(x, NULL, m->cols);
+	}
+	whit_free(x);
+}

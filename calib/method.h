@@ -9,8 +9,9 @@ enum { WHIT_NEEDS_NOTHING = 0, WHIT_NEEDS_HESSIAN = 1, WHIT_NEEDS_CROSS = 2 /* o
 /* One tensor's worth of work. */
 typedef struct whit_job {
 	const whit_weight *src;
-	whit_mat *dst; /* spec, rows, cols, width, rot, codebook set; planes allocated. With spec.book: book set,
-	                  codebook the caller's room for the factors that the method chooses */
+	whit_mat *dst;        /* spec, rows, cols, width, rot, codebook set; planes allocated. A record with a codebook:
+	                         book set, codebook the caller's room for the profiles that the method chooses */
+	const float *balance; /* of a record that stores it: t (cols), F16 numbers; feedback is of columns over t */
 	const float *importance; /* cols, in the frame of the stored columns, or NULL */
 	int rule;                /* WHIT_SCALE_* */
 	whit_dev *dev;           /* where rows are encoded; NULL = the CPU */
@@ -45,6 +46,8 @@ int64_t whit_method_scratch(int64_t width); /* its buffers' bytes at the present
 /* Its buffers' bytes on device d for such a job, as much as d has left or the least that will do: of dst it reads spec,
  * cols, width and paired; rot is dst's rotation, which is not counted. */
 int64_t whit_method_device_bytes(whit_dev *d, const whit_mat *src, const whit_mat *dst, const whit_rotation_spec *rot);
-/* Only the first half of that, for weights that stay as they are; w must be a number format. */
+/* *err: sum (w - w')^2 of w and what m decodes to, row after row; *ref: sum w^2. */
+void whit_weight_error(const whit_weight *w, const whit_mat *m, double *err, double *ref);
+/* The row driver's first half, for weights that stay as they are; w must be a number format. */
 int whit_weight_finite(const whit_weight *w, whit_err *e);
 #endif

@@ -50,12 +50,13 @@ static void gain_item(void *ctx, int64_t r, int worker) {
 	const whit_mat *src = &g->j->src->mat, *dst = g->j->dst;
 	float *w = whit_alloc((size_t)(dst->width + WHIT_MAX(dst->width, src->cols)) * sizeof *w), *x = w + dst->width;
 	whit_spec binary = whit_frc_binary(dst).spec;
-	binary.book = 0; /* which of them a row gains most from hardly depends on it */
+	binary.flags = 0; /* which of them a row gains most from hardly depends on it */
 	whit_rows_sum sum = {0};
 	(void)worker;
 	g->row[r] = (ranked){-INFINITY, r}; /* of a row that the solver will refuse */
-	if (whit_rows_load(src, dst, r, r + 1, x, w, &sum))
-		g->row[r].gain = error_as(&binary, g->j, w, x) - error_as(&g->core, g->j, w, x);
+	int sound = whit_rows_load(src, dst, r, r + 1, x, w, &sum);
+	whit_fabq_over(w, g->j->balance, dst->width);
+	if (sound) g->row[r].gain = error_as(&binary, g->j, w, x) - error_as(&g->core, g->j, w, x);
 	whit_free(w);
 }
 
@@ -65,7 +66,7 @@ static int choose_core(const whit_job *j, whit_err *e) {
 	int64_t n = whit_frc_core(&m->spec, m->rows);
 	gains g = {.j = j, .row = whit_alloc((size_t)m->rows * sizeof *g.row)};
 	int64_t *core = whit_alloc((size_t)(n + 1) * sizeof *core);
-	int rc = whit_spec_parse(WHIT_FABQ_CORE_FORMAT, &g.core, e);
+	int rc = whit_fabq_core_spec(&g.core, &m->spec, e);
 	if (!rc && n > 0 && n < m->rows) {
 		whit_parallel(m->rows, gain_item, &g);
 		qsort(g.row, (size_t)m->rows, sizeof *g.row, by_gain);
@@ -73,11 +74,14 @@ static int choose_core(const whit_job *j, whit_err *e) {
 	for (int64_t i = 0; i < n; i++) core[i] = n < m->rows ? g.row[i].row : i;
 	qsort(core, (size_t)n, sizeof *core, by_row);
 	uint8_t id[WHIT_FRC_CHOICES] = {0};
-	if (m->spec.book) {
-		whit_fabq_profiles(j, id);
-		whit_frc_factors(m->book, id, (float *)(uintptr_t)m->codebook);
+	int wide = m->spec.flags & WHIT_FRC_WIDE;
+	if (whit_frc_has_book(&m->spec)) {
+		if (!wide) whit_fabq_profiles(j, id);
+		whit_frc_factors(m->book, wide ? NULL : id, whit_frc_choices(&m->spec),
+		                 (float *)(uintptr_t)m->codebook);
 	}
 	whit_frc_begin(m, core, id);
+	if (j->balance) whit_frc_balance_put(m, j->balance);
 	whit_free(core);
 	whit_free(g.row);
 	return rc;
@@ -98,6 +102,8 @@ static int run(whit_job *j, whit_err *e) {
 	if (!j->feedback || j->feedback->n != j->dst->width)
 		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: Hessian is %lld wide, need %lld", j->src->name,
 		                 j->feedback ? (long long)j->feedback->n : 0, (long long)j->dst->width);
+	if ((j->balance != NULL) != ((j->dst->spec.flags & WHIT_FRC_BALANCE) != 0))
+		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: balance and its format do not agree", j->src->name);
 	int rc = whit_weight_finite(j->src, e); /* the solver would name rows of a class */
 	if (rc) return rc;
 	if ((rc = choose_core(j, e))) return rc;
@@ -109,6 +115,7 @@ static int run(whit_job *j, whit_err *e) {
 		add(j, &one);
 	}
 	if (!rc && !j->bad_scales) j->bad_scales = whit_fabq_join(j->dst, part);
+	if (!rc && !j->bad_scales && j->balance) whit_weight_error(j->src, j->dst, &j->err, &j->ref);
 	whit_fabq_free(part);
 	return rc;
 }

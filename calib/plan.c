@@ -221,12 +221,12 @@ static void plan_count(whit_plan *p, const whit_plan_row *row) {
 }
 
 int whit_plan_has_book(const whit_plan_row *row) {
-	return !row->why_kept && !row->absent && (row->spec.fmt->needs_codebook || row->spec.book);
+	return !row->why_kept && !row->absent && (row->spec.fmt->needs_codebook || whit_frc_has_book(&row->spec));
 }
 
 static int same_book(const whit_plan_row *a, const whit_plan_row *b) {
-	if (a->spec.book || b->spec.book)
-		return whit_plan_has_book(a) && a->spec.book == b->spec.book && a->spec.group == b->spec.group;
+	if (whit_frc_has_book(&a->spec) || whit_frc_has_book(&b->spec))
+		return whit_plan_has_book(a) && whit_frc_same_book(&a->spec, &b->spec) && a->tier == b->tier;
 	return !a->why_kept && !b->why_kept && a->spec.bits == b->spec.bits && a->rule->density == b->rule->density &&
 	       (a->spec.group ? a->spec.group : a->width) == (b->spec.group ? b->spec.group : b->width);
 }
@@ -238,7 +238,8 @@ int64_t whit_plan_books(const whit_plan_row *row, int64_t n) {
 		if (!whit_plan_has_book(&row[i])) continue;
 		while (j < i && !same_book(&row[j], &row[i])) j++;
 		if (j < i) continue;
-		bytes += row[i].spec.book ? whit_frc_book_bytes(row[i].spec.group) : 4ll << row[i].spec.bits;
+		bytes += whit_frc_has_book(&row[i].spec) ? whit_frc_book_bytes(row[i].spec.group, row[i].spec.flags)
+		                                         : 4ll << row[i].spec.bits;
 	}
 	return bytes;
 }

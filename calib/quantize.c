@@ -3,7 +3,6 @@
 #include "calib/quantize.h"
 #include "calib/fabq.h"
 #include "calib/quantize_own.h"
-#include "formats/measure.h"
 #include "host/progress.h"
 
 /* A matrix that stands in the calibrated model's place of its own. */
@@ -210,24 +209,13 @@ static int place_layer(quantize_run *q, int64_t layer, whit_err *e) {
 	return rc;
 }
 
-/* Squared error of codes that have changed since. */
-static void measure(const whit_weight *src, const whit_mat *m, whit_job *j) {
-	float *x = whit_alloc((size_t)(2 * m->cols) * sizeof *x), *y = x + m->cols;
-	j->err = 0;
-	for (int64_t r = 0; r < m->rows; r++) {
-		whit_mat_decode(&src->mat, r, r + 1, x);
-		whit_mat_decode(m, r, r + 1, y);
-		j->err += whit_sum_squares_cpu(x, y, m->cols);
-	}
-	whit_free(x);
-}
-
 /* What a placed matrix is to reconstruction: itself, or its classes of rows. */
 typedef struct rebuilt {
 	placed *p;
 	whit_weight src;
 	float *copy;
 	whit_fabq_part part[WHIT_FABQ_PARTS]; /* of a record */
+	float *balance;                       /* that it stores */
 } rebuilt;
 
 /* Adds b's items; returns their number. */
@@ -240,12 +228,15 @@ static int take_apart(const quantize_run *q, rebuilt *b, whit_latent_item *item,
 	                           .mat = &p->mat,
 	                           .change = p->row->changed ? &p->row->change : NULL};
 	if (!p->mat.spec.fmt->record) return 1;
+	if (p->mat.spec.flags & WHIT_FRC_BALANCE)
+		whit_frc_balance(&p->mat, b->balance = whit_alloc((size_t)p->mat.width * sizeof *b->balance));
 	int rc = whit_fabq_split(b->part, &p->mat, &b->src, e);
 	for (int i = 0; i < WHIT_FABQ_PARTS && !rc; i++)
 		if (b->part[i].mat.rows)
 			item[n++] = (whit_latent_item){.name = p->row->w->name,
 			                               .src = &b->part[i].src,
 			                               .mat = &b->part[i].mat,
+			                               .balance = b->balance,
 			                               .row = b->part[i].row};
 	return rc ? rc : n;
 }
@@ -275,9 +266,10 @@ static int put_together(quantize_run *q, rebuilt *b, int n, int changed, int rc,
 	for (int i = 0; i < n; i++) {
 		placed *p = b[i].p;
 		if (!rc && changed && p->mat.spec.fmt->record) whit_fabq_join(&p->mat, b[i].part);
-		if (!rc && changed) measure(&b[i].src, &p->mat, &p->job);
+		if (!rc && changed) whit_weight_error(&b[i].src, &p->mat, &p->job.err, &p->job.ref);
 		if (!rc) rc = place(q, p, e);
 		whit_free(b[i].copy);
+		whit_free(b[i].balance);
 		whit_fabq_free(b[i].part);
 	}
 	whit_free(b);

@@ -30,6 +30,7 @@ typedef struct whit_plan_row {
 	whit_spec asked;      /* the rule's where spec is its fallback, else without fmt (ggml.md 4) */
 	whit_rotation_spec rot;
 	int64_t width;           /* stored columns */
+	int tier;                /* of a record's codebook (frc1.h) */
 	int64_t bytes;           /* stored; 0 for an alias */
 	const float *importance; /* of the columns; NULL = none given, or the row is rotated */
 	float *reordered;        /* the same where it had to be copied; owned */
@@ -76,8 +77,9 @@ typedef struct whit_encoder {
 	whit_rotation **rot;
 	struct whit_shared_book **book;
 	int64_t n_rot, n_book;
-	struct whit_frc_book *frc[4]; /* by size of block; NULL: not trained */
-	float **factors;              /* of n_factors records */
+	struct whit_frc_book **frc; /* of records, n_frc of them, by kind and tier */
+	int n_frc;
+	float **factors; /* of n_factors records */
 	int64_t n_factors;
 	struct whit_scaled *scaled; /* weights that layers' scaling has changed */
 	int64_t folds;              /* values that were scaled */

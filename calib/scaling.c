@@ -109,8 +109,8 @@ static void largest(double *most, const whit_fold *f, const whit_mat *const w[])
 }
 
 /* Sums of one sweep of |w_ij| = r_ib t_j. */
-static void sweep(double *sum, double *square, const double *t, const whit_fold *f, const double *h, const whit_mat *w,
-                  int64_t block) {
+static void sweep(double *sum, double *square, const double *t, const whit_fold *f, const double *h, int64_t stride,
+                  const whit_mat *w, int64_t block) {
 	float *row = whit_alloc((size_t)f->cols * sizeof *row);
 	for (int64_t r = 0; r < w->rows; r++) {
 		whit_mat_decode(w, r, r + 1, row);
@@ -118,7 +118,7 @@ static void sweep(double *sum, double *square, const double *t, const whit_fold 
 			double above = 0, below = 0, s;
 			int64_t end = WHIT_MIN(f->cols, b + block);
 			for (int64_t c = b; c < end; c++) {
-				double tc = t[whit_fold_factor(f, c)], weight = h[c * f->cols + c];
+				double tc = t[whit_fold_factor(f, c)], weight = h ? h[c * stride] : 1;
 				above += weight * fabs((double)row[c]) * tc;
 				below += weight * tc * tc;
 			}
@@ -132,14 +132,16 @@ static void sweep(double *sum, double *square, const double *t, const whit_fold 
 	whit_free(row);
 }
 
-static void balance(double *s, const whit_fold *f, const double *h, const whit_mat *const w[], int64_t block) {
+/* h: E[x_j^2], `stride` apart, or NULL = 1. */
+static void balance(double *s, const whit_fold *f, const double *h, int64_t stride, const whit_mat *const w[],
+                    int64_t block) {
 	enum { SWEEPS = 5 };
 	int64_t n = f->factors;
 	double *sum = whit_alloc((size_t)(2 * n) * sizeof *sum), *square = sum + n;
 	for (int64_t c = 0; c < n; c++) s[c] = 1;
 	for (int k = 0; k < SWEEPS; k++) {
 		memset(sum, 0, (size_t)(2 * n) * sizeof *sum);
-		for (int i = 0; i < f->n_reader; i++) sweep(sum, square, s, f, h, w[i], block);
+		for (int i = 0; i < f->n_reader; i++) sweep(sum, square, s, f, h, stride, w[i], block);
 		for (int64_t c = 0; c < n; c++) s[c] = square[c] > 0 ? sum[c] / square[c] : 0;
 	}
 	for (int64_t c = 0; c < n; c++) s[c] = s[c] > 0 ? 1 / s[c] : 0;
@@ -188,7 +190,7 @@ int whit_scaling_factors(float *s, int kind, const whit_fold *f, const double *h
 	if (kind == WHIT_SCALING_AWQ) {
 		rc = search(s, f, rms, loss, ctx, r, e);
 	} else {
-		if (kind == WHIT_SCALING_BALANCE) balance(v, f, h, w, block);
+		if (kind == WHIT_SCALING_BALANCE) balance(v, f, h, f->cols + 1, w, block);
 		if (kind == WHIT_SCALING_SMOOTHQUANT) largest(v, f, w);
 		for (int64_t c = 0; c < f->factors; c++) {
 			if (kind == WHIT_SCALING_SMOOTHQUANT) v[c] = sqrt(rms[c] / v[c]);
@@ -198,4 +200,12 @@ int whit_scaling_factors(float *s, int kind, const whit_fold *f, const double *h
 	}
 	whit_free(v);
 	return rc;
+}
+
+void whit_scaling_columns(float *s, const double *square, const whit_mat *w, int64_t block) {
+	const whit_fold f = {.n_reader = 1, .cols = w->cols, .factors = w->cols, .dim = w->cols, .share = 1};
+	double *v = whit_alloc((size_t)w->cols * sizeof *v);
+	balance(v, &f, square, 1, (const whit_mat *[]){w}, block);
+	normalize(s, v, w->cols);
+	whit_free(v);
 }

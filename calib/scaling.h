@@ -41,6 +41,8 @@ typedef int (*whit_scaling_loss)(void *ctx, const float *s, double *loss, whit_e
  * scales are of `block` columns each. *r: awq's choice. */
 int whit_scaling_factors(float *s, int kind, const whit_fold *f, const double *h, const whit_mat *const w[],
                          int64_t block, whit_scaling_loss loss, void *ctx, double *r, whit_err *e);
+/* The factors of balance for w's columns by themselves; square (cols): E[x_j^2], or NULL = 1. */
+void whit_scaling_columns(float *s, const double *square, const whit_mat *w, int64_t block);
 /* s (factors) to all columns, (cols). */
 void whit_scaling_spread(float *to, const whit_fold *f, const float *s);
 #endif

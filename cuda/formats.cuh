@@ -95,19 +95,36 @@ static __device__ __forceinline__ whit_frc_row whit_dev_frc_row(const whit_frc &
 }
 /* Scale of column i's block, or group; and where its profile begins in the codebook. */
 static __device__ __forceinline__ float whit_dev_frc_scale(const whit_frc &f, const whit_frc_row &row, int64_t i) {
-	if (row.core) return whit_dev_f16(whit_load_u16(row.scales + 2 * (i / WHIT_FRC_CORE_GROUP)));
+	int64_t group = f.flags & WHIT_FRC_CORE8 ? 0 : i / WHIT_FRC_CORE_GROUP;
+	if (row.core) return whit_dev_f16(whit_load_u16(row.scales + 2 * group));
 	return whit_dev_binary_scale(row.r, row.q[i / f.block]);
 }
 static __device__ __forceinline__ int64_t whit_dev_frc_profile(const whit_frc &f, const whit_frc_row &row, int64_t i) {
 	int64_t b = i / f.block;
-	return (row.k[b / 2] >> 4 * (b % 2) & 15) * f.block;
+	return (f.flags & WHIT_FRC_WIDE ? row.k[b] & (WHIT_FRC_PROFILES - 1) : row.k[b / 2] >> 4 * (b % 2) & 15) *
+	       f.block;
+}
+static __device__ __forceinline__ float whit_dev_frc_core(const whit_frc &f, const whit_frc_row &row, int64_t i) {
+	if (f.flags & WHIT_FRC_CORE8) return (float)(int8_t)row.codes[i];
+	return (float)((row.codes[i / 2] >> 4 * (i % 2) & 15) - 8);
+}
+/* By what the weight of column i is multiplied last. */
+static __device__ __forceinline__ float whit_dev_frc_balance(const whit_mat &m, const whit_frc &f, int64_t i) {
+	return whit_dev_f16(whit_load_u16(m.plane[0] + f.t + 2 * i));
 }
 static __device__ __forceinline__ float whit_dev_frc_weight(const whit_mat &m, const whit_frc &f,
                                                             const whit_frc_row &row, int64_t i) {
-	float s = whit_dev_frc_scale(f, row, i);
-	if (row.core) return s * (float)((row.codes[i / 2] >> 4 * (i % 2) & 15) - 8);
-	if (f.book_row) s *= m.codebook[whit_dev_frc_profile(f, row, i) + i % f.block];
-	return row.codes[i / 8] >> i % 8 & 1 ? s : -s;
+	float w = whit_dev_frc_scale(f, row, i);
+	if (row.core) {
+		w *= whit_dev_frc_core(f, row, i);
+	} else {
+		float c = f.book_row ? m.codebook[whit_dev_frc_profile(f, row, i) + i % f.block] : 1;
+		bool additive = f.flags & WHIT_FRC_ADDITIVE;
+		if (!additive) w *= c;
+		w = row.codes[i / 8] >> i % 8 & 1 ? w : -w;
+		if (additive) w += c;
+	}
+	return f.flags & WHIT_FRC_BALANCE ? w * whit_dev_frc_balance(m, f, i) : w;
 }
 /* Counts the row's place in its class anew for every weight: the plain version. */
 struct whit_fmt_frc {

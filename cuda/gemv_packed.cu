@@ -66,8 +66,8 @@ template <> struct run<whit_fmt_int> {
 	}
 };
 
-/* A record's: a byte of signs, or four bytes of codes; one scale and, with a codebook, eight factors of one profile,
- * blocks being multiples of eight. */
+/* A record's: a byte of signs, or four or eight bytes of codes; one scale and, with a codebook, eight numbers of one
+ * profile, blocks being multiples of eight. */
 template <> struct run<whit_fmt_frc> {
 	struct row {
 		whit_frc f;
@@ -83,21 +83,23 @@ template <> struct run<whit_fmt_frc> {
 	};
 	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &m, const row &r, int i, int n) {
 		float s = whit_dev_frc_scale(r.f, r.at, i);
-		if (r.at.core) {
-			const uint8_t *p = r.at.codes + i / 2;
-			WHIT_UNROLL
-			for (int k = 0; k < RUN; k++)
-				w[k] = k < n ? s * (float)((p[k / 2] >> 4 * (k % 2) & 15) - 8) : 0.0f;
-			return;
-		}
-		unsigned minus = ~(unsigned)r.at.codes[i / 8];
-		const float *factor =
-		        r.f.book_row ? m.codebook + whit_dev_frc_profile(r.f, r.at, i) + i % r.f.block : NULL;
+		bool additive = r.f.flags & WHIT_FRC_ADDITIVE;
+		unsigned minus = r.at.core ? 0 : ~(unsigned)r.at.codes[i / 8];
+		const float *c = r.f.book_row && !r.at.core
+		                         ? m.codebook + whit_dev_frc_profile(r.f, r.at, i) + i % r.f.block
+		                         : NULL;
 		WHIT_UNROLL
 		for (int k = 0; k < RUN; k++) {
-			float v = factor && k < n ? s * factor[k] : s;
+			float v = s;
+			if (k >= n) {
+				w[k] = 0.0f;
+				continue;
+			}
+			if (r.at.core) v *= whit_dev_frc_core(r.f, r.at, i + k);
+			if (c && !additive) v *= c[k];
 			v = __uint_as_float(__float_as_uint(v) ^ (minus << (31 - k) & 0x80000000u));
-			w[k] = k < n ? v : 0.0f;
+			if (c && additive) v += c[k];
+			w[k] = r.f.flags & WHIT_FRC_BALANCE ? v * whit_dev_frc_balance(m, r.f, i + k) : v;
 		}
 	}
 };

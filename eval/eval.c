@@ -540,7 +540,7 @@ static int64_t codebook_bytes(const whit_ckpt *c, int64_t i) {
 		const whit_mat *o = &c->w[k].mat;
 		if (!c->w[k].alias && !c->w[k].passthrough && (o->codebook == book || o->book == book)) return 0;
 	}
-	return m->book ? whit_frc_book_bytes(m->book->block) : (int64_t)whit_mat_book_bytes(m);
+	return m->book ? whit_frc_book_bytes(m->book->block, m->spec.flags) : (int64_t)whit_mat_book_bytes(m);
 }
 
 void whit_eval_size(const whit_model *m, double *bpw_linear, double *bpw_file, int64_t *bytes, int64_t *params) {

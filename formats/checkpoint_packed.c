@@ -240,25 +240,25 @@ static int take_bytes(reader *r, const char *at, const char *name, int64_t need,
 
 /* The codebook of a record, once a file, and of it the profiles that the record chooses from. */
 static int get_frc_book(reader *r, const char *at, whit_mat *m, whit_err *e) {
-	int tier = whit_frc_tier(m->plane[0]);
-	int64_t need = whit_frc_book_bytes(m->spec.group);
+	int tier = whit_frc_tier(m->plane[0]), flags = m->spec.flags, wide = flags & WHIT_FRC_WIDE;
+	int64_t need = whit_frc_book_bytes(m->spec.group, flags);
 	uint8_t id[WHIT_FRC_CHOICES];
-	char name[40];
+	char name[48];
 	whit_stored *s;
-	whit_frc_book_name(m->spec.group, tier, name);
+	whit_frc_book_name(m->spec.group, tier, flags, name);
 	whit_named *n = named(r->c->own->frc_book, name);
 	whit_frc_book *b = n ? n->p : NULL;
 	if (!b) {
 		int rc = take_bytes(r, at, name, need, &s, e);
 		if (rc) return rc;
-		b = whit_take_bytes(&r->c->own->arena, sizeof *b + (size_t)need);
-		b->block = m->spec.group, b->tier = tier;
+		b = whit_frc_book_in(whit_take_bytes(&r->c->own->arena, whit_frc_book_size(m->spec.group, flags)),
+		                     m->spec.group, tier, flags);
 		if (whit_frc_book_get(b, s->t->data, e)) return whit_fail_in(e, "%s: tensor %s", r->file, name);
 		remember(r->c, &r->c->own->frc_book, whit_ckpt_text(r->c, "%s", name), b);
 	}
-	float *factors = whit_take(&r->c->own->arena, WHIT_FRC_CHOICES * m->spec.group);
+	float *factors = whit_take(&r->c->own->arena, whit_frc_choices(&m->spec) * m->spec.group);
 	whit_frc_ids(m->plane[0], id);
-	whit_frc_factors(b, id, factors);
+	whit_frc_factors(b, wide ? NULL : id, whit_frc_choices(&m->spec), factors);
 	m->book = b;
 	m->codebook = factors;
 	return 0;
@@ -275,7 +275,7 @@ static int bind_record(reader *r, const char *at, const char *name, whit_weight 
 	w->bytes = (int64_t)s->t->bytes;
 	w->file = s->t->file;
 	rc = m->spec.fmt->check(m, e) ? whit_fail_in(e, "%s: tensor %.200s", at, name) : 0;
-	if (!rc && m->spec.book) rc = get_frc_book(r, at, m, e);
+	if (!rc && m->spec.flags & WHIT_FRC_BOOK) rc = get_frc_book(r, at, m, e);
 	whit_weight_drop(w);
 	return rc;
 }

@@ -5,8 +5,8 @@
  *
  * q's steps are 4.4 % wide, so a scale is at most 2.2 % off. The encoder leaves r twice the largest scale of the row:
  * room for scales that grow when codes are chosen with feedback. The last block of a row may be short. With a codebook
- * (of a record's binary class, frc1.h) a fourth plane has 4 bits a block: the profile that its weights are scaled by.
- */
+ * (of a record's binary class, frc1.h) a fourth plane has 4 or 8 bits a block: the profile that its weights are scaled
+ * by, or that is added to them. */
 #include <math.h>
 #include <stdio.h>
 #include "formats/codes.h"
@@ -29,23 +29,28 @@ static int planes(const whit_spec *spec, int64_t width, int scale_f32, whit_plan
 		return whit_fail(e, WHIT_EUSAGE, "format bin%d: width is %lld, need 1 or more", spec->group,
 		                 (long long)width),
 		       -1;
-	const whit_frc f = whit_frc_layout(1, width, spec->group, 0, spec->book);
+	const whit_frc f = whit_frc_layout(1, width, spec->group, 0, spec->flags);
 	out[0] = (whit_plane_desc){"bin_signs", WHIT_U8, (int64_t)f.sign_row, f.sign_row};
 	out[1] = (whit_plane_desc){"bin_exponents", WHIT_U8, f.blocks, (size_t)f.blocks};
 	out[2] = (whit_plane_desc){"bin_scales", scale_f32 ? WHIT_F32 : WHIT_F16, 1, scale_f32 ? 4 : 2};
-	if (!spec->book) return 3;
+	if (!f.book_row) return 3;
 	out[3] = (whit_plane_desc){"bin_profiles", WHIT_U8, (int64_t)f.book_row, f.book_row};
 	return 4;
 }
 
 int whit_bin_profile(const whit_mat *m, int64_t r, int64_t b) {
-	return m->spec.book ? m->plane[3][(size_t)r * m->row_bytes[3] + (size_t)b / 2] >> b % 2 * 4 & 15 : 0;
+	if (!(m->spec.flags & WHIT_FRC_BOOK)) return 0;
+	const uint8_t *at = m->plane[3] + (size_t)r * m->row_bytes[3];
+	return m->spec.flags & WHIT_FRC_WIDE ? at[b] & (WHIT_FRC_PROFILES - 1) : at[b / 2] >> b % 2 * 4 & 15;
 }
 
 void whit_bin_profile_put(const whit_mat *m, int64_t r, int64_t b, int k) {
-	if (!m->spec.book) return;
-	uint8_t *at = (uint8_t *)(uintptr_t)m->plane[3] + (size_t)r * m->row_bytes[3] + b / 2;
-	*at = (uint8_t)((*at & 0xf0 >> b % 2 * 4) | k << b % 2 * 4);
+	if (!(m->spec.flags & WHIT_FRC_BOOK)) return;
+	uint8_t *at = (uint8_t *)(uintptr_t)m->plane[3] + (size_t)r * m->row_bytes[3];
+	if (m->spec.flags & WHIT_FRC_WIDE)
+		at[b] = (uint8_t)k;
+	else
+		at[b / 2] = (uint8_t)((at[b / 2] & 0xf0 >> b % 2 * 4) | k << b % 2 * 4);
 }
 
 float whit_frc_scale(float r, int q) {
@@ -87,9 +92,11 @@ static void decode(const whit_mat *m, int64_t r0, int64_t r1, float *out) {
 	float *scales;
 	whit_codes c = view(m, &rows, r0, r1, &scales);
 	whit_codes_decode(&c, 0, r1 - r0, out);
-	for (int64_t r = r0; r < r1 && m->spec.book; r++, out += m->width)
-		for (int64_t i = 0; i < m->width; i++)
-			out[i] *= m->codebook[whit_bin_profile(m, r, i / c.group) * c.group + i % c.group];
+	for (int64_t r = r0; r < r1 && m->spec.flags & WHIT_FRC_BOOK; r++, out += m->width)
+		for (int64_t i = 0; i < m->width; i++) {
+			float f = m->codebook[whit_bin_profile(m, r, i / c.group) * c.group + i % c.group];
+			out[i] = m->spec.flags & WHIT_FRC_ADDITIVE ? out[i] + f : out[i] * f;
+		}
 	whit_free(scales);
 }
 
@@ -115,7 +122,7 @@ static void gemv_profiles(const whit_mat *m, int64_t r0, int64_t r1, const float
 }
 
 static void gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int T, float *y, int64_t ldy) {
-	if (m->spec.book) {
+	if (m->spec.flags & WHIT_FRC_BOOK) {
 		gemv_profiles(m, r0, r1, x, T, y, ldy);
 		return;
 	}
@@ -137,13 +144,27 @@ float whit_bin_fit(const float *w, const float *imp, const float *c, int64_t n, 
 	return all > 0 ? (float)(sum / all) : imp ? whit_bin_fit(w, NULL, c, n, NULL) : 0;
 }
 
+float whit_bin_fit_additive(const float *w, const float *imp, const float *c, int64_t n, double *gain) {
+	double sum = 0, all = 0, own = 0, left = 0;
+	for (int64_t i = 0; i < n; i++) {
+		double p = imp ? imp[i] : 1, d = w[i] - (c ? c[i] : 0);
+		sum += p * fabs(d), all += p;
+		own += p * w[i] * w[i], left += p * d * d;
+	}
+	if (gain) *gain = all > 0 ? own - left + sum * sum / all : 0;
+	return all > 0 ? (float)(sum / all) : imp ? whit_bin_fit_additive(w, NULL, c, n, NULL) : 0;
+}
+
 float whit_bin_choose(const whit_mat *m, const float *w, const float *imp, int64_t col, int64_t n, int *k) {
 	double most, gain;
-	float s = whit_bin_fit(w, imp ? imp + col : NULL, NULL, n, &most);
+	const float *p = imp ? imp + col : NULL;
+	float s = whit_bin_fit(w, p, NULL, n, &most);
 	*k = 0;
-	if (!m->spec.book || n < m->spec.group) return s; /* a short block has no profile */
-	for (int i = 1; i < WHIT_FRC_CHOICES; i++) {
-		float t = whit_bin_fit(w, imp ? imp + col : NULL, m->codebook + i * m->spec.group, n, &gain);
+	if (!(m->spec.flags & WHIT_FRC_BOOK) || n < m->spec.group) return s; /* a short block has no profile */
+	for (int i = 1; i < whit_frc_choices(&m->spec); i++) {
+		const float *c = m->codebook + i * m->spec.group;
+		float t = m->spec.flags & WHIT_FRC_ADDITIVE ? whit_bin_fit_additive(w, p, c, n, &gain)
+		                                            : whit_bin_fit(w, p, c, n, &gain);
 		if (gain > most) most = gain, s = t, *k = i;
 	}
 	return s;
@@ -160,8 +181,11 @@ static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int 
 	int bad = 0;
 	for (int64_t b = 0; b < blocks; b++) {
 		int k;
-		s[b] = whit_bin_choose(m, w + b * n, imp, b * n, WHIT_MIN(n, m->width - b * n), &k);
+		int64_t size = WHIT_MIN(n, m->width - b * n);
+		s[b] = whit_bin_choose(m, w + b * n, imp, b * n, size, &k);
 		whit_bin_profile_put(m, r, b, k);
+		const float *c = m->spec.flags & WHIT_FRC_ADDITIVE ? m->codebook + k * n : NULL;
+		for (int64_t i = 0; i < size; i++) code[b * n + i] = w[b * n + i] >= (c ? c[i] : 0);
 		*zero_groups += s[b] == 0;
 		most = fmaxf(most, s[b]);
 	}
@@ -172,7 +196,6 @@ static int encode(whit_mat *m, int64_t r, const float *w, const float *imp, int 
 	else
 		memcpy(root, &half, sizeof half);
 	for (int64_t b = 0; b < blocks; b++) q[b] = (uint8_t)whit_frc_q(top, s[b]);
-	for (int64_t i = 0; i < m->width; i++) code[i] = w[i] >= 0;
 	memset(sign, 0, m->row_bytes[0]);
 	whit_codes_pack(sign, code, m->width, 1);
 	whit_free(s);

@@ -1,6 +1,7 @@
 #include "formats/format.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include "formats/frc1.h"
 
 #define FORMAT(name) extern const whit_format whit_format_##name;
 #include "formats/formats.def"
@@ -70,6 +71,12 @@ void whit_mat_decode(const whit_mat *m, int64_t r0, int64_t r1, float *out) {
 		whit_unrotate_cpu(m->rot, out + (r - r0) * m->cols, tmp, n);
 	}
 	whit_free(tmp);
+}
+
+size_t whit_mat_book_bytes(const whit_mat *m) {
+	size_t floats = m->spec.flags & WHIT_FRC_BOOK ? (size_t)(whit_frc_choices(&m->spec) * m->spec.group)
+	                                              : (size_t)1 << m->spec.bits;
+	return m->codebook ? floats * sizeof(float) : 0;
 }
 
 int whit_mat_alloc(whit_mat *m, whit_err *e) {

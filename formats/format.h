@@ -16,7 +16,7 @@ typedef struct whit_spec {
 	int bits;  /* code width; 0 where the format has no choice */
 	int group; /* weights that share a scale; 0 = the whole row; WHIT_GROUP_AUTO until whit_spec_resolve */
 	int core;  /* "frc": thousandths of the rows that have more bits */
-	int book;  /* "frc", "bin": 1 = blocks choose a profile of a codebook (frc1.h) */
+	int flags; /* "frc", "bin": a record's (frc1.h) */
 } whit_spec;
 enum { WHIT_GROUP_AUTO = -1 };
 
@@ -39,7 +39,7 @@ typedef struct whit_mat {
 	const uint8_t *plane[WHIT_PLANES];
 	size_t row_bytes[WHIT_PLANES];
 	int scale_f32; /* scales are F32 instead of F16 (turboquant.md 6) */
-	/* 1 << bits ascending values; with spec.book the (16, group) factors of the profiles that blocks choose from;
+	/* 1 << bits ascending values; with a record's codebook the (whit_frc_choices, group) numbers of the profiles;
 	 * NULL where the format has none; borrowed */
 	const float *codebook;
 	const struct whit_frc_book *book; /* "frc": the file's codebook that those are of; borrowed */
@@ -62,10 +62,7 @@ static inline int64_t whit_mat_logical(const whit_mat *m, int64_t s) {
 }
 
 /* Bytes of m's codebook; 0 = none. */
-static inline size_t whit_mat_book_bytes(const whit_mat *m) {
-	size_t floats = m->spec.book ? (size_t)16 * (size_t)m->spec.group : (size_t)1 << m->spec.bits;
-	return m->codebook ? floats * sizeof(float) : 0;
-}
+size_t whit_mat_book_bytes(const whit_mat *m);
 
 /* Tells what kernels that cannot look need to know of a codebook on the host. */
 static inline void whit_mat_mirror(whit_mat *m) {

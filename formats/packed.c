@@ -22,7 +22,7 @@ typedef struct saved_codebook {
 	int64_t dim;
 } saved_codebook;
 
-enum { FRC_BOOKS = 16 }; /* of an output, at most: four sizes of blocks, four tiers */
+enum { FRC_BOOKS = 32 }; /* of an output, at most: four sizes of blocks, four tiers, two kinds */
 
 typedef struct shape_count { /* how many tensors have this width and group */
 	int bits, group;
@@ -63,7 +63,7 @@ static size_t header_bound(const whit_ckpt *source, int all_tq) {
 		sum += w->alias ? 0 : w->mat.rows > 1 ? planes * (one + suffix) : one;
 	}
 	return sum + whit_st_header_bound("format") + whit_st_header_bound("whit-turboquant") +
-	       FRC_BOOKS * whit_st_header_bound("frc_codebook.b1234.t1234");
+	       FRC_BOOKS * whit_st_header_bound("frc_codebook.b1234.t1234.additive");
 }
 
 int whit_packed_open(whit_packed_out **out, const whit_outdir *dir, const whit_ckpt *source, int all_tq,
@@ -199,16 +199,17 @@ static int write_planes(whit_packed_out *o, const whit_weight *src, const char *
 }
 
 /* A record's codebook, before the first record that has it. */
-static int write_frc_book(whit_packed_out *o, const whit_weight *src, const whit_frc_book *b, whit_err *e) {
-	int64_t bytes = whit_frc_book_bytes(b->block);
-	char name[40];
+static int write_frc_book(whit_packed_out *o, const whit_weight *src, const whit_mat *m, whit_err *e) {
+	const whit_frc_book *b = m->book;
+	int64_t bytes = whit_frc_book_bytes(b->block, m->spec.flags);
+	char name[48];
 	int i = 0;
-	while (i < o->n_frc_book && (o->frc_book[i]->block != b->block || o->frc_book[i]->tier != b->tier)) i++;
-	whit_frc_book_name(b->block, b->tier, name);
-	if (i == FRC_BOOKS || (i < o->n_frc_book && o->frc_book[i] != b))
-		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: %s is %s", o->dir->path, src->name, name,
-		                 i == FRC_BOOKS ? "one codebook too many" : "another one, need one a file");
+	while (i < o->n_frc_book && o->frc_book[i] != b) i++;
 	if (i < o->n_frc_book) return 0;
+	whit_frc_book_name(b->block, b->tier, m->spec.flags, name);
+	if (i == FRC_BOOKS)
+		return whit_fail(e, WHIT_EINTERNAL, "%s: tensor %s: %s is one codebook too many", o->dir->path,
+		                 src->name, name);
 	o->frc_book[o->n_frc_book++] = b;
 	uint8_t *data = whit_alloc((size_t)bytes);
 	whit_frc_book_put(b, data);
@@ -229,7 +230,7 @@ int whit_packed_add(whit_packed_out *o, const whit_weight *src, const whit_mat *
 	}
 	if (rc || (rc = rotation_id(o, src->name, m->rot, m->cols, rot, e))) return rc;
 	if (m->spec.fmt->needs_codebook) codebook_id(o, m, code);
-	if (m->book && (rc = write_frc_book(o, src, m->book, e))) return rc;
+	if (m->book && (rc = write_frc_book(o, src, m, e))) return rc;
 	whit_spec_name(&m->spec, spec);
 	char *prefix = prefix_of(src->name);
 	rc = write_planes(o, src, prefix, m, e);

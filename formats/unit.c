@@ -70,7 +70,7 @@ static int code_of(const whit_mat *m, int k) { return m->codebook || is_bin(m) ?
 
 static void coded_units(whit_units *u, const whit_mat *m) {
 	u->weights = m->spec.group ? m->spec.group : m->width;
-	u->run = m->spec.book ? 1 : u->weights;
+	u->run = m->spec.flags & WHIT_FRC_BOOK ? 1 : u->weights;
 	u->count = 1 << m->spec.bits;
 	for (int k = 0; k < u->count; k++)
 		u->level[k] = is_bin(m) ? (float)(2 * k - 1) : m->codebook ? m->codebook[k] : (float)(k - u->count / 2);
@@ -144,9 +144,15 @@ static float bin_scale(const whit_units *u, const whit_mat *m, int64_t r, int64_
 	return whit_frc_scale(whit_bin_row_scale(m, r), *at_column(m, 1, r, (size_t)(c / u->weights)));
 }
 
+/* The profile of the unit at column c, or NULL. */
+static const float *profile(const whit_units *u, const whit_mat *m, int64_t r, int64_t c) {
+	if (!(m->spec.flags & WHIT_FRC_BOOK)) return NULL;
+	return m->codebook + whit_bin_profile(m, r, c / u->weights) * u->weights;
+}
+
 void whit_unit_spread(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, float s, float *scale) {
 	int64_t runs = u->weights / u->run;
-	const float *f = m->spec.book ? m->codebook + whit_bin_profile(m, r, c / u->weights) * u->weights : NULL;
+	const float *f = m->spec.flags & WHIT_FRC_ADDITIVE ? NULL : profile(u, m, r, c);
 	for (int64_t i = 0; i < runs; i++) scale[i] = f ? s * f[i] : s;
 }
 
@@ -156,8 +162,9 @@ static void read_scales(const whit_units *u, const whit_mat *m, int64_t r, int64
 	const whit_block *b = m->spec.fmt->block;
 	uint8_t codes[WHIT_GRID_LONGEST];
 	if (is_bin(m)) {
+		const float *f = m->spec.flags & WHIT_FRC_ADDITIVE ? profile(u, m, r, c) : NULL;
 		whit_unit_spread(u, m, r, c, bin_scale(u, m, r, c), scale);
-		memset(shift, 0, (size_t)(u->weights / u->run) * sizeof *shift);
+		for (int64_t i = 0; i < u->weights / u->run; i++) shift[i] = f ? f[i] : 0;
 		return;
 	}
 	if (!b) {
@@ -248,7 +255,7 @@ void whit_unit_parameters(const whit_units *u, const whit_mat *m, int64_t r, int
 	size_t n = parameter_bytes(m);
 	uint8_t *at = at_column(m, parameter_plane(m), r, (size_t)(c / u->weights) * n);
 	memcpy(back ? at : bytes, back ? bytes : at, n);
-	if (!m->spec.book) return;
+	if (!(m->spec.flags & WHIT_FRC_BOOK)) return;
 	if (back)
 		whit_bin_profile_put(m, r, c / u->weights, bytes[n]);
 	else

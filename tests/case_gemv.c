@@ -54,6 +54,7 @@ static const struct {
         {1, 200, WHIT_PRE_NORM, 1, 1, {{"frc64c100", 70, 0, 0}, {"frc64c200k", 33, 0, 0}}},
         {5, 300, WHIT_PRE_SWIGLU, 0, 1, {{"frc128c60k", 50, 0, 0}, {"frc256", 9, 0, 0}, {"frc64c1000", 4, 0, 0}}},
         {1, 35, WHIT_PRE_NONE, 0, 0, {{"frc64k", 6001, 0, 0}}},
+        {3, 201, WHIT_PRE_NORM, 0, 1, {{"frc64w200kut", 40, 0, 0}, {"frc128kau", 20, 0, 0}, {"frc64w1000t", 5, 0, 0}}},
         /* nothing */
         {0, 64, WHIT_PRE_NORM, 0, 0, {{"bf16", 3, 0, 0}}},
         {1, 64, WHIT_PRE_NORM, 0, 0, {{"bf16", 0, 0, 0}, {"bf16", 2, 0, 0}}},

@@ -43,20 +43,28 @@ static void random_record(case_run *r, whit_mat *m, int finite) {
 	int64_t *core = case_host(r, (size_t)(f.core + 1) * sizeof *core);
 	whit_mat empty = *m;
 	uint8_t id[WHIT_FRC_CHOICES] = {0};
-	if (m->spec.book) { /* as loaders do: factors of profiles, zeros among them */
-		whit_frc_book *b = case_host(r, sizeof *b + (size_t)(WHIT_FRC_PROFILES * f.block));
-		float *factors = case_host(r, (size_t)(WHIT_FRC_CHOICES * f.block) * sizeof *factors);
-		b->block = (int)f.block, b->tier = 0, b->step = 0x1p-7f;
-		memcpy(b->code, case_random(r, (size_t)(WHIT_FRC_PROFILES * f.block)),
-		       (size_t)(WHIT_FRC_PROFILES * f.block));
+	if (f.flags & WHIT_FRC_BOOK) { /* as loaders do: factors of profiles, zeros among them */
+		int n = whit_frc_choices(&m->spec), wide = f.flags & WHIT_FRC_WIDE;
+		whit_frc_book *b =
+		        whit_frc_book_in(case_host(r, whit_frc_book_size(f.block, f.flags)), f.block, 0, f.flags);
+		float *factors = case_host(r, (size_t)(n * f.block) * sizeof *factors),
+		      *x = case_normal(r, WHIT_FRC_PROFILES * f.block);
+		b->step = 0x1p-7f;
+		for (int64_t i = 0; i < WHIT_FRC_PROFILES * f.block; i++) {
+			float v = i < f.block ? 0 : x[i];
+			if (b->offset) b->offset[i] = v;
+			if (b->code) b->code[i] = (int8_t)(v * 40);
+		}
 		for (int i = 1; i < WHIT_FRC_CHOICES; i++) id[i] = (uint8_t)(4 * i - 1);
-		whit_frc_factors(b, id, factors);
+		whit_frc_factors(b, wide ? NULL : id, n, factors);
 		m->book = empty.book = b, m->codebook = factors;
 	}
 	for (int64_t i = 0; i < f.core; i++) core[i] = i * f.rows / f.core;
 	empty.plane[0] = at = case_host(r, f.bytes);
 	whit_frc_begin(&empty, core, id);
-	memcpy(p, at, f.r);
+	memcpy(p, at, f.t);
+	for (size_t i = f.k; i < f.signs && f.flags & WHIT_FRC_WIDE; i++) p[i] &= WHIT_FRC_PROFILES - 1;
+	if (finite && f.flags & WHIT_FRC_BALANCE) tame_scales(p + f.t, f.cols);
 	if (finite) tame_scales(p + f.r, f.binary);
 	if (finite) tame_scales(p + f.scales, f.core * f.groups);
 	m->plane[0] = p;
