@@ -25,6 +25,7 @@ typedef struct whit_calibration {
 	whit_stats_text *text;
 	int n_text;
 	whit_stats_opts o;
+	int refits;  /* refit.h */
 	int guided;  /* Hessians of groups of rows, weighted by gradients; only with a directory */
 	int scaling; /* WHIT_SCALING_*: of each layer's columns, before its codes are chosen */
 	whit_reconstruct_opts reconstruct; /* of each layer, when its codes are chosen; only with texts */

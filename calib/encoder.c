@@ -176,7 +176,8 @@ static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *
 	float *x = whit_alloc((size_t)(n * src->cols) * sizeof *x);
 	whit_weight some = *j->src;
 	whit_mat m = *j->dst;
-	whit_job one = {.src = &some, .dst = &m, .rule = j->rule, .feedback = f, .solver = j->solver};
+	whit_job one = {
+	        .src = &some, .dst = &m, .rule = j->rule, .feedback = f, .solver = j->solver, .refits = j->refits};
 	whit_mat_decode(src, r0, r0 + n, x);
 	some.mat = (whit_mat){.rows = n, .cols = src->cols};
 	some.mat = whit_plan_floats(&some.mat, x);
@@ -237,6 +238,7 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	                .rule = row->rule->rule,
 	                .importance = row->importance,
 	                .solver = q->dev,
+	                .refits = q->calibration ? q->calibration->refits : 0,
 	                .dev = whit_plan_on_device(q->dev, row) ? q->dev : NULL};
 	float *t = NULL, *scale = NULL;
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include "calib/feedback_own.h"
+#include "calib/refit.h"
 #include "formats/measure.h"
 #include "formats/unit.h"
 #include "host/ops.h"
@@ -567,6 +568,7 @@ int whit_feedback_run(whit_job *j, whit_err *e) {
 	}
 	if (!rc) rc = whit_interrupted(e);
 	if (!rc) rc = whit_rows_total(j, r.sum, chunks, ROWS, e);
+	if (!rc) rc = whit_refit(j, j->refits, r.loss, e);
 	j->loss = j->loss_nearest = 0;
 	j->rows_nearest = 0;
 	for (int64_t i = 0; i < rows; i++) {

@@ -21,6 +21,7 @@ typedef struct whit_job {
 	double err, ref;         /* out: sum (w - w')^2 over the source's elements, and sum w^2 */
 	/* For methods that need a Hessian: of the weight's input, in the frame of the stored columns. */
 	const struct whit_feedback *feedback;
+	int refits;                /* sweeps over what feedback has chosen (refit.h) */
 	double loss, loss_nearest; /* out: sums over rows, of the codes chosen and of the nearest ones (feedback.h) */
 	int64_t rows_nearest;      /* out: rows that kept the nearest */
 } whit_job;

@@ -109,7 +109,11 @@ static int run(whit_job *j, whit_err *e) {
 	if ((rc = choose_core(j, e))) return rc;
 	rc = whit_fabq_split(part, j->dst, j->src, e);
 	for (int i = 0; i < WHIT_FABQ_PARTS && !rc; i++) {
-		whit_job one = {.src = &part[i].src, .dst = &part[i].mat, .rule = j->rule, .feedback = j->feedback};
+		whit_job one = {.src = &part[i].src,
+		                .dst = &part[i].mat,
+		                .rule = j->rule,
+		                .feedback = j->feedback,
+		                .refits = j->refits};
 		if (part[i].mat.rows == 0) continue;
 		rc = whit_feedback_run(&one, e);
 		add(j, &one);

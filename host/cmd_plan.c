@@ -166,6 +166,11 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 		return whit_fail(e, WHIT_EUSAGE, "%s: --damping: is %g, need 0 to 1000", w->dest.command, a->damping);
 	if (!(a->alpha >= 0 && a->alpha <= 1))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --alpha: is %g, need 0 to 1", w->dest.command, a->alpha);
+	if (a->refits < 0 || a->refits > 1000)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --refits: is %lld, need 0 to 1000", w->dest.command,
+		                 (long long)a->refits);
+	if (a->refits && a->act_order)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --refits and --act-order: need one of them", w->dest.command);
 	if (a->block.steps < 0 || !(a->block.rate >= 0 && a->block.rate <= 10) ||
 	    !(a->block.scale_rate >= 0 && a->block.scale_rate <= 10))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --block-steps and rates: are %lld, %g and %g, need 0 or more",
@@ -197,6 +202,7 @@ static int open_calibration(whit_writing *w, whit_err *e) {
 	const whit_calib_args *a = &w->calib;
 	w->calibration.feedback =
 	        (whit_feedback_opts){.damping = a->damping, .alpha = a->alpha, .act_order = a->act_order};
+	w->calibration.refits = (int)a->refits;
 	w->calibration.scaling = a->scaling ? whit_scaling_parse(a->scaling, e) : WHIT_SCALING_NONE;
 	w->calibration.reconstruct = a->block;
 	w->calibration.distill = a->distill;

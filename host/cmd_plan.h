@@ -16,7 +16,7 @@ typedef struct whit_dest { /* strings are the command's options */
 typedef struct whit_calib_args {
 	const char *stats, *eval; /* eval: a text that must be apart too, or NULL */
 	whit_list text, apart;
-	int64_t samples, len;
+	int64_t samples, len, refits;
 	double damping, alpha;
 	const char *scaling, *metric;
 	int act_order;
@@ -43,6 +43,8 @@ typedef struct whit_calib_args {
 	{"--scaling", 's', "K", "awq, smoothquant, balance or h-alpha: columns scaled first, folded into norms (default none)", \
 	 &(a).scaling, 0}, \
 	{"--act-order", 'f', NULL, "round columns in the order of their inputs' size", &(a).act_order, 0}, \
+	{"--refits", 'i', "N", "sweeps over each row's scales and codes, all in sight, behind the solver (default 0)", \
+	 &(a).refits, 0}, \
 	{"--block-steps", 'i', "N", "then fit each layer's codes and scales to its outputs in N steps (default 0)", \
 	 &(a).block.steps, 0}, \
 	{"--block-rate", 'd', "X", "of the weights behind codes, in distances of levels (default 0.005)", \
