@@ -27,6 +27,14 @@ static void forget(whit_calibration *c) {
 void whit_calibration_free(whit_calibration *c) {
 	forget(c);
 	if (c->dir.path) whit_stats_dir_close(&c->dir);
+	if (c->fisher.dir.path) whit_fisher_close(&c->fisher);
+}
+
+int whit_core_parse(const char *name) {
+	static const char *const names[] = {"gain", "fisher", "magnitude", "hessian", "random"}; /* WHIT_CORE_* */
+	for (int i = 0; name && i < WHIT_COUNT(names); i++)
+		if (!strcmp(names[i], name)) return i;
+	return name ? -1 : WHIT_CORE_GAIN;
 }
 
 int whit_metric_parse(const char *name) {

@@ -5,12 +5,16 @@
 #define WHIT_CALIBRATION_H
 #include "calib/feedback.h"
 #include "calib/distill.h"
+#include "calib/fisher.h"
 #include "calib/reconstruct.h"
 #include "calib/scaling.h"
 #include "calib/stats_dir.h"
 
 /* What statistics weigh errors by, as --metric has it: 1 = "guided", 0 = "hessian" or NULL; -1: it is neither. */
 int whit_metric_parse(const char *name);
+
+/* WHIT_CORE_* of gain (also NULL), fisher, magnitude, hessian and random; -1: it is none of them. */
+int whit_core_parse(const char *name);
 
 typedef struct whit_calibration {
 	whit_feedback_opts feedback;
@@ -25,9 +29,12 @@ typedef struct whit_calibration {
 	whit_stats_text *text;
 	int n_text;
 	whit_stats_opts o;
-	int refits;  /* refit.h */
-	int guided;  /* Hessians of groups of rows, weighted by gradients; only with a directory */
-	int scaling; /* WHIT_SCALING_*: of each layer's columns, before its codes are chosen */
+	int refits;         /* refit.h */
+	whit_fisher fisher; /* of the model, or dir.path NULL: closed with the rest */
+	int core_by;        /* WHIT_CORE_* */
+	int tiers;          /* 1: a codebook for each quarter of records by Fisher information per weight */
+	int guided;         /* Hessians of groups of rows, weighted by gradients; only with a directory */
+	int scaling;        /* WHIT_SCALING_*: of each layer's columns, before its codes are chosen */
 	whit_reconstruct_opts reconstruct; /* of each layer, when its codes are chosen; only with texts */
 	whit_distill_opts distill;         /* of the model, when all are; only with texts */
 	/* file-local from here */

@@ -226,6 +226,25 @@ static int run_method(whit_encoder *q, const whit_plan_row *row, whit_job *j, wh
 	return is_guided(q, row) ? run_guided(q, row, j, e) : row->method->run(j, e);
 }
 
+/* What ranks the core's rows of a record: Fisher information in the frame of stored columns, scale being what those
+ * have been multiplied by (or NULL). */
+static int rank_of(const whit_encoder *q, const whit_plan_row *row, const float *scale, whit_fisher_sums *s,
+                   whit_core_rank *c, whit_err *e) {
+	const whit_calibration *k = q->calibration;
+	const whit_scaled *changed = whit_encoder_scaled(q, row->w);
+	int64_t rows = row->w->mat.rows, cols = row->w->mat.cols;
+	*c = (whit_core_rank){.by = k ? k->core_by : WHIT_CORE_GAIN};
+	*s = (whit_fisher_sums){0};
+	if (!k || !k->fisher.dir.path || !row->spec.core || !row->spec.fmt->record) return 0;
+	int rc = whit_fisher_read(&k->fisher, row->w->name, rows, cols, s, e);
+	if (rc) return rc;
+	for (int64_t i = 0; i < cols && scale; i++) s->cols[i] /= (double)scale[i] * scale[i];
+	for (int64_t i = 0; i < rows && changed && changed->rows; i++)
+		s->rows[i] *= (double)changed->rows[i] * changed->rows[i];
+	c->rows = s->rows, c->cols = s->cols, c->spike = s->spike;
+	return 0;
+}
+
 static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *src, whit_mat *m, whit_job *j,
                   whit_err *e) {
 	*m = (whit_mat){.spec = row->spec,
@@ -241,6 +260,8 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	                .refits = q->calibration ? q->calibration->refits : 0,
 	                .dev = whit_plan_on_device(q->dev, row) ? q->dev : NULL};
 	float *t = NULL, *scale = NULL;
+	whit_fisher_sums sums;
+	whit_core_rank rank;
 	int rc = shared_rotation(q, &row->rot, &m->rot, e);
 	if (!rc && row->spec.flags & WHIT_FRC_BALANCE) rc = balance_of(q, row, src, &t, &scale, e);
 	j->balance = t;
@@ -249,8 +270,12 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	if (!rc) rc = shared_book(q, row, &m->codebook, e);
 	if (!rc) rc = own_book(q, row, m, e);
 	if (!rc) rc = whit_mat_alloc(m, e);
+	int ranked = !rc;
+	if (!rc) rc = rank_of(q, row, scale ? scale : columns_scale(q, row), &sums, &rank, e);
+	j->core = &rank;
 	if (!rc) rc = run_method(q, row, j, e);
-	j->balance = NULL;
+	if (ranked) whit_fisher_sums_free(&sums);
+	j->balance = NULL, j->core = NULL;
 	whit_free(t);
 	whit_free(scale);
 	if (rc || !j->bad_scales) return rc;

@@ -1,6 +1,7 @@
 /* fabq: records to classes of rows and back; their codebooks. */
 #include "calib/fabq.h"
 #include <math.h>
+#include <stdlib.h>
 #include "calib/feedback.h"
 #include "calib/kmeans.h"
 #include "calib/rows.h"
@@ -95,6 +96,20 @@ void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]) {
 		whit_free(part[i].row);
 		part[i].row = NULL;
 	}
+}
+
+double whit_fabq_row_error(const whit_mat *as, const float *imp, int rule, const float *w, float *x) {
+	whit_mat m = {.spec = as->spec, .rows = 1, .cols = as->width, .width = as->width, .codebook = as->codebook};
+	int64_t zero = 0;
+	double err = 0;
+	whit_err e;
+	if (whit_mat_alloc(&m, &e)) abort(); /* formats of either class fit any width */
+	m.spec.fmt->encode(&m, 0, w, imp, rule, &zero);
+	m.spec.fmt->decode(&m, 0, 1, x);
+	for (int64_t i = 0; i < m.width; i++)
+		err += (imp ? (double)imp[i] : 1) * ((double)x[i] - w[i]) * ((double)x[i] - w[i]);
+	whit_mat_free(&m);
+	return err;
 }
 
 /* ---- codebooks ---- */

@@ -43,5 +43,8 @@ int whit_fabq_train(whit_frc_book *b, const whit_fabq_source *s, int64_t n, uint
 void whit_fabq_profiles(const whit_job *j, uint8_t id[WHIT_FRC_CHOICES]);
 /* x (n) over t; t NULL: as it is. */
 void whit_fabq_over(float *x, const float *t, int64_t n);
+/* Squared error of row w (as->width, finite) in as's spec and codebook, nearest, weighted by imp (NULL = 1); x: room.
+ */
+double whit_fabq_row_error(const whit_mat *as, const float *imp, int rule, const float *w, float *x);
 void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]);
 #endif

@@ -145,7 +145,7 @@ int whit_feedback_make(whit_feedback *f, int kind, double *h, double *g, int64_t
                        const char *name, whit_err *e) {
 	enum { RETRIES = 3 };
 	double mean;
-	*f = (whit_feedback){.kind = kind, .n = n};
+	*f = (whit_feedback){.kind = kind, .n = n, .alpha = kind == WHIT_FEEDBACK_GPTAQ ? (float)o->alpha : 1};
 	openblas_set_num_threads(1); /* sums of several threads would depend on their number */
 	if (!all_finite(h, n * n) || (g && !all_finite(g, n * n)))
 		return whit_fail(e, WHIT_ENONFINITE, "%s: statistics of its input hold NaN or Inf, need finite numbers",

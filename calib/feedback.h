@@ -25,6 +25,7 @@ typedef struct whit_feedback {
 	float *h_diag;  /* n, damped: importance of columns where a unit's parameters are chosen */
 	float *target;  /* (n, n): t = w target; NULL: t = w */
 	float *pass;    /* (n, n): gptaq's P */
+	float alpha;    /* in it; 1 for other kinds */
 	double *first;  /* qronos: 2 n, G's first column, then H's */
 	int64_t *order; /* n: column that comes j-th; NULL: as they stand */
 	double scale;   /* the mean of H's diagonal: what r, u and h_diag hold is of H over it */

@@ -6,6 +6,16 @@
 
 enum { WHIT_NEEDS_NOTHING = 0, WHIT_NEEDS_HESSIAN = 1, WHIT_NEEDS_CROSS = 2 /* of the original model's inputs too */ };
 
+/* How fabq-rc ranks rows for its core (fabq.md 2.3): by what they lose as signs and not in more bits, and for
+ * comparison by Fisher information, size, size under the Hessian's diagonal, or lot. */
+enum { WHIT_CORE_GAIN, WHIT_CORE_FISHER, WHIT_CORE_MAGNITUDE, WHIT_CORE_HESSIAN, WHIT_CORE_RANDOM };
+typedef struct whit_core_rank {
+	int by;
+	/* Fisher information, or NULL: of rows, and of columns in the frame of the stored ones; rows that come first */
+	const double *rows, *cols;
+	const uint8_t *spike;
+} whit_core_rank;
+
 /* One tensor's worth of work. */
 typedef struct whit_job {
 	const whit_weight *src;
@@ -21,9 +31,10 @@ typedef struct whit_job {
 	double err, ref;         /* out: sum (w - w')^2 over the source's elements, and sum w^2 */
 	/* For methods that need a Hessian: of the weight's input, in the frame of the stored columns. */
 	const struct whit_feedback *feedback;
-	int refits;                /* sweeps over what feedback has chosen (refit.h) */
-	double loss, loss_nearest; /* out: sums over rows, of the codes chosen and of the nearest ones (feedback.h) */
-	int64_t rows_nearest;      /* out: rows that kept the nearest */
+	const whit_core_rank *core; /* fabq-rc's; NULL: by gain */
+	int refits;                 /* sweeps over what feedback has chosen (refit.h) */
+	double loss, loss_nearest;  /* out: sums over rows, of the codes chosen and of the nearest ones (feedback.h) */
+	int64_t rows_nearest;       /* out: rows that kept the nearest */
 } whit_job;
 
 typedef struct whit_method {

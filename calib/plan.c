@@ -326,6 +326,38 @@ static int check_source(const whit_model *m, const whit_target *t, whit_err *e) 
 	                 m->ckpt.path, whit_ckpt_kind_name(m->ckpt.kind));
 }
 
+typedef struct tiered {
+	double mean;
+	int64_t row;
+} tiered;
+
+static int by_mean(const void *a, const void *b) {
+	const tiered *x = a, *y = b;
+	return x->mean != y->mean ? (x->mean > y->mean) - (x->mean < y->mean) : (x->row > y->row) - (x->row < y->row);
+}
+
+/* A codebook for each quarter of the records that have one, by Fisher information per weight (fabq.md 2.5). */
+static int plan_tiers(whit_plan *p, whit_err *e) {
+	const whit_calibration *c = p->target.calibration;
+	if (!c || !c->tiers) return 0;
+	tiered *t = whit_alloc((size_t)(p->n + 1) * sizeof *t);
+	int64_t n = 0;
+	int rc = 0;
+	for (int64_t i = 0; i < p->n && !rc; i++) {
+		whit_fisher_sums s;
+		const whit_weight *w = p->row[i].w;
+		if (!whit_plan_has_book(&p->row[i]) || !whit_frc_has_book(&p->row[i].spec)) continue;
+		rc = whit_fisher_read(&c->fisher, w->name, w->mat.rows, w->mat.cols, &s, e);
+		if (rc) break;
+		t[n++] = (tiered){s.mean, i};
+		whit_fisher_sums_free(&s);
+	}
+	qsort(t, (size_t)n, sizeof *t, by_mean);
+	for (int64_t i = 0; i < n; i++) p->row[t[i].row].tier = (int)(i * WHIT_FRC_TIERS / n);
+	whit_free(t);
+	return rc;
+}
+
 int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit_target *t, whit_err *e) {
 	const whit_gguf_arch *a = NULL;
 	memset(p, 0, sizeof *p);
@@ -341,6 +373,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit
 		rc = plan_row(p, &p->row[i], m, r, a, e);
 	}
 	if (!rc) rc = whit_recipe_idle(r, e);
+	if (!rc) rc = plan_tiers(p, e);
 	p->file_bytes = MANIFEST_HEAD + (t->gguf ? GGUF_TOKEN * m->vocab : 0);
 	for (int64_t i = 0; i < p->n && !rc; i++) plan_count(p, &p->row[i]);
 	if (!rc && !p->quantized && !t->gguf)
@@ -352,6 +385,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit
 	}
 	qsort(p->row, (size_t)p->n, sizeof *p->row, by_layer);
 	p->linear_bytes += whit_plan_books(p->row, p->n);
+	if (!t->gguf) p->file_bytes += whit_plan_books(p->row, p->n);
 	p->bpw_linear = p->quantized ? 8.0 * (double)p->linear_bytes / (double)p->linear_weights : 0;
 	p->bpw_file = 8.0 * (double)p->file_bytes / (double)p->params;
 	p->peak_bytes = whit_peak_rss() + plan_memory(p) + plan_rotations(p) + PEAK_SLACK;

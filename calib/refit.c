@@ -193,8 +193,7 @@ static void put(row *w, int back) {
 	load(w);
 }
 
-/* Returns the loss that the row ends with. */
-static double sweep_row(row *w, const double *t) {
+static void sweep_row(row *w, const double *t) {
 	double before = measure(w, t), now;
 	for (int s = 0; s < w->f->sweeps; s++) {
 		keep(w);
@@ -210,30 +209,38 @@ static double sweep_row(row *w, const double *t) {
 		}
 		before = now;
 	}
-	return before;
+}
+
+/* The row's targets: as far as gptaq's alpha goes, and whole, which losses are told by. */
+static void make_targets(const refit *f, const float *in, double *t, double *full) {
+	const whit_feedback *b = f->j->feedback;
+	int64_t n = f->n;
+	for (int64_t i = 0; i < n; i++) full[i] = b->target ? 0 : in[i];
+	for (int64_t i = 0; i < n && b->target; i++)
+		for (int64_t k = 0; k < n; k++) full[k] += (double)in[i] * b->target[i * n + k];
+	for (int64_t i = 0; i < n; i++) t[i] = in[i] + (double)b->alpha * (full[i] - in[i]);
 }
 
 static void row_item(void *ctx, int64_t r, int worker) {
 	const refit *f = ctx;
 	const whit_mat *src = &f->j->src->mat, *dst = f->j->dst;
 	int64_t n = f->n, units = f->units, wide = WHIT_MAX(n, src->cols);
-	double *room = whit_alloc((size_t)(5 * n + units * units + 2 * units) * sizeof *room), *t = room;
+	double *room = whit_alloc((size_t)(6 * n + units * units + 2 * units) * sizeof *room), *t = room,
+	       *full = room + 5 * n;
 	float *x = whit_alloc((size_t)(2 * wide + 2 * units * f->runs) * sizeof *x), *in = x + wide;
 	row w = {.f = f, .stored = whit_mat_row(dst, r), .scale = in + wide, .shift = in + wide + units * f->runs};
 	whit_rows_sum sum = {0};
 	whit_err stop;
 	(void)worker;
 	w.v = room + n, w.e = room + 2 * n, w.g = room + 3 * n, w.z = room + 4 * n;
-	w.a = room + 5 * n, w.c = w.a + units * units, w.one = w.c + units;
+	w.a = room + 6 * n, w.c = w.a + units * units, w.one = w.c + units;
 	w.code = whit_alloc((size_t)(2 * n + units * WHIT_UNIT_BYTES));
 	w.saved_code = w.code + n, w.saved = w.code + 2 * n;
 	if (!whit_interrupted(&stop) && whit_rows_load(src, dst, r, r + 1, x, in, &sum)) {
-		const float *target = f->j->feedback->target;
-		for (int64_t i = 0; i < n; i++) t[i] = target ? 0 : in[i];
-		for (int64_t i = 0; i < n && target; i++)
-			for (int64_t k = 0; k < n; k++) t[k] += (double)in[i] * target[i * n + k];
+		make_targets(f, in, t, full);
 		load(&w);
-		f->loss[2 * r] = sweep_row(&w, t);
+		sweep_row(&w, t);
+		f->loss[2 * r] = measure(&w, full);
 	}
 	whit_free(w.code);
 	whit_free(x);

@@ -195,21 +195,25 @@ static int read_recipes(session *s, whit_err *e) {
 /* ---- what the numbers depend on ---- */
 
 static int calib_inputs(json_t *j, const whit_calib_args *c, whit_err *e) {
-	json_t *texts = json_array(), *hash = NULL;
+	json_t *texts = json_array(), *hash = NULL, *fisher = NULL;
 	int rc = 0;
 	for (int i = 0; i < c->text.n && !rc; i++)
 		if (!(rc = whit_measure_hash_file(&hash, c->text.v[i], e))) json_array_append_new(texts, hash);
 	hash = NULL;
+	if (!rc && c->fisher) rc = whit_measure_hash_stats(&fisher, c->fisher, e);
 	if (!rc && c->stats) rc = whit_measure_hash_stats(&hash, c->stats, e);
 	json_object_set_new(j, "calibration",
-	                    json_pack("{s:o, s:o, s:I, s:I, s:f, s:f, s:b, s:I, s:f, s:f, s:I, s:f, s:f, s:s, s:s}",
+	                    json_pack("{s:o, s:o, s:I, s:I, s:f, s:f, s:b, s:I, s:f, s:f, s:I, s:f, s:f, s:s, s:s, "
+	                              "s:I, s:o, s:s, s:b}",
 	                              "texts", texts, "stats", hash ? hash : json_null(), "samples",
 	                              (json_int_t)c->samples, "len", (json_int_t)c->len, "damping", c->damping, "alpha",
 	                              c->alpha, "act_order", c->act_order, "block_steps", (json_int_t)c->block.steps,
 	                              "block_rate", c->block.rate, "block_scale_rate", c->block.scale_rate,
 	                              "distill_steps", (json_int_t)c->distill.steps, "distill_rate", c->distill.rate,
 	                              "distill_scale_rate", c->distill.scale_rate, "scaling",
-	                              c->scaling ? c->scaling : "none", "metric", c->metric ? c->metric : "hessian"));
+	                              c->scaling ? c->scaling : "none", "metric", c->metric ? c->metric : "hessian",
+	                              "refits", (json_int_t)c->refits, "fisher", fisher ? fisher : json_null(),
+	                              "core_by", c->core_by ? c->core_by : "gain", "tiers", c->tiers));
 	return rc;
 }
 

@@ -166,6 +166,15 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 		return whit_fail(e, WHIT_EUSAGE, "%s: --damping: is %g, need 0 to 1000", w->dest.command, a->damping);
 	if (!(a->alpha >= 0 && a->alpha <= 1))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --alpha: is %g, need 0 to 1", w->dest.command, a->alpha);
+	if (whit_core_parse(a->core_by) < 0)
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "%s: --core-by is '%s', need gain, fisher, magnitude, hessian or random",
+		                 w->dest.command, a->core_by);
+	if (!a->fisher && (a->tiers || whit_core_parse(a->core_by) == WHIT_CORE_FISHER))
+		return whit_fail(e, WHIT_EUSAGE, "%s: %s needs --fisher", w->dest.command,
+		                 a->tiers ? "--tiers" : "--core-by fisher");
+	if (a->fisher && !a->text.n && !a->stats)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --fisher: needs --text or --stats", w->dest.command);
 	if (a->refits < 0 || a->refits > 1000)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --refits: is %lld, need 0 to 1000", w->dest.command,
 		                 (long long)a->refits);
@@ -203,9 +212,13 @@ static int open_calibration(whit_writing *w, whit_err *e) {
 	w->calibration.feedback =
 	        (whit_feedback_opts){.damping = a->damping, .alpha = a->alpha, .act_order = a->act_order};
 	w->calibration.refits = (int)a->refits;
+	w->calibration.core_by = whit_core_parse(a->core_by);
+	w->calibration.tiers = a->tiers;
 	w->calibration.scaling = a->scaling ? whit_scaling_parse(a->scaling, e) : WHIT_SCALING_NONE;
 	w->calibration.reconstruct = a->block;
 	w->calibration.distill = a->distill;
+	int rc = a->fisher ? whit_fisher_open(&w->calibration.fisher, a->fisher, &w->model, e) : 0;
+	if (rc) return rc;
 	return a->stats ? whit_calibration_open(&w->calibration, a->stats, a->metric, &w->model, e) : open_texts(w, e);
 }
 

@@ -18,8 +18,8 @@ typedef struct whit_calib_args {
 	whit_list text, apart;
 	int64_t samples, len, refits;
 	double damping, alpha;
-	const char *scaling, *metric;
-	int act_order;
+	const char *scaling, *metric, *fisher, *core_by;
+	int act_order, tiers;
 	whit_reconstruct_opts block;
 	whit_distill_opts distill;
 } whit_calib_args;
@@ -42,6 +42,11 @@ typedef struct whit_calib_args {
 	 &(a).metric, 0}, \
 	{"--scaling", 's', "K", "awq, smoothquant, balance or h-alpha: columns scaled first, folded into norms (default none)", \
 	 &(a).scaling, 0}, \
+	{"--fisher", 's', "DIR", "statistics (whit calibrate --stats fisher) that weigh fabq-rc's rows, and its choices under --bpw", \
+	 &(a).fisher, 0}, \
+	{"--core-by", 's', "K", "rank fabq-rc's core rows by gain, fisher, magnitude, hessian or random (default gain)", \
+	 &(a).core_by, 0}, \
+	{"--tiers", 'f', NULL, "four codebooks for fabq-rc's records, by Fisher information", &(a).tiers, 0}, \
 	{"--act-order", 'f', NULL, "round columns in the order of their inputs' size", &(a).act_order, 0}, \
 	{"--refits", 'i', "N", "sweeps over each row's scales and codes, all in sight, behind the solver (default 0)", \
 	 &(a).refits, 0}, \

@@ -2,6 +2,7 @@
  * nothing that fails afterwards takes it away (operations.md 3, "export before optional checks"). */
 #include <stdio.h>
 #include <stdlib.h>
+#include "calib/fabq_allocate.h"
 #include "calib/allocate.h"
 #include "eval/eval.h"
 #include "eval/report.h"
@@ -18,6 +19,12 @@ static void print_tables(void) {
 	for (int i = 0; whit_methods[i]; i++) printf("  %-22s %s\n", whit_methods[i]->name, whit_methods[i]->help);
 	printf("\nformats:\n");
 	for (int i = 0; whit_formats[i]; i++) printf("  %-22s %s\n", whit_formats[i]->name, whit_formats[i]->help);
+}
+
+/* FABQ-RC's own allocation, of records by Fisher information. */
+static int allocates_records(const whit_quantize_opts *o) {
+	return o->bpw != 0 && !o->bytes && !o->sensitivity && !o->format && !o->gguf && o->calib.fisher && o->method &&
+	       !strcmp(o->method, "fabq-rc");
 }
 
 static int parse_options(whit_quantize_opts *o, int argc, char **argv, whit_err *e) {
@@ -55,12 +62,15 @@ int whit_quantize_check(const whit_quantize_opts *o, whit_err *e) {
 		return whit_fail(e, WHIT_EUSAGE,
 		                 "quantize: --rotation, --scale, --density, --embeddings and --prompts are of "
 		                 "directories, and OUT is a GGUF");
-	if (!o->sensitivity != !(o->bpw != 0 || o->bytes != 0) || (o->bpw != 0 && o->bytes != 0))
-		return whit_fail(e, WHIT_EUSAGE,
-		                 "quantize: --sensitivity and one of --bpw and --bytes: need both or neither");
+	if (!allocates_records(o) &&
+	    (!o->sensitivity != !(o->bpw != 0 || o->bytes != 0) || (o->bpw != 0 && o->bytes != 0)))
+		return whit_fail(
+		        e, WHIT_EUSAGE,
+		        "quantize: --sensitivity and one of --bpw and --bytes: need both or neither (or --bpw, "
+		        "--fisher and method fabq-rc)");
 	if (o->bpw < 0 || o->bpw > 32)
 		return whit_fail(e, WHIT_EUSAGE, "quantize: --bpw is %g, need above 0 to 32", o->bpw);
-	if (!o->format && !o->recipe && !o->sensitivity)
+	if (!o->format && !o->recipe && !o->sensitivity && !allocates_records(o))
 		return whit_fail(e, WHIT_EUSAGE,
 		                 "quantize: --format is missing, need it or --recipe\nsee whit quantize --help");
 	if (o->seed < 0)
@@ -109,14 +119,28 @@ static int base_rule(whit_rule *b, const whit_quantize_opts *o, whit_err *e) {
 	return 0;
 }
 
+/* The lines of text, that an allocator has made, and behind them --recipe's, or to keep all else. */
+static int join_rest(whit_recipe *r, const char *text, const char *name, const whit_quantize_opts *o,
+                     const whit_rule *base, whit_err *e) {
+	static const char keep[] = "@linear keep\n@embedding keep\n";
+	whit_recipe rest = {0};
+	int rc = whit_recipe_parse(r, text, strlen(text), name, base, e);
+	if (rc) return rc;
+	rc = o->recipe ? whit_recipe_read(&rest, o->recipe, base, e)
+	               : whit_recipe_parse(&rest, keep, sizeof keep - 1, "what is not allocated", base, e);
+	if (rc)
+		whit_recipe_free(r);
+	else
+		whit_recipe_join(r, &rest);
+	return rc;
+}
+
 /* What the allocator makes of --sensitivity, before what else there is. */
 static int allocated_recipe(whit_recipe *r, const whit_quantize_opts *o, const whit_rule *base, whit_allocation *a,
                             whit_err *e) {
-	static const char keep[] = "@linear keep\n@embedding keep\n";
 	char print[48], *text = NULL;
 	json_t *table;
 	whit_ckpt ckpt;
-	whit_recipe rest = {0};
 	int rc = whit_json_load(&table, o->sensitivity, e);
 	if (rc) return rc;
 	if (!(rc = whit_ckpt_open(&ckpt, o->model, e))) {
@@ -124,16 +148,26 @@ static int allocated_recipe(whit_recipe *r, const whit_quantize_opts *o, const w
 		whit_ckpt_close(&ckpt);
 	}
 	if (!rc) rc = whit_allocate_recipe(table, o->sensitivity, print, o->bpw, o->bytes, !o->method, &text, a, e);
-	if (!rc) rc = whit_recipe_parse(r, text, strlen(text), o->sensitivity, base, e);
-	if (!rc) {
-		rc = o->recipe ? whit_recipe_read(&rest, o->recipe, base, e)
-		               : whit_recipe_parse(&rest, keep, sizeof keep - 1, "what is not allocated", base, e);
-		if (rc)
-			whit_recipe_free(r);
-		else
-			whit_recipe_join(r, &rest);
-	}
+	if (!rc) rc = join_rest(r, text, o->sensitivity, o, base, e);
 	json_decref(table);
+	whit_free(text);
+	return rc;
+}
+
+/* What the allocator of records makes of --fisher and --bpw, before what else there is. */
+static int records_recipe(whit_recipe *r, const whit_quantize_opts *o, const whit_rule *base, whit_allocation *a,
+                          whit_err *e) {
+	whit_model m;
+	whit_fisher f;
+	char *text = NULL;
+	int rc = whit_model_open(&m, o->model, 0, e);
+	if (rc) return rc;
+	if (!(rc = whit_fisher_open(&f, o->calib.fisher, &m, e))) {
+		rc = whit_fabq_allocate(&m, &f, o->bpw, &text, a, e);
+		whit_fisher_close(&f);
+	}
+	whit_model_close(&m);
+	if (!rc) rc = join_rest(r, text, o->calib.fisher, o, base, e);
 	whit_free(text);
 	return rc;
 }
@@ -154,6 +188,7 @@ static int make_recipe(whit_recipe *r, const whit_quantize_opts *o, whit_allocat
 	int rc = base_rule(&base, o, e);
 	if (rc) return rc;
 	if (o->sensitivity) return allocated_recipe(r, o, &base, a, e);
+	if (allocates_records(o)) return records_recipe(r, o, &base, a, e);
 	if (o->gguf) return gguf_recipe(r, o, &base, e);
 	if (!o->recipe) return whit_recipe_uniform(r, &base, o->embeddings, e);
 	rc = whit_recipe_read(r, o->recipe, &base, e);
@@ -349,7 +384,7 @@ static int preflight(session *s, whit_err *e) {
 	rc = whit_writing_plan(&s->w, o->imatrix, e);
 	if (!rc && !o->bare) rc = prepare_report(s, e);
 	if (!rc && !(o->bare && o->plan)) whit_writing_show(&s->w);
-	if (!rc && o->sensitivity && !o->bare) show_allocation(s);
+	if (!rc && (o->sensitivity || allocates_records(o)) && !o->bare) show_allocation(s);
 	return rc;
 }
 

@@ -35,7 +35,7 @@ typedef struct whit_quantize_opts { /* strings are borrowed */
 	{"--imatrix", 'r', "FILE", \
 	 "importance of columns (llama-imatrix, whit calibrate), for tensors without a rotation", &(o).imatrix, 0}, \
 	{"--bpw", 'd', "B", \
-	 "choose each tensor's format, by --sensitivity, for B bits per weight of the tensors it lists", &(o).bpw, 0}, \
+	 "choose each tensor's format, by --sensitivity (or --fisher: fabq-rc's records), for B bits per weight of those tensors", &(o).bpw, 0}, \
 	{"--bytes", 'b', "BYTES", "the same for so many bytes of them", &(o).bytes, 0}, \
 	{"--sensitivity", 'r', "FILE", "what each format costs: whit sensitivity --by tensor's JSON", \
 	 &(o).sensitivity, 0}, \
