@@ -319,7 +319,7 @@ static int parse_rule(whit_rule *u, char *word[], int n, const line_at *at, whit
 		given |= key;
 		if ((key == 1 << 2 || key == 1 << 3) && !u->spec.fmt->needs_codebook)
 			return fail_at(e, at, "key", word[i], "a format with a codebook for it");
-		if (key == 1 << 1 && !u->spec.bits)
+		if (key == 1 << 1 && !u->spec.bits && !u->spec.fmt->record && !u->spec.fmt->block)
 			return fail_at(e, at, "key", word[i], "a format of codes for it, not plain floats");
 	}
 	if (!u->keep && finish_rule(u, e)) return whit_fail_in(e, "%s:%d", at->path, at->line);

@@ -87,6 +87,31 @@ expect 3 "need FRC1 version 1" "$whit" inspect "$scratch/f"
 sed -i 's/"frc128c20"/"frc128c30"/' "$scratch/f/quant_manifest.json"
 expect 3 "need U8 [" "$whit" inspect "$scratch/f"
 
+# every way a record may be, read back as it was written; Fisher information, tiers, a budget of bytes, refits
+expect 0 "wrote" "$whit" calibrate "$model" --domains a="$scratch/calib.txt" --domains b="$scratch/eval.txt" --len 64 --samples 4 --stats fisher --out "$scratch/fisher" --device cpu --quiet
+expect 2 "need gain, fisher" quantize "$scratch/x" --format frc128c20 --method fabq-rc "${text[@]}" --core-by size
+expect 2 "--core-by fisher needs --fisher" quantize "$scratch/x" --format frc128c20 --method fabq-rc "${text[@]}" --core-by fisher
+expect 2 "--tiers needs --fisher" quantize "$scratch/x" --format frc128k --method fabq-rc "${text[@]}" --tiers
+expect 2 "needs --text or --stats" quantize "$scratch/x" --format bin128 --method nearest --fisher "$scratch/fisher"
+expect 3 "has no Fisher information" quantize "$scratch/x" --format frc128c20 --method fabq-rc "${text[@]}" --fisher "$scratch/plain"
+expect 2 "--refits" quantize "$scratch/x" --format frc128 --method fabq-rc "${text[@]}" --refits -1
+expect 2 "--refits and --act-order" quantize "$scratch/x" --format int4g128 --method gptq "${text[@]}" --refits 1 --act-order
+loss_of() { sed -n 's/.*calibrated *loss \([0-9.e+-]*\),.*/\1/p' "$scratch/log"; }
+expect 0 "wrote" quantize "$scratch/v" --format frc128kaut --method fabq-rc "${text[@]}" --block-steps 2 --distill-steps 2
+expect 0 "frc128kaut" "$whit" inspect "$scratch/v"
+expect 0 "KLD (P||Q)" "$whit" eval "$scratch/v" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
+expect 0 "wrote" quantize "$scratch/w" --format frc128w20k --method fabq-rc "${text[@]}" --fisher "$scratch/fisher" --core-by fisher --tiers
+grep -aq 'frc_codebook.b128.t3' "$scratch/w/packed_weights.safetensors" && ok=$((ok + 1)) || fail "four tiers have no fourth codebook"
+expect 0 "frc128w20k" "$whit" inspect "$scratch/w"
+expect 0 "losses alone sum to" quantize "$scratch/u" --bpw 1.2 --method fabq-rc "${text[@]}" --fisher "$scratch/fisher" --json "$scratch/u.json"
+awk '/"bpw_linear"/ { gsub(",", ""); exit !($2 > 1.19 && $2 <= 1.2) }' "$scratch/u.json" && ok=$((ok + 1)) || fail "records' bits per weight are not just below 1.2"
+before=$(loss_of)
+printf '%b' "$(sed -n 's/^ *"recipe": "\(.*\)",*$/\1/p' "$scratch/u/quant_manifest.json")" >"$scratch/u.recipe"
+expect 0 "wrote" quantize "$scratch/u2" --recipe "$scratch/u.recipe" --method fabq-rc "${text[@]}" --refits 2
+after=$(loss_of)
+awk "BEGIN { exit !($after < 0.9 * $before) }" && ok=$((ok + 1)) || fail "refits: loss $before, then $after"
+expect 2 "need 1" quantize "$scratch/x" --bpw 1.01 --method fabq-rc "${text[@]}" --fisher "$scratch/fisher"
+
 # a signal leaves nothing
 "$whit" quantize "$model" "$scratch/cut" --format tq2 --method gptq "${text[@]}" --block-steps 5000 --samples 0 --quiet --device cpu >/dev/null 2>&1 &
 pid=$!

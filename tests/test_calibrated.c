@@ -200,19 +200,18 @@ static int matrices_apart(const char *a, const char *b, int64_t layer, int *all)
 }
 
 /* Statistics of the original model, as whit calibrate leaves them. */
-static char *statistics(const char *model) {
+static char *statistics(const char *model, const char *name, unsigned kinds, whit_stats_text *t, int n) {
 	whit_model m;
 	whit_stats s;
 	whit_err e;
-	char print[48], *dir = test_scratch("calibrated-stats");
+	char print[48], *dir = test_scratch(name);
 	whit_tok *tok = tokenizer();
-	whit_stats_text t = {.name = "text", .data = text, .bytes = sizeof text - 1};
-	whit_stats_opts o = {.kinds = WHIT_STAT_HESSIAN | WHIT_STAT_GUIDED, .groups = 3, .ctx = LEN, .dir = dir};
+	whit_stats_opts o = {.kinds = kinds, .groups = 3, .ctx = LEN, .dir = dir};
 	mkdir(dir, 0777);
 	CHECK_RC(whit_model_open(&m, model, 0, &e), e);
 	CHECK_RC(whit_ckpt_fingerprint(&m.ckpt, print, &e), e);
-	json_t *job = whit_stats_job(&m, print, NULL, &t, 1, &o, "cpu");
-	if (CHECK_RC(whit_stats_run(&s, &m, tok, &t, 1, &o, &e), e)) {
+	json_t *job = whit_stats_job(&m, print, NULL, t, n, &o, "cpu");
+	if (CHECK_RC(whit_stats_run(&s, &m, tok, t, n, &o, &e), e)) {
 		CHECK_RC(whit_stats_finish(&s, dir, job, &e), e);
 		whit_stats_free(&s);
 	}
@@ -220,6 +219,11 @@ static char *statistics(const char *model) {
 	whit_model_close(&m);
 	whit_tok_close(tok);
 	return dir;
+}
+
+static char *hessians(const char *model) {
+	whit_stats_text t = {.name = "text", .data = text, .bytes = sizeof text - 1};
+	return statistics(model, "calibrated-stats", WHIT_STAT_HESSIAN | WHIT_STAT_GUIDED, &t, 1);
 }
 
 /* A row's codes come of its group's Hessian alone: those of a matrix whose rows all had it. Groups of uneven size, rows
@@ -234,7 +238,7 @@ static void guided(void) {
 	          {"model.layers.0.mlp.up_proj.weight", "int3g32", 0, 1e9f}};
 	whit_err e;
 	whit_model m;
-	char *dir = statistics(LLAMA);
+	char *dir = hessians(LLAMA);
 	whit_calibration c = {.feedback = {.damping = -1, .alpha = 0.5}, .guided = 1};
 	if (!CHECK_RC(whit_model_open(&m, LLAMA, 0, &e), e)) return;
 	if (!CHECK_RC(whit_stats_dir_open(&c.dir, dir, &m, &e), e)) return;
@@ -292,13 +296,70 @@ static void guided(void) {
 	whit_free(dir);
 }
 
+/* Fisher information of three domains, put together as fisher.h says, from the sums as they lie in the directory. */
+static void fisher(void) {
+	enum { DOMAINS = 3 };
+	static const char name[] = "model.layers.1.self_attn.v_proj.weight";
+	whit_stats_text t[DOMAINS];
+	whit_err e;
+	whit_model m;
+	whit_fisher f;
+	whit_fisher_sums s;
+	static const char *const domain[DOMAINS] = {"a", "b", "c"};
+	size_t third = (sizeof text - 1) / DOMAINS;
+	for (int d = 0; d < DOMAINS; d++)
+		t[d] = (whit_stats_text){
+		        .name = domain[d], .domain = domain[d], .data = text + d * third, .bytes = third};
+	char *dir = statistics(LLAMA, "calibrated-fisher", WHIT_STAT_FISHER, t, DOMAINS);
+	if (!CHECK_RC(whit_model_open(&m, LLAMA, 0, &e), e)) return;
+	const whit_weight *w = whit_ckpt_find(&m.ckpt, name);
+	int64_t rows = w->mat.rows, cols = w->mat.cols;
+	CHECK_RC(whit_fisher_open(&f, dir, &m, &e), e);
+	CHECK_INT(f.domains, DOMAINS);
+	CHECK_RC(whit_fisher_read(&f, name, rows, cols, &s, &e), e);
+	double own[DOMAINS][64], total[DOMAINS] = {0}, mean = 0, kept = 0;
+	CHECK(rows <= 64);
+	for (int d = 0; d < DOMAINS; d++) {
+		for (int64_t i = 0; i < m.ckpt.n; i++) { /* every weight that has sums */
+			whit_sum u = {.ndim = 1, .dtype = WHIT_F64, .shape = {m.ckpt.w[i].mat.rows, 1, 1}};
+			int64_t layer, width;
+			if (!whit_stats_dir_input(&f.dir, m.ckpt.w[i].name, &layer, &width)) continue;
+			CHECK_RC(whit_stats_dir_read(&f.dir, layer, domain[d], m.ckpt.w[i].name, "fisher.rows", &u, &e),
+			         e);
+			for (int64_t r = 0; r < u.shape[0]; r++) total[d] += ((const double *)u.data)[r];
+			if (&m.ckpt.w[i] == w) memcpy(own[d], u.data, (size_t)rows * sizeof(double));
+			whit_free(u.data);
+		}
+		CHECK_NEAR(f.total[d], total[d], 1e-12 * total[d]);
+	}
+	for (int64_t r = 0; r < rows; r++) {
+		double most = 0;
+		for (int d = 0; d < DOMAINS; d++) most = fmax(most, own[d][r] / total[d]);
+		mean += most / (double)rows;
+	}
+	CHECK_NEAR(s.mean, mean / (double)cols, 1e-12 * mean);
+	for (int64_t r = 0; r < rows; r++) {
+		double most = 0, sum = 0;
+		for (int d = 0; d < DOMAINS; d++) most = fmax(most, own[d][r] / total[d]), sum += own[d][r] / total[d];
+		CHECK_NEAR(s.rows[r], 0.8 * most + 0.2 * mean, 1e-12 * mean);
+		CHECK_INT(s.spike[r], most > 2 * sum / DOMAINS);
+		kept += s.rows[r];
+	}
+	CHECK_NEAR(kept, mean * (double)rows, 1e-9 * kept);
+	whit_fisher_sums_free(&s);
+	CHECK_FAILS(whit_fisher_read(&f, "none", 4, 4, &s, &e), WHIT_EINPUT, e, "none: has no Fisher information");
+	whit_fisher_close(&f);
+	whit_model_close(&m);
+	whit_free(dir);
+}
+
 static void routes(void) {
 	static const char *const methods[] = {"gptq", "ldlq", "gptaq", "qronos"};
 	whit_err e;
 	int all;
 	char *dir = test_scratch("calibrated-dir"), *again = test_scratch("calibrated-again"),
 	     *file = test_scratch("calibrated.gguf"), *other = test_scratch("calibrated-other"),
-	     *stats = statistics(LLAMA);
+	     *stats = hessians(LLAMA);
 	for (int i = 0; i < WHIT_COUNT(methods); i++) {
 		run a = {.model = LLAMA, .out = dir, .method = methods[i], .format = "q4_0", .threads = 1}, b = a,
 		    f = a;
@@ -501,7 +562,7 @@ static void kl(void) {
 
 static void bad_input(void) {
 	whit_err e;
-	char *stats = statistics(LLAMA), *out = test_scratch("calibrated-bad");
+	char *stats = hessians(LLAMA), *out = test_scratch("calibrated-bad");
 	run r = {.model = QWEN35, .out = out, .method = "gptq", .format = "q4_0", .stats = stats};
 	CHECK_FAILS(quantize(&r, &e), WHIT_EFINGERPRINT, e, "statistics are of model");
 	r.model = LLAMA;
@@ -526,4 +587,4 @@ static void bad_input(void) {
 	whit_recipe_free(&p);
 }
 
-TEST_MAIN(frames, guided, routes, blocks, kl, distilled, bad_input)
+TEST_MAIN(frames, guided, fisher, routes, blocks, kl, distilled, bad_input)
