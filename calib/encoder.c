@@ -106,12 +106,13 @@ whit_weight whit_encoder_source(const whit_encoder *q, const whit_plan_row *row,
 
 static whit_calibration_of asked(const whit_encoder *q, const whit_plan_row *row, const whit_mat *m) {
 	const whit_scaled *s = whit_encoder_scaled(q, row->w);
+	unsigned cross = WHIT_NEEDS_CROSS | (q->calibration && !q->calibration->dir.path ? WHIT_USES_CROSS : 0);
 	return (whit_calibration_of){.name = row->w->name,
 	                             .rot = m->rot,
 	                             .change = row->changed && row->change.columns ? &row->change : NULL,
 	                             .scale = s ? s->cols : NULL,
 	                             .kind = row->method->feedback,
-	                             .cross = (row->method->needs & WHIT_NEEDS_CROSS) != 0};
+	                             .cross = (row->method->needs & cross) != 0};
 }
 
 static int statistics(whit_encoder *q, const whit_plan_row *row, const whit_mat *m, const whit_feedback **f,

@@ -3,6 +3,7 @@
 #include <math.h>
 #include "calib/feedback.h"
 #include "calib/kmeans.h"
+#include "calib/parts.h"
 #include "calib/rows.h"
 #include "formats/measure.h"
 
@@ -22,18 +23,9 @@ static int make_part(whit_fabq_part *p, const whit_spec *spec, const whit_mat *m
 	if (n == 0) return 0;
 	int rc = whit_mat_alloc(&p->mat, e);
 	if (rc) return rc;
-	p->src = *src;
-	p->src.mat = (whit_mat){.rows = n, .cols = m->cols, .width = m->cols};
-	rc = whit_spec_parse("f32", &p->src.mat.spec, e);
-	if (!rc) rc = whit_mat_alloc(&p->src.mat, e);
-	if (rc) return rc;
-	float *x = (float *)(uintptr_t)p->src.mat.plane[0];
-	for (int64_t r = 0; r < m->rows; r++) {
-		if (whit_frc_is_core(m->plane[0], r) != core) continue;
-		p->row[at] = r;
-		whit_mat_decode(&src->mat, r, r + 1, x + at++ * m->cols);
-	}
-	return 0;
+	for (int64_t r = 0; r < m->rows; r++)
+		if (whit_frc_is_core(m->plane[0], r) == core) p->row[at++] = r;
+	return whit_part_source(p, src, e);
 }
 
 static uint8_t *plane(const whit_mat *m, int p) { return (uint8_t *)(uintptr_t)m->plane[p]; }
@@ -73,13 +65,15 @@ int64_t whit_fabq_join(whit_mat *m, const whit_fabq_part part[WHIT_FABQ_PARTS]) 
 	return 0;
 }
 
+void whit_part_free(whit_fabq_part *p) {
+	if (!p->borrowed) whit_mat_free(&p->mat);
+	whit_mat_free(&p->src.mat);
+	whit_free(p->row);
+	p->row = NULL;
+}
+
 void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]) {
-	for (int i = 0; i < WHIT_FABQ_PARTS; i++) {
-		whit_mat_free(&part[i].mat);
-		whit_mat_free(&part[i].src.mat);
-		whit_free(part[i].row);
-		part[i].row = NULL;
-	}
+	for (int i = 0; i < WHIT_FABQ_PARTS; i++) whit_part_free(&part[i]);
 }
 
 /* ---- codebooks ---- */

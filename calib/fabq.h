@@ -12,6 +12,7 @@ typedef struct whit_fabq_part {
 	whit_mat mat;    /* its codes; rows 0: the class is empty, and has no planes */
 	whit_weight src; /* its rows of the source, F32 */
 	int64_t *row;    /* mat.rows: which row of the whole each is, ascending */
+	int borrowed;    /* mat's planes are another's */
 } whit_fabq_part;
 
 enum { WHIT_FABQ_BINARY, WHIT_FABQ_CORE, WHIT_FABQ_PARTS };
@@ -37,4 +38,5 @@ int whit_fabq_train(whit_frc_book *b, const whit_fabq_source *s, int64_t n, uint
  * before, takes most off the errors of blocks, weighted by the Hessian's diagonal; of blocks spread over all rows. */
 void whit_fabq_profiles(const whit_job *j, uint8_t id[WHIT_FRC_CHOICES]);
 void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]);
+void whit_part_free(whit_fabq_part *p);
 #endif

@@ -5,6 +5,7 @@
 #include "formats/checkpoint.h"
 
 enum { WHIT_NEEDS_NOTHING = 0, WHIT_NEEDS_HESSIAN = 1, WHIT_NEEDS_CROSS = 2 /* of the original model's inputs too */ };
+enum { WHIT_USES_CROSS = 4 /* those too where texts run through both models, else the Hessian alone */ };
 
 /* One tensor's worth of work. */
 typedef struct whit_job {

@@ -2,8 +2,8 @@
  * those that lose most as signs and least as 4 bits, in the Hessian's diagonal. */
 #include <math.h>
 #include <stdlib.h>
-#include "calib/fabq.h"
 #include "calib/feedback.h"
+#include "calib/parts.h"
 #include "calib/rows.h"
 
 static int fits(const whit_spec *spec) { return spec->fmt == &whit_format_frc; }
@@ -30,21 +30,6 @@ typedef struct gains {
 	ranked *row;
 } gains;
 
-/* Squared error of row w in that format, nearest, weighted by the Hessian's diagonal. */
-static double error_as(const whit_spec *spec, const whit_job *j, const float *w, float *x) {
-	whit_mat m = {.spec = *spec, .rows = 1, .cols = j->dst->width, .width = j->dst->width};
-	int64_t zero = 0;
-	double err = 0;
-	whit_err e;
-	if (whit_mat_alloc(&m, &e)) abort(); /* both formats fit any width */
-	m.spec.fmt->encode(&m, 0, w, j->feedback->h_diag, j->rule, &zero);
-	m.spec.fmt->decode(&m, 0, 1, x);
-	for (int64_t i = 0; i < m.width; i++)
-		err += (double)j->feedback->h_diag[i] * ((double)x[i] - w[i]) * ((double)x[i] - w[i]);
-	whit_mat_free(&m);
-	return err;
-}
-
 static void gain_item(void *ctx, int64_t r, int worker) {
 	const gains *g = ctx;
 	const whit_mat *src = &g->j->src->mat, *dst = g->j->dst;
@@ -55,7 +40,7 @@ static void gain_item(void *ctx, int64_t r, int worker) {
 	(void)worker;
 	g->row[r] = (ranked){-INFINITY, r}; /* of a row that the solver will refuse */
 	if (whit_rows_load(src, dst, r, r + 1, x, w, &sum))
-		g->row[r].gain = error_as(&binary, g->j, w, x) - error_as(&g->core, g->j, w, x);
+		g->row[r].gain = whit_part_error(&binary, g->j, w, x) - whit_part_error(&g->core, g->j, w, x);
 	whit_free(w);
 }
 
@@ -83,31 +68,13 @@ static int choose_core(const whit_job *j, whit_err *e) {
 	return rc;
 }
 
-static void add(whit_job *j, const whit_job *part) {
-	j->err += part->err;
-	j->ref += part->ref;
-	j->loss += part->loss;
-	j->loss_nearest += part->loss_nearest;
-	j->zero_groups += part->zero_groups;
-	j->rows_nearest += part->rows_nearest;
-	j->bad_scales += part->bad_scales;
-}
-
 static int run(whit_job *j, whit_err *e) {
 	whit_fabq_part part[WHIT_FABQ_PARTS];
-	if (!j->feedback || j->feedback->n != j->dst->width)
-		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: Hessian is %lld wide, need %lld", j->src->name,
-		                 j->feedback ? (long long)j->feedback->n : 0, (long long)j->dst->width);
-	int rc = whit_weight_finite(j->src, e); /* the solver would name rows of a class */
+	int rc = whit_parts_ready(j, e);
 	if (rc) return rc;
 	if ((rc = choose_core(j, e))) return rc;
 	rc = whit_fabq_split(part, j->dst, j->src, e);
-	for (int i = 0; i < WHIT_FABQ_PARTS && !rc; i++) {
-		whit_job one = {.src = &part[i].src, .dst = &part[i].mat, .rule = j->rule, .feedback = j->feedback};
-		if (part[i].mat.rows == 0) continue;
-		rc = whit_feedback_run(&one, e);
-		add(j, &one);
-	}
+	if (!rc) rc = whit_parts_run(j, part, WHIT_FABQ_PARTS, e);
 	if (!rc && !j->bad_scales) j->bad_scales = whit_fabq_join(j->dst, part);
 	whit_fabq_free(part);
 	return rc;

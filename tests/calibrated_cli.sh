@@ -87,6 +87,19 @@ expect 3 "need FRC1 version 1" "$whit" inspect "$scratch/f"
 sed -i 's/"frc128c20"/"frc128c30"/' "$scratch/f/quant_manifest.json"
 expect 3 "need U8 [" "$whit" inspect "$scratch/f"
 
+# FABQ-VP: the same of rows of five precisions
+expect 0 "reconstructed 6 layers" quantize "$scratch/v" --format vp --method fabq-vp "${text[@]}" --block-steps 2 --json "$scratch/v.json"
+awk '/"bpw_linear"/ { gsub(",", ""); exit !($2 > 2.3 && $2 <= 2.4) }' "$scratch/v.json" && ok=$((ok + 1)) || fail "bits per weight are not those of vp"
+expect 0 "vp5-45-200-250" "$whit" inspect "$scratch/v"
+expect 0 "KLD (P||Q)" "$whit" eval "$scratch/v" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
+expect 2 "fabq-vp" quantize "$scratch/x" --format tq2 --method fabq-vp "${text[@]}"
+expect 2 "vp5-45-200-250" quantize "$scratch/x" --format vp --method gptq "${text[@]}"
+expect 2 "need one of:" quantize "$scratch/x.gguf" --format vp --method fabq-vp "${text[@]}"
+expect 0 "of the nearest codes'" quantize "$scratch/v" --format vp0-0-40-330 --method fabq-vp --stats "$scratch/plain" --force
+weights=$scratch/v/packed_weights.safetensors
+printf 7 | dd of="$weights" bs=1 seek=$(($(grep -abo VPR1 "$weights" | head -1 | cut -d: -f1) + 64)) conv=notrunc 2>/dev/null
+expect 3 "need 0 to 4" "$whit" inspect "$scratch/v"
+
 # a signal leaves nothing
 "$whit" quantize "$model" "$scratch/cut" --format tq2 --method gptq "${text[@]}" --block-steps 5000 --samples 0 --quiet --device cpu >/dev/null 2>&1 &
 pid=$!
