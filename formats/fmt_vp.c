@@ -2,8 +2,10 @@
  * encoded by calib/method_fabq_vp.c, which knows the matrix: which class a row has is no row's own affair. */
 #include "formats/vp1.h"
 #include <stdio.h>
-#include <stdlib.h>
+#include "formats/frc1.h"
 #include "formats/tensor.h"
+
+extern const whit_format whit_format_f16, whit_format_int;
 
 enum { PRESET = 4, ALL = 1000 }; /* shares of a name; thousandths */
 
@@ -89,11 +91,14 @@ void whit_vp_ranks(const uint8_t *record, int64_t r, int64_t n[WHIT_VP_CLASSES])
 }
 
 whit_spec whit_vp_spec(int c) {
-	static const char *const name[WHIT_VP_CLASSES] = {"f16", "int8", "int4g64", "int2g128", "bin128"};
-	whit_spec s;
-	whit_err e;
-	if (whit_spec_parse(name[c], &s, &e)) abort(); /* they are in the table */
-	return s;
+	static const whit_spec spec[WHIT_VP_CLASSES] = {
+	        {.fmt = &whit_format_f16},
+	        {.fmt = &whit_format_int, .bits = 8},
+	        {.fmt = &whit_format_int, .bits = 4, .group = 64},
+	        {.fmt = &whit_format_int, .bits = 2, .group = 128},
+	        {.fmt = &whit_format_bin, .bits = 1, .group = WHIT_VP_BLOCK},
+	};
+	return spec[c];
 }
 
 whit_mat whit_vp_view(const whit_mat *m, int c) {

@@ -69,6 +69,19 @@ static void names(void) {
 	CHECK(!memcmp(s.share, again.share, sizeof s.share));
 }
 
+/* The formats of the classes, by name. */
+static void classes(void) {
+	static const char *const name[WHIT_VP_CLASSES] = {"f16", "int8", "int4g64", "int2g128", "bin128"};
+	for (int c = 0; c < WHIT_VP_CLASSES; c++) {
+		whit_spec s = whit_vp_spec(c);
+		char out[32];
+		whit_spec_name(&s, out);
+		CHECK_TEXT(out, name[c]);
+		CHECK_INT(s.group, whit_vp_group(c));
+		CHECK_INT(s.bits, c ? whit_vp_bits(c) : 0);
+	}
+}
+
 /* 5 rows of 66 columns, one of each class, last class first: every byte that is not 0 is named. */
 static void by_hand(void) {
 	whit_mat m = matrix("vp200-200-200-200", 5, 66);
@@ -458,5 +471,5 @@ static void refusals(void) {
 	free_subject(&s);
 }
 
-TEST_MAIN(sizes, names, by_hand, round_trip, products, hostile, small_assignments, large_assignment, ties, method,
-          refusals)
+TEST_MAIN(sizes, names, classes, by_hand, round_trip, products, hostile, small_assignments, large_assignment, ties,
+          method, refusals)
