@@ -126,13 +126,15 @@ whit_weight whit_encoder_source(const whit_encoder *q, const whit_plan_row *row,
 }
 
 /* scale: what the columns have been multiplied by, or NULL. */
-static whit_calibration_of asked(const whit_plan_row *row, const whit_mat *m, const float *scale) {
+static whit_calibration_of asked(const whit_encoder *q, const whit_plan_row *row, const whit_mat *m,
+                                 const float *scale) {
+	unsigned cross = WHIT_NEEDS_CROSS | (q->calibration && !q->calibration->dir.path ? WHIT_USES_CROSS : 0);
 	return (whit_calibration_of){.name = row->w->name,
 	                             .rot = m->rot,
 	                             .change = row->changed && row->change.columns ? &row->change : NULL,
 	                             .scale = scale,
 	                             .kind = row->method->feedback,
-	                             .cross = (row->method->needs & WHIT_NEEDS_CROSS) != 0};
+	                             .cross = (row->method->needs & cross) != 0};
 }
 
 static const float *columns_scale(const whit_encoder *q, const whit_plan_row *row) {
@@ -165,7 +167,7 @@ static int balance_of(whit_encoder *q, const whit_plan_row *row, const whit_weig
 
 static int statistics(whit_encoder *q, const whit_plan_row *row, const whit_mat *m, const float *scale,
                       const whit_feedback **f, whit_err *e) {
-	const whit_calibration_of w = asked(row, m, scale);
+	const whit_calibration_of w = asked(q, row, m, scale);
 	if (q->calibration) return whit_calibration_get(q->calibration, &w, f, e);
 	return whit_fail(e, WHIT_EINTERNAL, "tensor %s: method %s without statistics", row->w->name, row->method->name);
 }
@@ -199,7 +201,7 @@ static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *
 
 /* Each group of rows with its own Hessian. */
 static int run_guided(whit_encoder *q, const whit_plan_row *row, whit_job *j, whit_err *e) {
-	const whit_calibration_of w = asked(row, j->dst, columns_scale(q, row));
+	const whit_calibration_of w = asked(q, row, j->dst, columns_scale(q, row));
 	int groups = whit_calibration_groups(q->calibration), rc = 0;
 	int64_t rows = j->dst->rows, each = (rows + groups - 1) / groups;
 	j->err = j->ref = j->loss = j->loss_nearest = 0;

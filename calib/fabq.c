@@ -1,9 +1,9 @@
 /* fabq: records to classes of rows and back; their codebooks. */
 #include "calib/fabq.h"
 #include <math.h>
-#include <stdlib.h>
 #include "calib/feedback.h"
 #include "calib/kmeans.h"
+#include "calib/parts.h"
 #include "calib/rows.h"
 #include "formats/measure.h"
 
@@ -37,19 +37,13 @@ static int make_part(whit_fabq_part *p, const whit_spec *spec, const whit_mat *m
 	if (n == 0) return 0;
 	int rc = whit_mat_alloc(&p->mat, e);
 	if (rc) return rc;
-	p->src = *src;
-	p->src.mat = (whit_mat){.rows = n, .cols = m->cols, .width = m->cols};
-	rc = whit_spec_parse("f32", &p->src.mat.spec, e);
-	if (!rc) rc = whit_mat_alloc(&p->src.mat, e);
-	if (rc) return rc;
-	float *x = (float *)(uintptr_t)p->src.mat.plane[0], *t = NULL;
-	if (f.flags & WHIT_FRC_BALANCE) whit_frc_balance(m, t = whit_alloc((size_t)m->width * sizeof *t));
-	for (int64_t r = 0; r < m->rows; r++) {
-		if (whit_frc_is_core(m->plane[0], r) != core) continue;
-		p->row[at] = r;
-		whit_mat_decode(&src->mat, r, r + 1, x + at * m->cols);
-		whit_fabq_over(x + at++ * m->cols, t, m->cols);
-	}
+	for (int64_t r = 0; r < m->rows; r++)
+		if (whit_frc_is_core(m->plane[0], r) == core) p->row[at++] = r;
+	rc = whit_part_source(p, src, e);
+	if (rc || !(f.flags & WHIT_FRC_BALANCE)) return rc;
+	float *x = (float *)(uintptr_t)p->src.mat.plane[0], *t = whit_alloc((size_t)m->width * sizeof *t);
+	whit_frc_balance(m, t);
+	for (int64_t r = 0; r < n; r++) whit_fabq_over(x + r * m->cols, t, m->cols);
 	whit_free(t);
 	return 0;
 }
@@ -89,27 +83,15 @@ int64_t whit_fabq_join(whit_mat *m, const whit_fabq_part part[WHIT_FABQ_PARTS]) 
 	return 0;
 }
 
-void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]) {
-	for (int i = 0; i < WHIT_FABQ_PARTS; i++) {
-		whit_mat_free(&part[i].mat);
-		whit_mat_free(&part[i].src.mat);
-		whit_free(part[i].row);
-		part[i].row = NULL;
-	}
+void whit_part_free(whit_fabq_part *p) {
+	if (!p->borrowed) whit_mat_free(&p->mat);
+	whit_mat_free(&p->src.mat);
+	whit_free(p->row);
+	p->row = NULL;
 }
 
-double whit_fabq_row_error(const whit_mat *as, const float *imp, int rule, const float *w, float *x) {
-	whit_mat m = {.spec = as->spec, .rows = 1, .cols = as->width, .width = as->width, .codebook = as->codebook};
-	int64_t zero = 0;
-	double err = 0;
-	whit_err e;
-	if (whit_mat_alloc(&m, &e)) abort(); /* formats of either class fit any width */
-	m.spec.fmt->encode(&m, 0, w, imp, rule, &zero);
-	m.spec.fmt->decode(&m, 0, 1, x);
-	for (int64_t i = 0; i < m.width; i++)
-		err += (imp ? (double)imp[i] : 1) * ((double)x[i] - w[i]) * ((double)x[i] - w[i]);
-	whit_mat_free(&m);
-	return err;
+void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]) {
+	for (int i = 0; i < WHIT_FABQ_PARTS; i++) whit_part_free(&part[i]);
 }
 
 /* ---- codebooks ---- */

@@ -15,6 +15,7 @@ typedef struct whit_fabq_part {
 	whit_mat mat;    /* its codes; rows 0: the class is empty, and has no planes */
 	whit_weight src; /* its rows of the source, F32, over the record's balance if it stores one */
 	int64_t *row;    /* mat.rows: which row of the whole each is, ascending */
+	int borrowed;    /* mat's planes are another's */
 } whit_fabq_part;
 
 enum { WHIT_FABQ_BINARY, WHIT_FABQ_CORE, WHIT_FABQ_PARTS };
@@ -43,8 +44,6 @@ int whit_fabq_train(whit_frc_book *b, const whit_fabq_source *s, int64_t n, uint
 void whit_fabq_profiles(const whit_job *j, uint8_t id[WHIT_FRC_CHOICES]);
 /* x (n) over t; t NULL: as it is. */
 void whit_fabq_over(float *x, const float *t, int64_t n);
-/* Squared error of row w (as->width, finite) in as's spec and codebook, nearest, weighted by imp (NULL = 1); x: room.
- */
-double whit_fabq_row_error(const whit_mat *as, const float *imp, int rule, const float *w, float *x);
 void whit_fabq_free(whit_fabq_part part[WHIT_FABQ_PARTS]);
+void whit_part_free(whit_fabq_part *p);
 #endif

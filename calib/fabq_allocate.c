@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <math.h>
 #include <stdio.h>
-#include "calib/fabq.h"
 #include "calib/feedback.h"
+#include "calib/parts.h"
 #include "calib/recipe.h"
 #include "host/progress.h"
 
@@ -37,7 +37,7 @@ static void row_item(void *ctx, int64_t i, int worker) {
 	whit_mat_decode(s->src, r, r + 1, w);
 	for (int k = 0; k <= SIZES * BOOKS; k++) {
 		const whit_mat *as = k == SIZES * BOOKS ? &s->core : &s->binary[k / BOOKS][k % BOOKS];
-		s->err[i][k] = s->f->rows[r] * whit_fabq_row_error(as, s->imp, WHIT_SCALE_LS, w, x);
+		s->err[i][k] = s->f->rows[r] * whit_part_error(as, s->imp, WHIT_SCALE_LS, w, x);
 	}
 	whit_free(w);
 }

@@ -171,6 +171,8 @@ int whit_latent_begin(whit_latent *all, int k, const whit_latent_item *item, whi
 		p->dense = (whit_mat){.rows = rows, .cols = p->cols, .width = p->cols};
 		rc = whit_spec_parse("f32", &p->dense.spec, e);
 		if (!rc) rc = whit_mat_alloc(&p->dense, e);
+		if (!rc && item->row) /* some rows may be of no item */
+			whit_mat_decode(model->layer[p->layer].bound[p->slot].mat, 0, rows, dense(p));
 	}
 	float *w = whit_alloc((size_t)(p->cols + 1) * sizeof *w);
 	uint8_t *code = whit_alloc((size_t)p->width);

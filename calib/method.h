@@ -5,6 +5,7 @@
 #include "formats/checkpoint.h"
 
 enum { WHIT_NEEDS_NOTHING = 0, WHIT_NEEDS_HESSIAN = 1, WHIT_NEEDS_CROSS = 2 /* of the original model's inputs too */ };
+enum { WHIT_USES_CROSS = 4 /* those too where texts run through both models, else the Hessian alone */ };
 
 /* How fabq-rc ranks rows for its core (fabq.md 2.3): by what they lose as signs and not in more bits, and for
  * comparison by Fisher information, size, size under the Hessian's diagonal, or lot. */

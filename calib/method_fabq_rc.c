@@ -3,8 +3,8 @@
  * the Hessian's diagonal. */
 #include <math.h>
 #include <stdlib.h>
-#include "calib/fabq.h"
 #include "calib/feedback.h"
+#include "calib/parts.h"
 #include "calib/rows.h"
 
 static int fits(const whit_spec *spec) { return spec->fmt == &whit_format_frc; }
@@ -50,8 +50,8 @@ static double rank(const gains *g, int64_t r, const float *w, float *x) {
 			sum += (double)w[i] * w[i] * (g->by == WHIT_CORE_HESSIAN ? g->j->feedback->h_diag[i] : 1);
 		return sum;
 	}
-	sum = whit_fabq_row_error(&g->binary, g->imp, g->j->rule, w, x) -
-	      whit_fabq_row_error(&g->core, g->imp, g->j->rule, w, x);
+	sum = whit_part_error(&g->binary, g->imp, g->j->rule, w, x) -
+	      whit_part_error(&g->core, g->imp, g->j->rule, w, x);
 	return c && c->rows ? sum * c->rows[r] : sum;
 }
 
@@ -110,37 +110,15 @@ static int choose_core(const whit_job *j, whit_err *e) {
 	return rc;
 }
 
-static void add(whit_job *j, const whit_job *part) {
-	j->err += part->err;
-	j->ref += part->ref;
-	j->loss += part->loss;
-	j->loss_nearest += part->loss_nearest;
-	j->zero_groups += part->zero_groups;
-	j->rows_nearest += part->rows_nearest;
-	j->bad_scales += part->bad_scales;
-}
-
 static int run(whit_job *j, whit_err *e) {
 	whit_fabq_part part[WHIT_FABQ_PARTS];
-	if (!j->feedback || j->feedback->n != j->dst->width)
-		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: Hessian is %lld wide, need %lld", j->src->name,
-		                 j->feedback ? (long long)j->feedback->n : 0, (long long)j->dst->width);
 	if ((j->balance != NULL) != ((j->dst->spec.flags & WHIT_FRC_BALANCE) != 0))
 		return whit_fail(e, WHIT_EINTERNAL, "tensor %s: balance and its format do not agree", j->src->name);
-	int rc = whit_weight_finite(j->src, e); /* the solver would name rows of a class */
+	int rc = whit_parts_ready(j, e);
 	if (rc) return rc;
 	if ((rc = choose_core(j, e))) return rc;
 	rc = whit_fabq_split(part, j->dst, j->src, e);
-	for (int i = 0; i < WHIT_FABQ_PARTS && !rc; i++) {
-		whit_job one = {.src = &part[i].src,
-		                .dst = &part[i].mat,
-		                .rule = j->rule,
-		                .feedback = j->feedback,
-		                .refits = j->refits};
-		if (part[i].mat.rows == 0) continue;
-		rc = whit_feedback_run(&one, e);
-		add(j, &one);
-	}
+	if (!rc) rc = whit_parts_run(j, part, WHIT_FABQ_PARTS, e);
 	if (!rc && !j->bad_scales) j->bad_scales = whit_fabq_join(j->dst, part);
 	if (!rc && !j->bad_scales && j->balance) whit_weight_error(j->src, j->dst, &j->err, &j->ref);
 	whit_fabq_free(part);

@@ -1,7 +1,7 @@
 /* The run of a quantization: codes from a method, bytes from a format; this walks the tensors, and layers where texts
  * run through the model. */
 #include "calib/quantize.h"
-#include "calib/fabq.h"
+#include "calib/parts.h"
 #include "calib/quantize_own.h"
 #include "host/progress.h"
 
@@ -214,8 +214,8 @@ typedef struct rebuilt {
 	placed *p;
 	whit_weight src;
 	float *copy;
-	whit_fabq_part part[WHIT_FABQ_PARTS]; /* of a record */
-	float *balance;                       /* that it stores */
+	whit_fabq_part part[WHIT_PARTS]; /* of a record */
+	float *balance;                  /* that it stores */
 } rebuilt;
 
 /* Adds b's items; returns their number. */
@@ -230,9 +230,9 @@ static int take_apart(const quantize_run *q, rebuilt *b, whit_latent_item *item,
 	if (!p->mat.spec.fmt->record) return 1;
 	if (p->mat.spec.flags & WHIT_FRC_BALANCE)
 		whit_frc_balance(&p->mat, b->balance = whit_alloc((size_t)p->mat.width * sizeof *b->balance));
-	int rc = whit_fabq_split(b->part, &p->mat, &b->src, e);
-	for (int i = 0; i < WHIT_FABQ_PARTS && !rc; i++)
-		if (b->part[i].mat.rows)
+	int rc = whit_parts_take(b->part, &p->mat, &b->src, e);
+	for (int i = 0; i < WHIT_PARTS && !rc; i++)
+		if (b->part[i].mat.rows && whit_part_trains(&b->part[i]))
 			item[n++] = (whit_latent_item){.name = p->row->w->name,
 			                               .src = &b->part[i].src,
 			                               .mat = &b->part[i].mat,
@@ -250,7 +250,7 @@ static int take_layer_apart(quantize_run *q, int64_t layer, rebuilt **b, int *n,
 	for (const placed *p = q->placed; p; p = p->next) most++;
 	*n = *items = 0;
 	*b = whit_alloc(most * sizeof **b);
-	*item = whit_alloc(most * WHIT_FABQ_PARTS * sizeof **item);
+	*item = whit_alloc(most * WHIT_PARTS * sizeof **item);
 	for (placed *p = q->placed; p && rc >= 0; p = p->next) {
 		if (p->row->layer < 0 || (layer >= 0 && p->row->layer != layer)) continue;
 		if (!whit_feedback_fits(&p->row->spec) && !p->mat.spec.fmt->record) continue;
@@ -265,12 +265,12 @@ static int take_layer_apart(quantize_run *q, int64_t layer, rebuilt **b, int *n,
 static int put_together(quantize_run *q, rebuilt *b, int n, int changed, int rc, whit_err *e) {
 	for (int i = 0; i < n; i++) {
 		placed *p = b[i].p;
-		if (!rc && changed && p->mat.spec.fmt->record) whit_fabq_join(&p->mat, b[i].part);
+		if (!rc && changed && p->mat.spec.fmt->record) whit_parts_put(&p->mat, b[i].part);
 		if (!rc && changed) whit_weight_error(&b[i].src, &p->mat, &p->job.err, &p->job.ref);
 		if (!rc) rc = place(q, p, e);
 		whit_free(b[i].copy);
 		whit_free(b[i].balance);
-		whit_fabq_free(b[i].part);
+		whit_parts_free(b[i].part);
 	}
 	whit_free(b);
 	return rc;
@@ -350,12 +350,11 @@ static int move_models(const whit_calibration *c, whit_err *e) {
 static int run_texts(quantize_run *q, whit_err *e) {
 	whit_calibration *c = q->plan->target.calibration;
 	whit_stats s;
-	unsigned needs = 0;
+	unsigned needs = 0, cross = WHIT_NEEDS_CROSS | WHIT_USES_CROSS;
 	for (int64_t i = 0; i < q->plan->n; i++)
 		if (q->plan->row[i].method) needs |= q->plan->row[i].method->needs;
-	c->o.kinds = (needs || c->scaling ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) |
-	             (needs & WHIT_NEEDS_CROSS ? WHIT_STAT_CROSS : 0);
-	c->o.other = needs & WHIT_NEEDS_CROSS || c->reconstruct.steps || c->distill.steps ? c->original : NULL;
+	c->o.kinds = (needs || c->scaling ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) | (needs & cross ? WHIT_STAT_CROSS : 0);
+	c->o.other = needs & cross || c->reconstruct.steps || c->distill.steps ? c->original : NULL;
 	c->o.layer = layer_known;
 	c->o.ctx_layer = q;
 	q->running = c->running;

@@ -28,10 +28,22 @@ __global__ void decode_record_kernel(const whit_mat m, const int32_t *tokens, in
 		out[k * m.width + i] = whit_dev_frc_weight(m, f, row, i);
 }
 
+/* The same of a record of five classes. */
+__global__ void decode_vp_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, float *out) {
+	int64_t k = blockIdx.x, r = tokens ? tokens[k] : r0 + k;
+	whit_vp_count count = {};
+	const whit_vp_row row = whit_dev_vp_row(count, m, r);
+	for (int64_t i = threadIdx.x; i < m.width; i += THREADS) out[k * m.width + i] = whit_dev_vp_weight(row, i);
+}
+
 static void decode(whit_dev *d, const whit_mat *m, const int32_t *tokens, int64_t r0, int logical, int64_t n,
                    float *out) {
 	if (n == 0 || m->width == 0) return;
 	dim3 grid(whit_blocks(n, 1), whit_blocks(m->width, THREADS));
+	if (!strcmp(m->spec.fmt->name, "vp") && !d->plain) {
+		WHIT_LAUNCH(decode_vp_kernel, grid.x, THREADS, 0, d, *m, tokens, r0, out);
+		return;
+	}
 	if (m->spec.fmt->record && !d->plain) { /* its rows are never paired */
 		WHIT_LAUNCH(decode_record_kernel, grid.x, THREADS, 0, d, *m, tokens, r0, out);
 		return;

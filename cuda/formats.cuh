@@ -7,6 +7,7 @@ extern "C" {
 #include "formats/blocks.h"
 #include "formats/format.h"
 #include "formats/frc1.h"
+#include "formats/vp1.h"
 }
 
 #define WHIT_WEIGHT static __device__ __forceinline__ float
@@ -151,6 +152,54 @@ static __device__ __forceinline__ int64_t whit_dev_frc_rank(whit_frc_count &n, c
 	return n.sum + __popc(bits[r / 8] & ((1u << r % 8) - 1));
 }
 
+/* ---- rows of five precisions (vp1.h) ---- */
+
+/* A row: the r-th of the matrix that its class is. */
+struct whit_vp_row {
+	whit_mat of;
+	int64_t r;
+	int c;
+};
+static __device__ __forceinline__ float whit_dev_vp_weight(const whit_vp_row &row, int64_t i) {
+	if (row.c == WHIT_VP_F16) return whit_fmt_f16::at(row.of, row.r, i);
+	if (row.c == WHIT_VP_BINARY) return whit_fmt_bin::at(row.of, row.r, i);
+	return whit_fmt_int::at(row.of, row.r, i);
+}
+/* What a lane has counted of each class in rows before `at`, 0 at first: rows that follow each other cost only what
+ * lies between. The rank of row r in its class, by the 32 lanes of a warp. */
+struct whit_vp_count {
+	int64_t at;
+	unsigned n[WHIT_VP_CLASSES];
+};
+static __device__ __forceinline__ int64_t whit_dev_vp_rank(whit_vp_count &have, const uint8_t *record, int64_t r,
+                                                           int c) {
+	for (int64_t i = have.at + threadIdx.x % 32; i < r / 8; i += 32) {
+		uint32_t eight = whit_vp_eight(record, i);
+		WHIT_UNROLL
+		for (int k = 0; k < WHIT_VP_CLASSES; k++) have.n[k] += __popc(whit_vp_of(eight, k));
+	}
+	have.at = r / 8;
+	unsigned mine = 0;
+	WHIT_UNROLL
+	for (int k = 0; k < WHIT_VP_CLASSES; k++)
+		if (k == c) mine = have.n[k];
+	for (int h = 16; h > 0; h /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, h);
+	return mine + (int64_t)__popc(whit_vp_of(whit_vp_eight(record, r / 8), c) & ((1u << r % 8 * 3) - 1));
+}
+static __device__ __forceinline__ whit_vp_row whit_dev_vp_row(whit_vp_count &have, const whit_mat &m, int64_t r) {
+	int c = whit_vp_code(m.plane[0], r);
+	return {whit_vp_part(&m, c), whit_dev_vp_rank(have, m.plane[0], r, c), c};
+}
+/* Counts the row's place in its class anew for every weight: the plain version. */
+struct whit_fmt_vp {
+	WHIT_WEIGHT at(const whit_mat &m, int64_t r, int64_t i) {
+		int c = whit_vp_code(m.plane[0], r);
+		int64_t n = __popc(whit_vp_of(whit_vp_eight(m.plane[0], r / 8), c) & ((1u << r % 8 * 3) - 1));
+		for (int64_t k = 0; k < r / 8; k++) n += __popc(whit_vp_of(whit_vp_eight(m.plane[0], k), c));
+		return whit_dev_vp_weight({whit_vp_part(&m, c), n, c}, i);
+	}
+};
+
 /* ---- ggml's blocks: B::weight(b, i) is weight i of the block of bytes b ---- */
 
 template <class B> struct whit_fmt_block {
@@ -263,6 +312,7 @@ template <class Fn> bool whit_with_format(const whit_mat *m, Fn f) {
 	WHIT_TRY(int, whit_fmt_int);
 	WHIT_TRY(bin, whit_fmt_bin);
 	WHIT_TRY(frc, whit_fmt_frc);
+	WHIT_TRY(vp, whit_fmt_vp);
 	WHIT_TRY_BLOCK(q8_0);
 	WHIT_TRY_BLOCK(q4_0);
 	WHIT_TRY_BLOCK(q4_1);

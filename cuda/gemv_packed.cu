@@ -104,6 +104,25 @@ template <> struct run<whit_fmt_frc> {
 	}
 };
 
+/* A record's of five classes: what the row's class loads. */
+template <> struct run<whit_fmt_vp> {
+	struct row {
+		whit_vp_row at;
+		whit_vp_count count;
+		__device__ __forceinline__ void begin(const whit_mat &m, int64_t r) {
+			at = whit_dev_vp_row(count, m, r);
+		}
+	};
+	static __device__ __forceinline__ void load(float w[RUN], const whit_mat &, const row &r, int i, int n) {
+		if (r.at.c == WHIT_VP_F16)
+			run<whit_fmt_f16>::load(w, r.at.of, {r.at.r}, i, n);
+		else if (r.at.c == WHIT_VP_BINARY)
+			run<whit_fmt_bin>::load(w, r.at.of, {r.at.r}, i, n);
+		else
+			run<whit_fmt_int>::load(w, r.at.of, {r.at.r}, i, n);
+	}
+};
+
 /* A warp a row, as many blocks as run at once; the input in shared memory, or in `ready`. */
 template <class F, int TT>
 __global__ void __launch_bounds__(THREADS, TT == 1 ? 3 : 2)

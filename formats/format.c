@@ -21,7 +21,7 @@ int whit_spec_parse(const char *name, whit_spec *spec, whit_err *e) {
 	for (int i = 0; whit_formats[i] && n < sizeof known; i++) {
 		const whit_format *f = whit_formats[i]; /* one without parameters is written as it is called */
 		n += (size_t)snprintf(known + n, sizeof known - n, "%s%s", i ? "; " : "",
-		                      f->parse(f->name, spec) ? f->help : f->name);
+		                      f->record || f->parse(f->name, spec) ? f->help : f->name);
 	}
 	return whit_fail(e, WHIT_EUSAGE, "format \"%.64s\": is unknown, need one of: %s", name, known);
 }

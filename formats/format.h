@@ -17,6 +17,8 @@ typedef struct whit_spec {
 	int group; /* weights that share a scale; 0 = the whole row; WHIT_GROUP_AUTO until whit_spec_resolve */
 	int core;  /* "frc": thousandths of the rows that have more bits */
 	int flags; /* "frc", "bin": a record's (frc1.h) */
+	/* "vp": thousandths of the rows in each class but the last (vp1.h) */
+	int16_t share[4];
 } whit_spec;
 enum { WHIT_GROUP_AUTO = -1 };
 

@@ -97,9 +97,9 @@ expect 3 "has no Fisher information" quantize "$scratch/x" --format frc128c20 --
 expect 2 "--refits" quantize "$scratch/x" --format frc128 --method fabq-rc "${text[@]}" --refits -1
 expect 2 "--refits and --act-order" quantize "$scratch/x" --format int4g128 --method gptq "${text[@]}" --refits 1 --act-order
 loss_of() { sed -n 's/.*calibrated *loss \([0-9.e+-]*\),.*/\1/p' "$scratch/log"; }
-expect 0 "wrote" quantize "$scratch/v" --format frc128kaut --method fabq-rc "${text[@]}" --block-steps 2 --distill-steps 2
-expect 0 "frc128kaut" "$whit" inspect "$scratch/v"
-expect 0 "KLD (P||Q)" "$whit" eval "$scratch/v" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
+expect 0 "wrote" quantize "$scratch/all" --format frc128kaut --method fabq-rc "${text[@]}" --block-steps 2 --distill-steps 2
+expect 0 "frc128kaut" "$whit" inspect "$scratch/all"
+expect 0 "KLD (P||Q)" "$whit" eval "$scratch/all" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
 expect 0 "wrote" quantize "$scratch/w" --format frc128w20k --method fabq-rc "${text[@]}" --fisher "$scratch/fisher" --core-by fisher --tiers
 grep -aq 'frc_codebook.b128.t3' "$scratch/w/packed_weights.safetensors" && ok=$((ok + 1)) || fail "four tiers have no fourth codebook"
 expect 0 "frc128w20k" "$whit" inspect "$scratch/w"
@@ -111,6 +111,19 @@ expect 0 "wrote" quantize "$scratch/u2" --recipe "$scratch/u.recipe" --method fa
 after=$(loss_of)
 awk "BEGIN { exit !($after < 0.9 * $before) }" && ok=$((ok + 1)) || fail "refits: loss $before, then $after"
 expect 2 "need 1" quantize "$scratch/x" --bpw 1.01 --method fabq-rc "${text[@]}" --fisher "$scratch/fisher"
+
+# FABQ-VP: the same of rows of five precisions
+expect 0 "reconstructed 6 layers" quantize "$scratch/v" --format vp --method fabq-vp "${text[@]}" --block-steps 2 --json "$scratch/v.json"
+awk '/"bpw_linear"/ { gsub(",", ""); exit !($2 > 2.3 && $2 <= 2.4) }' "$scratch/v.json" && ok=$((ok + 1)) || fail "bits per weight are not those of vp"
+expect 0 "vp5-45-200-250" "$whit" inspect "$scratch/v"
+expect 0 "KLD (P||Q)" "$whit" eval "$scratch/v" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
+expect 2 "fabq-vp" quantize "$scratch/x" --format tq2 --method fabq-vp "${text[@]}"
+expect 2 "vp5-45-200-250" quantize "$scratch/x" --format vp --method gptq "${text[@]}"
+expect 2 "need one of:" quantize "$scratch/x.gguf" --format vp --method fabq-vp "${text[@]}"
+expect 0 "of the nearest codes'" quantize "$scratch/v" --format vp0-0-40-330 --method fabq-vp --stats "$scratch/plain" --force
+weights=$scratch/v/packed_weights.safetensors
+printf 7 | dd of="$weights" bs=1 seek=$(($(grep -abo VPR1 "$weights" | head -1 | cut -d: -f1) + 64)) conv=notrunc 2>/dev/null
+expect 3 "need 0 to 4" "$whit" inspect "$scratch/v"
 
 # a signal leaves nothing
 "$whit" quantize "$model" "$scratch/cut" --format tq2 --method gptq "${text[@]}" --block-steps 5000 --samples 0 --quiet --device cpu >/dev/null 2>&1 &

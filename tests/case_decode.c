@@ -30,7 +30,9 @@ static const struct {
             {"frc128c1000", 3, 129, 0}, {"frc64c300k", 23, 200, 0},
             {"frc128k", 9, 769, 0},     {"frc64w300ku", 23, 201, 0},
             {"frc128ka", 9, 769, 0},    {"frc64w500kaut", 11, 150, 0},
-            {"frc64c300t", 23, 67, 0},  {"q4_k", 4096, 4096, 0}};
+            {"frc64c300t", 23, 67, 0},  {"vp", 203, 769, 0},
+            {"vp", 171, 1, 0},          {"vp0-0-0-0", 3, 33, 0},
+            {"q4_k", 4096, 4096, 0}};
 
 static void row(case_run *r, int i) {
 	int64_t width = case_mat_width(rows[i].format, rows[i].width), n = rows[i].rows * width;

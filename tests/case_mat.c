@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include "formats/blocks.h"
 #include "formats/frc1.h"
+#include "formats/vp1.h"
 
 static whit_spec spec_of(const char *name) {
 	whit_spec s;
@@ -70,6 +71,30 @@ static void random_record(case_run *r, whit_mat *m, int finite) {
 	m->plane[0] = p;
 }
 
+/* The same of a record of five classes, dealt out in turn as far as there are. */
+static void random_vp(case_run *r, whit_mat *m, int finite) {
+	size_t bytes = whit_plane_bytes(m, 0);
+	uint8_t *p = case_random(r, bytes), *empty = case_host(r, bytes), *code = case_host(r, (size_t)m->rows);
+	int64_t left[WHIT_VP_CLASSES], zero = 0;
+	for (int c = 0; c < WHIT_VP_CLASSES; c++) left[c] = whit_vp_rows(&m->spec, m->rows, c);
+	for (int64_t i = 0, c = 0; i < m->rows; i++, c++) {
+		while (!left[c % WHIT_VP_CLASSES]) c++;
+		left[c % WHIT_VP_CLASSES]--, code[i] = (uint8_t)(c % WHIT_VP_CLASSES);
+	}
+	m->plane[0] = empty;
+	whit_vp_begin(m, code);
+	memcpy(p, empty, whit_vp_layout(&m->spec, m->rows, m->width, 0).at[0]);
+	m->plane[0] = p;
+	for (int c = 0; c < WHIT_VP_CLASSES && finite; c++) {
+		whit_mat of = whit_vp_view(m, c);
+		int scales = c == WHIT_VP_BINARY ? 2 : 1;
+		float *x = case_normal(r, of.rows * of.width);
+		for (int64_t k = 0; k < of.rows && c == WHIT_VP_F16; k++)
+			of.spec.fmt->encode(&of, k, x + k * of.width, NULL, 0, &zero);
+		if (c != WHIT_VP_F16) tame_scales(of.plane[scales], of.rows * (int64_t)of.row_bytes[scales] / 2);
+	}
+}
+
 whit_mat case_mat(case_run *r, const char *name, int64_t rows, int64_t width, int finite) {
 	whit_mat m = {.spec = spec_of(name), .rows = rows, .cols = width, .width = width};
 	whit_plane_desc d[WHIT_PLANES];
@@ -83,7 +108,7 @@ whit_mat case_mat(case_run *r, const char *name, int64_t rows, int64_t width, in
 		abort();
 	}
 	if (m.spec.fmt->record) {
-		random_record(r, &m, finite);
+		(m.spec.fmt == &whit_format_vp ? random_vp : random_record)(r, &m, finite);
 		return m;
 	}
 	for (int p = 0; p < planes; p++) {

@@ -89,7 +89,7 @@ calibrated() { # OPTIONS...
 	for rc in cpu cuda; do
 		rm -rf "$out"
 		run "$emulated" quantize "$scratch/talks" "$out" "$@" --text "$scratch/letters" --calib-len 8 --calib-samples 8 --samples 0 --device $rc || return
-		losses=$(grep -hoE "loss [0-9.]+, [0-9.]+ of|scaled +[0-9]+|relative MSE [0-9.]+" "$scratch/stdout" | sed -E 's/(\.[0-9]{3})[0-9]*/\1/g')
+		losses=$(grep -hoE "loss [0-9.]+, [0-9.]+ of|scaled +[0-9]+|relative MSE [0-9.]+" "$scratch/stdout" | sed -E 's/([0-9.]{5})[0-9.]*/\1/g')
 		[ $rc = cpu ] && cpu=$losses
 	done
 	if [ -n "$cpu" ] && [ "$losses" = "$cpu" ]; then ok=$((ok + 1)); else fail "$*: $losses, need $cpu"; fi
@@ -100,6 +100,7 @@ calibrated --recipe "$scratch/gptq"
 calibrated --recipe "$scratch/gptaq"
 calibrated --recipe "$scratch/gptq" --scaling awq
 calibrated --method fabq-rc --format frc64c100k
+calibrated --method fabq-vp --format vp100-100-200-200
 "$emulated" quantize "$scratch/talks" "$scratch/no" --recipe "$scratch/gptq" --text "$scratch/letters" --calib-len 8 --block-steps 1 --samples 0 --device cuda >/dev/null 2>"$scratch/stderr"
 if [ $? -eq 0 ] && grep -q "texts run on the CPU" "$scratch/stderr"; then ok=$((ok + 1)); else fail "block steps on a device"; cat "$scratch/stderr"; fi
 rm -rf "$scratch/no"

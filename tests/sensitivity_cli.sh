@@ -68,6 +68,11 @@ printf '*.v_proj.weight int3g128 method=gptq\n* keep\n' >"$scratch/v.recipe"
 want=$(sed -n 's/^ *"kld_mean": *\([0-9.e-]*\).*/\1/p' "$scratch/v.json" | head -1)
 if [ -n "$want" ] && grep -A12 '"name": "v_proj"' "$scratch/cal.json" | grep -q "$want"; then ok=$((ok + 1)); else fail "v_proj by hand loses $want"; grep -A12 '"name": "v_proj"' "$scratch/cal.json"; fi
 
+# rows of five precisions: the Hessians alone, there being no quantized layers before; then a choice among them by a budget
+measure "$whit" "$scratch/vp" --formats bin128:gptq,vp0-0-0-400:fabq-vp,vp:fabq-vp --rotation none --stats "$scratch/stats" --device cpu || fail "vp: $(tail -n 1 "$scratch/err")"
+"$whit" quantize "$here/models/wiki12M-qwen3" "$scratch/budget" --bpw 1.9 --sensitivity "$scratch/vp.json" --stats "$scratch/stats" --device cpu --samples 0 --quiet --json "$scratch/budget.json" >/dev/null 2>"$scratch/err" || fail "budget: $(tail -n 1 "$scratch/err")"
+if awk '/"bpw_linear"/ { gsub(",", ""); exit !($2 > 1.8 && $2 <= 1.9) }' "$scratch/budget.json" && grep -q vp5-45-200-250 "$scratch/budget/quant_manifest.json"; then ok=$((ok + 1)); else fail "vp by a budget"; fi
+
 # The loss of each part on a device is the CPU's to 1 %: hidden states there differ by sums in another order, about 1e-6
 # of themselves, which moves a logit by about 1e-5 and a KLD of .1, a mean over positions, by less than sqrt(2 KLD) 1e-5,
 # 5e-5 of itself. A small model, for the emulator takes seconds a pass.
