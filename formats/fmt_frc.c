@@ -354,10 +354,8 @@ static void gemv(const whit_mat *m, int64_t r0, int64_t r1, const float *x, int 
 
 const whit_format whit_format_frc = {
         .name = "frc",
-        .help = "frcB, frcBcP, frcBwP, each with k, ka, ku or kau, with t (FABQ-RC: binary rows in blocks of B 64, "
-                "128, "
-                "256 or 512, P thousandths of the rows in 4 (c) or 8 (w) bits; k: blocks choose a profile of a "
-                "codebook, a: it is added, u: out of 64 instead of 16; t: columns have factors)",
+        .help = "frcB[cP|wP][k[a][u]][t] (FABQ-RC: signs in blocks of B 64 to 512, P thousandths of the rows in 4 or 8 "
+                "bits; codebook, balance)",
         .parse = parse,
         .print = print,
         .planes = planes,
