@@ -11,12 +11,14 @@ typedef struct whit_calibration_made {
 	char *input; /* the first weight that reads it */
 	const whit_rotation *rot;
 	int changed, kind;
+	float *scale; /* of its columns, or NULL */
 	whit_feedback f;
 } made;
 
 static void forget(whit_calibration *c) {
 	for (int i = 0; i < c->n_made; i++) {
 		whit_free(c->made[i].input);
+		whit_free(c->made[i].scale);
 		whit_feedback_free(&c->made[i].f);
 	}
 	whit_free(c->made);
@@ -219,6 +221,11 @@ int whit_calibration_hessian(const whit_calibration *c, const char *name, double
 	return rc;
 }
 
+/* Of an input that several weights read, each may have scales of its own: those that its record stores. */
+static int same_scale(const float *a, const float *b, int64_t n) {
+	return a && b ? !memcmp(a, b, (size_t)n * sizeof *a) : a == b;
+}
+
 int whit_calibration_get(whit_calibration *c, const whit_calibration_of *w, const whit_feedback **f, whit_err *e) {
 	const input in = input_of(c, w->name);
 	if (!in.weight)
@@ -229,7 +236,7 @@ int whit_calibration_get(whit_calibration *c, const whit_calibration_of *w, cons
 	for (int i = 0; i < c->n_made; i++) {
 		made *m = &c->made[i];
 		if (strcmp(m->input, in.weight) || m->rot != w->rot || m->changed != (w->change != NULL) ||
-		    m->kind != w->kind)
+		    m->kind != w->kind || !same_scale(m->scale, w->scale, in.cols))
 			continue;
 		*f = &m->f;
 		return 0;
@@ -240,6 +247,10 @@ int whit_calibration_get(whit_calibration *c, const whit_calibration_of *w, cons
 	int rc = make(c, w, &in, -1, &m->f, e);
 	if (rc) return rc;
 	m->input = whit_strdup(in.weight);
+	if (w->scale) {
+		size_t bytes = (size_t)in.cols * sizeof *m->scale;
+		m->scale = memcpy(whit_alloc(bytes), w->scale, bytes);
+	}
 	c->n_made++;
 	*f = &m->f;
 	return 0;

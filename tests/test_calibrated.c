@@ -296,6 +296,33 @@ static void guided(void) {
 	whit_free(dir);
 }
 
+/* Weights that share an input but not their columns' scale do not share what is made of it. */
+static void scaled_apart(void) {
+	static const char *const name[] = {"model.layers.1.self_attn.q_proj.weight",
+	                                   "model.layers.1.self_attn.k_proj.weight"};
+	whit_err e;
+	whit_model m;
+	char *dir = hessians(LLAMA);
+	float scale[64], diag[3];
+	whit_calibration c = {.feedback = {.damping = 0, .alpha = 0.5}};
+	if (!CHECK_RC(whit_model_open(&m, LLAMA, 0, &e), e)) return;
+	if (!CHECK_RC(whit_stats_dir_open(&c.dir, dir, &m, &e), e)) return;
+	CHECK(whit_ckpt_find(&m.ckpt, name[0])->mat.cols <= 64);
+	for (int i = 0; i < 64; i++) scale[i] = i ? 1 : 4;
+	for (int i = 0; i < 3; i++) {
+		const whit_calibration_of w = {
+		        .name = name[i % 2], .kind = WHIT_FEEDBACK_GPTQ, .scale = i == 1 ? scale : NULL};
+		const whit_feedback *f;
+		CHECK_RC(whit_calibration_get(&c, &w, &f, &e), e);
+		diag[i] = (float)(f->scale * (double)f->h_diag[0]);
+	}
+	CHECK_NEAR(diag[1], diag[0] / 16, 1e-5 * diag[0]);
+	CHECK(diag[2] == diag[0]);
+	whit_calibration_free(&c);
+	whit_model_close(&m);
+	whit_free(dir);
+}
+
 /* Fisher information of three domains, put together as fisher.h says, from the sums as they lie in the directory. */
 static void fisher(void) {
 	enum { DOMAINS = 3 };
@@ -591,4 +618,4 @@ static void bad_input(void) {
 	whit_recipe_free(&p);
 }
 
-TEST_MAIN(frames, guided, fisher, routes, blocks, kl, distilled, bad_input)
+TEST_MAIN(frames, guided, scaled_apart, fisher, routes, blocks, kl, distilled, bad_input)
