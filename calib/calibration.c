@@ -40,13 +40,16 @@ int whit_core_parse(const char *name) {
 }
 
 int whit_metric_parse(const char *name) {
-	if (!name || !strcmp(name, "hessian")) return 0;
-	return strcmp(name, "guided") ? -1 : 1;
+	static const char *const names[] = {"hessian", "guided", "diag", "fisher"}; /* WHIT_METRIC_* */
+	for (int i = 0; name && i < WHIT_COUNT(names); i++)
+		if (!strcmp(names[i], name)) return i;
+	return name ? -1 : WHIT_METRIC_HESSIAN;
 }
 
 int whit_calibration_open(whit_calibration *c, const char *path, const char *metric, const whit_model *m, whit_err *e) {
 	int rc = whit_stats_dir_open(&c->dir, path, m, e);
-	c->guided = whit_metric_parse(metric) > 0;
+	c->metric = whit_metric_parse(metric);
+	c->guided = c->metric == WHIT_METRIC_GUIDED;
 	if (!rc && c->guided && !whit_calibration_groups(c))
 		rc = whit_fail(e, WHIT_EINPUT, "%s: has no guided sums, need whit calibrate --stats guided", path);
 	return rc;
@@ -191,6 +194,47 @@ static int make(whit_calibration *c, const whit_calibration_of *w, const input *
 	if (!rc) c->retries += f->retries, c->dead += f->dead;
 	whit_free(h);
 	whit_free(g);
+	return rc;
+}
+
+/* Sums over tokens of squared inputs, all domains'. */
+static int read_squares(const whit_calibration *c, const input *in, double *to, whit_err *e) {
+	size_t i;
+	json_t *domain;
+	json_array_foreach(json_object_get(c->dir.about, "domains"), i, domain) {
+		whit_sum u = {.ndim = 1, .dtype = WHIT_F64, .shape = {in->cols, 1, 1}};
+		const char *d = json_string_value(json_object_get(domain, "name"));
+		int rc = whit_stats_dir_read(&c->dir, in->layer, d ? d : "", in->weight, "in.sq", &u, e);
+		if (rc) return rc;
+		for (int64_t k = 0; k < in->cols; k++) to[k] += ((const double *)u.data)[k];
+		whit_free(u.data);
+	}
+	return 0;
+}
+
+int whit_calibration_columns(const whit_calibration *c, const char *name, int64_t rows, int64_t cols, float **x,
+                             whit_err *e) {
+	int fisher = c->metric == WHIT_METRIC_FISHER, rc = 0;
+	const input in = fisher ? (input){0} : input_of(c, name);
+	whit_fisher_sums s = {0};
+	double *sum = NULL, mean = 0;
+	*x = NULL;
+	if (fisher ? !whit_fisher_has(&c->fisher, name) : !in.weight || in.cols != cols) return 0;
+	if (fisher) {
+		rc = whit_fisher_read(&c->fisher, name, rows, cols, &s, e);
+	} else {
+		sum = whit_alloc((size_t)cols * sizeof *sum);
+		rc = read_squares(c, &in, sum, e);
+	}
+	const double *from = fisher ? s.cols : sum;
+	for (int64_t i = 0; i < cols && !rc; i++) mean += from[i] / (double)cols;
+	if (!rc && (!(mean > 0) || !isfinite(mean)))
+		rc = whit_fail(e, WHIT_ENONFINITE, "tensor %s: mean importance of its columns is %g, need above 0",
+		               name, mean);
+	if (!rc) *x = whit_alloc((size_t)cols * sizeof **x);
+	for (int64_t i = 0; i < cols && !rc; i++) (*x)[i] = (float)(from[i] / mean);
+	whit_fisher_sums_free(&s);
+	whit_free(sum);
 	return rc;
 }
 

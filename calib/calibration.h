@@ -10,7 +10,9 @@
 #include "calib/scaling.h"
 #include "calib/stats_dir.h"
 
-/* What statistics weigh errors by, as --metric has it: 1 = "guided", 0 = "hessian" or NULL; -1: it is neither. */
+/* What statistics weigh errors by, as --metric has it: hessian (also NULL), guided, or, where codes are chosen without
+ * feedback, of columns alone: diag, the mean square of inputs, and fisher, Fisher information's sums. -1: another. */
+enum { WHIT_METRIC_HESSIAN, WHIT_METRIC_GUIDED, WHIT_METRIC_DIAG, WHIT_METRIC_FISHER };
 int whit_metric_parse(const char *name);
 
 /* WHIT_CORE_* of gain (also NULL), fisher, magnitude, hessian and random; -1: it is none of them. */
@@ -33,6 +35,7 @@ typedef struct whit_calibration {
 	whit_fisher fisher; /* of the model, or dir.path NULL: closed with the rest */
 	int core_by;        /* WHIT_CORE_* */
 	int tiers;          /* 1: a codebook for each quarter of records by Fisher information per weight */
+	int metric;         /* WHIT_METRIC_* */
 	int guided;         /* Hessians of groups of rows, weighted by gradients; only with a directory */
 	int scaling;        /* WHIT_SCALING_*: of each layer's columns, before its codes are chosen */
 	whit_reconstruct_opts reconstruct; /* of each layer, when its codes are chosen; only with texts */
@@ -65,10 +68,14 @@ int whit_calibration_groups(const whit_calibration *c);
 int whit_calibration_guided(whit_calibration *c, const whit_calibration_of *w, int g, whit_feedback *f, whit_err *e);
 /* *h (n, n; the caller frees it): the mean of x x^T of what that weight multiplies, in its own columns. */
 int whit_calibration_hessian(const whit_calibration *c, const char *name, double **h, int64_t *n, whit_err *e);
+/* With metric diag or fisher: the importance of that weight's columns (cols), mean 1, the caller's to whit_free; *x
+ * NULL: there are no statistics of it. */
+int whit_calibration_columns(const whit_calibration *c, const char *name, int64_t rows, int64_t cols, float **x,
+                             whit_err *e);
 /* 1: it has, or will have, statistics of that weight. */
 int whit_calibration_has(const whit_calibration *c, const char *name, int64_t layer);
-/* Opens a directory of m's statistics, for that metric, in c->dir and c->guided; whit_calibration_free closes it.
- * Errors: whit_stats_dir_open's; "guided", and it has no such sums (WHIT_EINPUT). */
+/* Opens a directory of m's statistics, for that metric, in c->dir, c->metric and c->guided; whit_calibration_free
+ * closes it. Errors: whit_stats_dir_open's; "guided", and it has no such sums (WHIT_EINPUT). */
 int whit_calibration_open(whit_calibration *c, const char *path, const char *metric, const whit_model *m, whit_err *e);
 /* Frees what it has made; closes the directory. */
 void whit_calibration_free(whit_calibration *c);

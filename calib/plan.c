@@ -136,17 +136,33 @@ static void plan_columns(whit_plan_row *row, const whit_gguf_arch *a, const json
 	row->importance = row->reordered;
 }
 
+/* The same from statistics, in the source's order, brought into the stored one's. */
+static int plan_statistics(whit_plan_row *row, const whit_calibration *c, whit_err *e) {
+	const whit_mat *m = &row->w->mat;
+	int rc = whit_calibration_columns(c, row->w->name, m->rows, m->cols, &row->reordered, e);
+	row->importance = row->reordered;
+	if (row->reordered && row->changed && row->change.columns)
+		whit_gguf_apply(&row->change, row->reordered, 1, m->cols);
+	return rc;
+}
+
 /* The importance of the row's columns, counted. */
 static int plan_importance(whit_plan *p, whit_plan_row *row, const whit_gguf_arch *a, const json_t *config,
                            whit_err *e) {
-	if (!p->target.imatrix || row->why_kept || row->as_is) return 0;
+	const whit_calibration *c = p->target.calibration;
+	int statistics = c && c->metric >= WHIT_METRIC_DIAG && row->method && !row->method->needs;
+	if ((!p->target.imatrix && !statistics) || row->why_kept || row->as_is) return 0;
 	if (row->rot.kind != WHIT_ROT_NONE) {
 		p->rotated++;
 		return 0;
 	}
-	row->importance = whit_imatrix_find(p->target.imatrix, a, row->w->name, row->w->mat.cols, e);
-	if (!row->importance && e->code) return e->code;
-	if (row->importance && !p->target.gguf) plan_columns(row, a, config);
+	if (statistics) {
+		if (plan_statistics(row, c, e)) return e->code;
+	} else {
+		row->importance = whit_imatrix_find(p->target.imatrix, a, row->w->name, row->w->mat.cols, e);
+		if (!row->importance && e->code) return e->code;
+		if (row->importance && !p->target.gguf) plan_columns(row, a, config);
+	}
 	*(row->importance ? &p->weighted : &p->unweighted) += 1;
 	return 0;
 }
@@ -158,6 +174,10 @@ static int plan_method(whit_plan *p, whit_plan_row *row, whit_err *e) {
 	if (!row->method->needs) return 0;
 	if (!c)
 		return whit_fail(e, WHIT_EUSAGE, "tensor %s: method %s needs calibration, give --text or --stats",
+		                 row->w->name, row->method->name);
+	if (c->metric >= WHIT_METRIC_DIAG)
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "tensor %s: method %s takes whole Hessians, need nearest for a metric of columns",
 		                 row->w->name, row->method->name);
 	if (c->guided && row->method->needs != WHIT_NEEDS_HESSIAN)
 		return whit_fail(e, WHIT_EUSAGE,

@@ -173,8 +173,6 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	if (!a->fisher && (a->tiers || whit_core_parse(a->core_by) == WHIT_CORE_FISHER))
 		return whit_fail(e, WHIT_EUSAGE, "%s: %s needs --fisher", w->dest.command,
 		                 a->tiers ? "--tiers" : "--core-by fisher");
-	if (a->fisher && !a->text.n && !a->stats)
-		return whit_fail(e, WHIT_EUSAGE, "%s: --fisher: needs --text or --stats", w->dest.command);
 	if (a->refits < 0 || a->refits > 1000)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --refits: is %lld, need 0 to 1000", w->dest.command,
 		                 (long long)a->refits);
@@ -188,11 +186,20 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	    !(a->distill.scale_rate >= 0 && a->distill.scale_rate <= 10))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --distill-steps and rates: are %lld, %g and %g, need 0 or more",
 		                 w->dest.command, (long long)a->distill.steps, a->distill.rate, a->distill.scale_rate);
-	if (whit_metric_parse(a->metric) < 0)
-		return whit_fail(e, WHIT_EUSAGE, "%s: --metric is '%s', need hessian or guided", w->dest.command,
+	int metric = whit_metric_parse(a->metric);
+	if (metric < 0)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --metric is '%s', need hessian, guided, diag or fisher",
+		                 w->dest.command, a->metric);
+	if ((metric == WHIT_METRIC_GUIDED || metric == WHIT_METRIC_DIAG) && !a->stats)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --metric %s: needs --stats", w->dest.command, a->metric);
+	if (metric == WHIT_METRIC_FISHER && !a->fisher)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --metric fisher: needs --fisher", w->dest.command);
+	if (a->fisher && !a->text.n && !a->stats && metric != WHIT_METRIC_FISHER)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --fisher: needs --text or --stats, or --metric fisher",
+		                 w->dest.command);
+	if (metric >= WHIT_METRIC_DIAG && w->imatrix_given)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --metric %s and --imatrix: need one of them", w->dest.command,
 		                 a->metric);
-	if (whit_metric_parse(a->metric) > 0 && !a->stats)
-		return whit_fail(e, WHIT_EUSAGE, "%s: --metric guided: needs --stats", w->dest.command);
 	if (a->scaling && whit_scaling_parse(a->scaling, e) < 0)
 		return whit_fail_in(e, "%s: --scaling", w->dest.command);
 	if (a->scaling && !a->text.n && !a->stats)
@@ -218,7 +225,8 @@ static int open_calibration(whit_writing *w, whit_err *e) {
 	w->calibration.reconstruct = a->block;
 	w->calibration.distill = a->distill;
 	int rc = a->fisher ? whit_fisher_open(&w->calibration.fisher, a->fisher, &w->model, e) : 0;
-	if (rc) return rc;
+	w->calibration.metric = whit_metric_parse(a->metric);
+	if (rc || (!a->stats && !a->text.n)) return rc;
 	return a->stats ? whit_calibration_open(&w->calibration, a->stats, a->metric, &w->model, e) : open_texts(w, e);
 }
 
@@ -238,11 +246,12 @@ static int place_texts(whit_writing *w, whit_err *e) {
 int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
 	whit_target target = {.gguf = w->dest.gguf};
 	int rc = 0;
+	w->imatrix_given = imatrix != NULL;
 	if (imatrix && !(rc = whit_imatrix_open(&w->imatrix, imatrix, e))) target.imatrix = &w->imatrix;
 	if (!rc) rc = whit_model_open(&w->model, w->dest.model, 0, e);
 	if (!rc) rc = check_parts(w, e);
 	if (!rc) rc = check_calib(w, e);
-	if (!rc && (w->calib.stats || w->calib.text.n)) {
+	if (!rc && (w->calib.stats || w->calib.text.n || w->calib.fisher)) {
 		target.calibration = &w->calibration;
 		rc = open_calibration(w, e);
 	}
@@ -318,11 +327,14 @@ static void print_plan(const whit_plan *p, const whit_dest *o) {
 		printf("importance    %lld tensors, %lld not in %s, %lld rotated and encoded without\n",
 		       (long long)p->weighted, (long long)p->unweighted, p->target.imatrix->path,
 		       (long long)p->rotated);
-	if (p->target.calibration)
+	const whit_calibration *c = p->target.calibration;
+	if (c && c->metric >= WHIT_METRIC_DIAG)
+		printf("importance    %lld tensors by %s, %lld without statistics, %lld rotated and encoded without\n",
+		       (long long)p->weighted, c->metric == WHIT_METRIC_FISHER ? c->fisher.dir.path : c->dir.path,
+		       (long long)p->unweighted, (long long)p->rotated);
+	else if (c)
 		printf("calibration   %lld tensors by %s, %lld without statistics take the nearest codes\n",
-		       (long long)p->calibrated,
-		       p->target.calibration->dir.path ? p->target.calibration->dir.path : "text",
-		       (long long)p->uncalibrated);
+		       (long long)p->calibrated, c->dir.path ? c->dir.path : "text", (long long)p->uncalibrated);
 	printf("bits/weight   %.4f in quantized tensors, %.4f in the whole file\n", p->bpw_linear, p->bpw_file);
 	printf("size          %.3f MB, from %.3f MB (MB = 10^6 bytes)\n", (double)p->file_bytes / 1e6,
 	       (double)source / 1e6);

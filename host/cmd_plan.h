@@ -38,7 +38,7 @@ typedef struct whit_calib_args {
 	 &(a).damping, 0}, \
 	{"--alpha", 'd', "X", "of gptaq: how much of the inputs' error is made up for (default 0.5)", \
 	 &(a).alpha, 0}, \
-	{"--metric", 's', "K", "hessian, or guided: of groups of rows, weighted by gradients (whit calibrate --stats guided)", \
+	{"--metric", 's', "K", "hessian; guided: of groups of rows, weighted by gradients; of nearest codes diag or fisher (--fisher)", \
 	 &(a).metric, 0}, \
 	{"--scaling", 's', "K", "awq, smoothquant, balance or h-alpha: columns scaled first, folded into norms (default none)", \
 	 &(a).scaling, 0}, \
@@ -71,6 +71,7 @@ typedef struct whit_writing { /* zero, then dest and recipe set by the command, 
 	whit_recipe recipe;
 	whit_calib_args calib;
 	whit_imatrix imatrix;
+	int imatrix_given;
 	whit_calibration calibration; /* of calib: zero where neither was given */
 	whit_model running, original; /* the models that texts run through */
 	whit_tok *tok;

@@ -181,7 +181,9 @@ static int check_args(session *s, whit_err *e) {
 	int rc = whit_measure_opts(&s->eval, &a->on, "sensitivity", e);
 	if (!rc && a->seed < 0)
 		rc = whit_fail(e, WHIT_EUSAGE, "sensitivity: --seed is %lld, need at least 0", (long long)a->seed);
-	if (!rc && whit_metric_parse(a->metric) < 0) rc = bad_word(e, "--metric", a->metric, "hessian or guided");
+	int metric = whit_metric_parse(a->metric);
+	if (!rc && (metric < 0 || metric > WHIT_METRIC_GUIDED))
+		rc = bad_word(e, "--metric", a->metric, "hessian or guided");
 	if (!rc && a->metric && !a->stats) rc = whit_fail(e, WHIT_EUSAGE, "sensitivity: --metric: needs --stats");
 	if (!rc) rc = parse_by(s, e);
 	if (!rc) rc = parse_formats(s, e);

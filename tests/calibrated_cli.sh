@@ -57,7 +57,8 @@ for out in s s.gguf; do
 done
 
 # Hessians of groups of rows
-expect 2 "need hessian or guided" quantize "$scratch/x" --format tq3 --method gptq --metric fisher "${text[@]}"
+expect 2 "need hessian, guided" quantize "$scratch/x" --format tq3 --method gptq --metric fish "${text[@]}"
+expect 2 "needs --fisher" quantize "$scratch/x" --format tq3 --method gptq --metric fisher "${text[@]}"
 expect 2 "needs --stats" quantize "$scratch/x" --format tq3 --method gptq --metric guided "${text[@]}"
 expect 0 "wrote" "$whit" calibrate "$model" --text "$scratch/calib.txt" --len 64 --samples 4 --stats hessian,guided --groups 3 --out "$scratch/stats" --device cpu --quiet
 expect 2 "no use for guided" quantize "$scratch/x" --format tq3 --method gptaq --metric guided --stats "$scratch/stats"
@@ -89,6 +90,17 @@ expect 3 "need U8 [" "$whit" inspect "$scratch/f"
 
 # every way a record may be, read back as it was written; Fisher information, tiers, a budget of bytes, refits
 expect 0 "wrote" "$whit" calibrate "$model" --domains a="$scratch/calib.txt" --domains b="$scratch/eval.txt" --len 64 --samples 4 --stats fisher --out "$scratch/fisher" --device cpu --quiet
+# metrics of columns, for nearest codes
+expect 0 "wrote" "$whit" calibrate "$model" --text "$scratch/calib.txt" --len 64 --samples 4 --stats diag --out "$scratch/diag" --device cpu --quiet
+expect 2 "takes whole Hessians" quantize "$scratch/x" --format tq3 --method gptq --metric fisher --fisher "$scratch/fisher"
+for metric in "diag --stats $scratch/diag" "fisher --fisher $scratch/fisher"; do
+	for out in "m --format int3g128" "m.gguf --format Q2_0"; do
+		rm -rf "$scratch/m" "$scratch/m.gguf"
+		expect 0 "42 tensors" quantize "$scratch/"$out --method nearest --metric $metric
+		# shellcheck disable=SC2086
+	done
+	expect 0 "KLD (P||Q)" "$whit" eval "$scratch/m.gguf" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
+done
 expect 2 "need gain, fisher" quantize "$scratch/x" --format frc128c20 --method fabq-rc "${text[@]}" --core-by size
 expect 2 "--core-by fisher needs --fisher" quantize "$scratch/x" --format frc128c20 --method fabq-rc "${text[@]}" --core-by fisher
 expect 2 "--tiers needs --fisher" quantize "$scratch/x" --format frc128k --method fabq-rc "${text[@]}" --tiers
