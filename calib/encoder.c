@@ -104,7 +104,7 @@ whit_weight whit_encoder_source(const whit_encoder *q, const whit_plan_row *row,
 	return w;
 }
 
-static whit_calibration_of asked(const whit_encoder *q, const whit_plan_row *row, const whit_mat *m) {
+whit_calibration_of whit_encoder_asks(const whit_encoder *q, const whit_plan_row *row, const whit_mat *m) {
 	const whit_scaled *s = whit_encoder_scaled(q, row->w);
 	return (whit_calibration_of){.name = row->w->name,
 	                             .rot = m->rot,
@@ -116,7 +116,7 @@ static whit_calibration_of asked(const whit_encoder *q, const whit_plan_row *row
 
 static int statistics(whit_encoder *q, const whit_plan_row *row, const whit_mat *m, const whit_feedback **f,
                       whit_err *e) {
-	const whit_calibration_of w = asked(q, row, m);
+	const whit_calibration_of w = whit_encoder_asks(q, row, m);
 	if (q->calibration) return whit_calibration_get(q->calibration, &w, f, e);
 	return whit_fail(e, WHIT_EINTERNAL, "tensor %s: method %s without statistics", row->w->name, row->method->name);
 }
@@ -149,7 +149,7 @@ static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *
 
 /* Each group of rows with its own Hessian. */
 static int run_guided(whit_encoder *q, const whit_plan_row *row, whit_job *j, whit_err *e) {
-	const whit_calibration_of w = asked(q, row, j->dst);
+	const whit_calibration_of w = whit_encoder_asks(q, row, j->dst);
 	int groups = whit_calibration_groups(q->calibration), rc = 0;
 	int64_t rows = j->dst->rows, each = (rows + groups - 1) / groups;
 	j->err = j->ref = j->loss = j->loss_nearest = 0;
@@ -350,7 +350,8 @@ static int scale_fold(folded *d, whit_encoder *q, int64_t l, whit_err *e) {
 	const whit_mat *w[WHIT_FOLD_READERS];
 	int64_t n, block = spec->fmt->block ? spec->fmt->block->weights : spec->group ? spec->group : f->cols;
 	double *h, r;
-	int rc = whit_calibration_hessian(q->calibration, d->reader[0]->w->name, &h, &n, e);
+	const whit_calibration_of own = {.name = d->reader[0]->w->name};
+	int rc = whit_calibration_hessian(q->calibration, &own, &h, &n, e);
 	if (rc) return rc;
 	float *s = whit_alloc((size_t)f->factors * sizeof *s);
 	d->h = whit_alloc((size_t)(n * n) * sizeof *d->h);

@@ -40,9 +40,12 @@ static void decode_item(void *ctx, int64_t item, int worker) {
 	      *own = copy + n * p->width;
 	memcpy(copy, q, (size_t)(n * p->width) * sizeof *q); /* which rotating back overwrites */
 	if (rot) whit_unrotate_cpu(rot, own, copy, n);
-	for (int64_t r = 0; r < n; r++)
-		memcpy(dense(p) + place_of(p, r0 + r) * p->cols, (rot ? own : copy) + r * p->cols,
-		       (size_t)p->cols * sizeof *q);
+	for (int64_t r = 0; r < n; r++) {
+		float *to = dense(p) + place_of(p, r0 + r) * p->cols;
+		const float *more = p->item->more ? p->item->more + (r0 + r) * p->cols : NULL;
+		memcpy(to, (rot ? own : copy) + r * p->cols, (size_t)p->cols * sizeof *q);
+		for (int64_t i = 0; i < p->cols && more; i++) to[i] += more[i];
+	}
 	whit_free(copy);
 }
 

@@ -13,6 +13,8 @@ typedef struct whit_latent_item {
 	const whit_weight *src;         /* its original values, in the frame of mat's logical rows */
 	whit_mat *mat;                  /* the codes; changed in place by whit_latent_store alone */
 	const whit_gguf_change *change; /* from the model's order to mat's, or NULL */
+	const float *more; /* (rows, cols), frame of mat's logical rows: what the model's matrix is more than the codes
+	                      decode to, an adapter; or NULL */
 	const int64_t
 	        *row; /* mat.rows rows of the model's matrix, which other items have the rest of; NULL: all, in order */
 } whit_latent_item;
