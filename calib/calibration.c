@@ -209,6 +209,7 @@ int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_o
 	int rc = read_sums(c, &in, "in.hessian", *h, &tokens, e);
 	if (rc) {
 		whit_free(*h);
+		*h = NULL;
 		return rc;
 	}
 	for (int64_t i = 0; i < in.cols * in.cols; i++) (*h)[i] /= tokens;
