@@ -251,18 +251,50 @@ int whit_calibration_guided(whit_calibration *c, const whit_calibration_of *w, i
 	return make(c, w, &in, g, f, e);
 }
 
-int whit_calibration_hessian(const whit_calibration *c, const char *name, double **h, int64_t *n, whit_err *e) {
-	const input in = input_of(c, name);
+int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_of *w, double **h, int64_t *n,
+                             whit_err *e) {
+	const input in = input_of(c, w->name);
 	double tokens;
 	if (!in.weight)
 		return whit_fail(e, WHIT_EINPUT, "%s: tensor %s: has no statistics of its input",
-		                 c->dir.path ? c->dir.path : "calibration text", name);
-	*n = in.cols;
+		                 c->dir.path ? c->dir.path : "calibration text", w->name);
+	*n = w->rot ? whit_rotation_width(w->rot) : in.cols;
 	*h = whit_alloc((size_t)(in.cols * in.cols) * sizeof **h);
 	int rc = read_sums(c, &in, "in.hessian", *h, &tokens, e);
+	if (rc) {
+		whit_free(*h);
+		*h = NULL;
+		return rc;
+	}
 	for (int64_t i = 0; i < in.cols * in.cols; i++) (*h)[i] /= tokens;
-	if (rc) whit_free(*h);
-	return rc;
+	*h = into_frame(*h, w, in.cols, *n);
+	return 0;
+}
+
+int whit_calibration_sums(const whit_calibration *c, const char *statistic) {
+	size_t i;
+	json_t *word;
+	json_array_foreach(json_object_get(c->dir.about, "stats"), i, word) {
+		const char *is = json_string_value(word);
+		if (is && !strcmp(is, statistic)) return 1;
+	}
+	return 0;
+}
+
+int whit_calibration_rows(const whit_calibration *c, const char *name, int64_t rows, double *sum, whit_err *e) {
+	const input in = input_of(c, name);
+	size_t i;
+	json_t *domain;
+	memset(sum, 0, (size_t)rows * sizeof *sum);
+	json_array_foreach(json_object_get(c->dir.about, "domains"), i, domain) {
+		whit_sum u = {.ndim = 1, .dtype = WHIT_F64, .shape = {rows, 1, 1}};
+		const char *d = json_string_value(json_object_get(domain, "name"));
+		int rc = whit_stats_dir_read(&c->dir, in.layer, d ? d : "", name, "fisher.rows", &u, e);
+		if (rc) return rc;
+		for (int64_t k = 0; k < rows; k++) sum[k] += ((const double *)u.data)[k];
+		whit_free(u.data);
+	}
+	return 0;
 }
 
 /* Of an input that several weights read, each may have scales of its own: those that its record stores. */

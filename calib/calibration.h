@@ -66,8 +66,13 @@ int whit_calibration_groups(const whit_calibration *c);
 /* The same of group g's rows of that weight by themselves: H = E[(mean of d^2 over the group) x x^T] (GuidedQuant,
  * 2505.07004, eq. 7). The caller frees f, after errors too. */
 int whit_calibration_guided(whit_calibration *c, const whit_calibration_of *w, int g, whit_feedback *f, whit_err *e);
-/* *h (n, n; the caller frees it): the mean of x x^T of what that weight multiplies, in its own columns. */
-int whit_calibration_hessian(const whit_calibration *c, const char *name, double **h, int64_t *n, whit_err *e);
+/* *h (n, n; the caller frees it): the mean of x x^T of what that weight multiplies, in the frame that w tells of. */
+int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_of *w, double **h, int64_t *n,
+                             whit_err *e);
+/* 1: a directory has that statistic ("hessian", "fisher"; stats.h). */
+int whit_calibration_sums(const whit_calibration *c, const char *statistic);
+/* sum (rows): the weight's fisher.rows of all domains, of a directory that has fisher. */
+int whit_calibration_rows(const whit_calibration *c, const char *name, int64_t rows, double *sum, whit_err *e);
 /* With metric diag or fisher: the importance of that weight's columns (cols), mean 1, the caller's to whit_free; *x
  * NULL: there are no statistics of it. */
 int whit_calibration_columns(const whit_calibration *c, const char *name, int64_t rows, int64_t cols, float **x,

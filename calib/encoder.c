@@ -142,6 +142,10 @@ static const float *columns_scale(const whit_encoder *q, const whit_plan_row *ro
 	return s ? s->cols : NULL;
 }
 
+whit_calibration_of whit_encoder_asks(const whit_encoder *q, const whit_plan_row *row, const whit_mat *m) {
+	return asked(q, row, m, columns_scale(q, row));
+}
+
 /* The balance that a record is to store: t (cols), of whit_free, for src's columns and their inputs; *scale becomes
  * what the original's columns are then multiplied by, all in all. */
 static int balance_of(whit_encoder *q, const whit_plan_row *row, const whit_weight *src, float **t, float **scale,
@@ -152,10 +156,11 @@ static int balance_of(whit_encoder *q, const whit_plan_row *row, const whit_weig
 	if (row->rot.kind != WHIT_ROT_NONE)
 		return whit_fail(e, WHIT_EUSAGE, "tensor %s: is rotated, which a record with balance cannot be",
 		                 row->w->name);
-	int rc = whit_calibration_hessian(q->calibration, row->w->name, &h, &n, e);
+	const whit_calibration_of w = {.name = row->w->name, .scale = before};
+	int rc = whit_calibration_hessian(q->calibration, &w, &h, &n, e);
 	if (rc) return rc;
 	*t = whit_alloc((size_t)cols * sizeof **t), *scale = whit_alloc((size_t)cols * sizeof **scale);
-	for (int64_t c = 0; c < cols; c++) h[c] = h[c * n + c] / (before ? (double)before[c] * before[c] : 1);
+	for (int64_t c = 0; c < cols; c++) h[c] = h[c * n + c];
 	whit_scaling_columns(*scale, h, &src->mat, row->spec.group);
 	for (int64_t c = 0; c < cols; c++) {
 		(*t)[c] = whit_f16_to_f32(whit_f32_to_f16(1 / (*scale)[c]));
@@ -201,7 +206,7 @@ static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *
 
 /* Each group of rows with its own Hessian. */
 static int run_guided(whit_encoder *q, const whit_plan_row *row, whit_job *j, whit_err *e) {
-	const whit_calibration_of w = asked(q, row, j->dst, columns_scale(q, row));
+	const whit_calibration_of w = whit_encoder_asks(q, row, j->dst);
 	int groups = whit_calibration_groups(q->calibration), rc = 0;
 	int64_t rows = j->dst->rows, each = (rows + groups - 1) / groups;
 	j->err = j->ref = j->loss = j->loss_nearest = 0;
@@ -435,7 +440,8 @@ static int scale_fold(folded *d, whit_encoder *q, int64_t l, whit_err *e) {
 	const whit_mat *w[WHIT_FOLD_READERS];
 	int64_t n, block = spec->fmt->block ? spec->fmt->block->weights : spec->group ? spec->group : f->cols;
 	double *h, r;
-	int rc = whit_calibration_hessian(q->calibration, d->reader[0]->w->name, &h, &n, e);
+	const whit_calibration_of own = {.name = d->reader[0]->w->name};
+	int rc = whit_calibration_hessian(q->calibration, &own, &h, &n, e);
 	if (rc) return rc;
 	float *s = whit_alloc((size_t)f->factors * sizeof *s);
 	d->h = whit_alloc((size_t)(n * n) * sizeof *d->h);

@@ -42,7 +42,9 @@ static void decode_item(void *ctx, int64_t item, int worker) {
 	if (rot) whit_unrotate_cpu(rot, own, copy, n);
 	for (int64_t r = 0; r < n; r++) {
 		float *to = dense(p) + place_of(p, r0 + r) * p->cols;
+		const float *more = p->item->more ? p->item->more + (r0 + r) * p->cols : NULL;
 		memcpy(to, (rot ? own : copy) + r * p->cols, (size_t)p->cols * sizeof *q);
+		for (int64_t i = 0; i < p->cols && more; i++) to[i] += more[i];
 		for (int64_t i = 0; i < p->cols && p->item->balance; i++) to[i] *= p->item->balance[i];
 	}
 	whit_free(copy);

@@ -14,6 +14,8 @@ typedef struct whit_latent_item {
 	whit_mat *mat;                  /* the codes; changed in place by whit_latent_store alone */
 	const whit_gguf_change *change; /* from the model's order to mat's, or NULL */
 	const float *balance; /* the model's columns are mat's times this (cols), which src's are over; NULL = 1 */
+	const float *more; /* (rows, cols), frame of mat's logical rows: what the model's matrix is more than the codes
+	                      decode to, an adapter; or NULL */
 	const int64_t
 	        *row; /* mat.rows rows of the model's matrix, which other items have the rest of; NULL: all, in order */
 } whit_latent_item;

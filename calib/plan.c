@@ -399,6 +399,7 @@ int whit_plan_make(whit_plan *p, const whit_model *m, whit_recipe *r, const whit
 	if (!rc && !p->quantized && !t->gguf)
 		rc = whit_fail(e, WHIT_EUSAGE, "%s: keeps every tensor, need a line that quantizes one", r->path);
 	if (!rc) rc = plan_device(p, e);
+	if (!rc && t->lora_rank) rc = whit_residual_plan(p, e);
 	if (rc) {
 		whit_plan_free(p);
 		return rc;

@@ -9,7 +9,8 @@
 typedef struct placed {
 	struct placed *next; /* the model borrows them where they are */
 	const whit_plan_row *row;
-	whit_mat mat, floats; /* floats: where the model has rows or columns in another order */
+	whit_mat mat, floats; /* floats: where the model has rows or columns in another order, or an adapter */
+	whit_lowrank lost;    /* the adapter's factors, rank 0: there are none */
 	whit_job job;
 	double seconds;
 } placed;
@@ -18,6 +19,7 @@ typedef struct quantize_run {
 	const whit_plan *plan;
 	whit_encoder encoder; /* its rotations and codebooks until the output is complete */
 	whit_sink *sink;
+	whit_residual residual;
 	whit_quantize_stats *st;
 	double err, ref;
 	whit_progress *bar; /* NULL: calibration has one */
@@ -27,20 +29,21 @@ typedef struct quantize_run {
 	placed *placed;
 } quantize_run;
 
-/* The model's own order of what a GGUF's row stores. */
+/* The model's own order of what a GGUF's row stores, its adapter added. */
 static int own_order(placed *p, whit_err *e) {
 	const whit_gguf_change back = whit_gguf_change_back(&p->row->change);
 	whit_mat_free(&p->floats);
 	int rc = whit_mat_floats(&p->floats, &p->mat, e);
-	if (rc || !back.block) return rc;
+	if (!rc && p->lost.rank) whit_lowrank_add(&p->lost, (float *)(uintptr_t)p->floats.plane[0]);
+	if (rc || !p->row->changed || !back.block) return rc;
 	whit_gguf_apply(&back, (float *)(uintptr_t)p->floats.plane[0], p->floats.rows, p->floats.cols);
 	return 0;
 }
 
 /* The model goes on with p's codes. */
 static int place(quantize_run *q, placed *p, whit_err *e) {
-	int rc = p->row->changed ? own_order(p, e) : 0;
-	return rc ? rc : whit_model_replace(q->running, p->row->w->name, p->row->changed ? &p->floats : &p->mat, e);
+	int floats = p->row->changed || p->lost.rank, rc = floats ? own_order(p, e) : 0;
+	return rc ? rc : whit_model_replace(q->running, p->row->w->name, floats ? &p->floats : &p->mat, e);
 }
 
 /* Gives the model its own matrices back, of layers (else of all). */
@@ -55,6 +58,7 @@ static void unplace(quantize_run *q, int layers) {
 		whit_model_replace(q->running, p->row->w->name, NULL, &none);
 		whit_mat_free(&p->mat);
 		whit_mat_free(&p->floats);
+		whit_lowrank_free(&p->lost);
 		whit_free(p);
 	}
 	for (const whit_scaled *v = q->encoder.scaled; v; v = v->next)
@@ -63,11 +67,12 @@ static void unplace(quantize_run *q, int layers) {
 
 static double rel_mse_of(const whit_job *j) { return j->ref > 0 ? j->err / j->ref : 0; }
 
-/* A tensor's codes to where results go. */
-static int store_codes(quantize_run *q, const whit_plan_row *row, const whit_mat *m, const whit_job *j, double seconds,
-                       whit_err *e) {
+/* A tensor's codes, and what they lack, to where results go. */
+static int store_codes(quantize_run *q, const whit_plan_row *row, const whit_mat *m, const whit_lowrank *lost,
+                       const whit_job *j, double seconds, whit_err *e) {
 	char name[32];
 	int rc = q->sink->add(q->sink, row, m, j->zero_groups, rel_mse_of(j), e);
+	if (!rc) rc = whit_residual_write(&q->residual, row, m, lost, e);
 	if (rc) return rc;
 	q->err += j->err;
 	q->ref += j->ref;
@@ -95,10 +100,13 @@ static int store_codes(quantize_run *q, const whit_plan_row *row, const whit_mat
 static int quantize_tensor(quantize_run *q, const whit_plan_row *row, double *rel_mse, whit_err *e) {
 	whit_mat m;
 	whit_job j;
+	whit_lowrank lost = {0};
 	double start = whit_now();
 	int rc = whit_encoder_run(&q->encoder, row, &m, &j, e);
-	if (!rc) rc = store_codes(q, row, &m, &j, whit_now() - start, e);
+	if (!rc) rc = whit_residual_fit(&q->residual, &q->encoder, row, &m, &lost, e);
+	if (!rc) rc = store_codes(q, row, &m, &lost, &j, whit_now() - start, e);
 	*rel_mse = rel_mse_of(&j);
+	whit_lowrank_free(&lost);
 	whit_mat_free(&m);
 	return rc;
 }
@@ -170,7 +178,7 @@ static int run_layer(quantize_run *q, int64_t layer, whit_err *e) {
 	whit_event("layer_begin", json_pack("{s:I}", "layer", (json_int_t)layer));
 	for (; i < p->n && p->row[i].layer == layer && !rc; i++) {
 		const placed *x = placed_of(q, &p->row[i]);
-		rc = x ? store_codes(q, x->row, &x->mat, &x->job, x->seconds, e) : run_row(q, &p->row[i], e);
+		rc = x ? store_codes(q, x->row, &x->mat, &x->lost, &x->job, x->seconds, e) : run_row(q, &p->row[i], e);
 	}
 	return rc;
 }
@@ -209,11 +217,23 @@ static int place_layer(quantize_run *q, int64_t layer, whit_err *e) {
 	return rc;
 }
 
+/* What the layer's codes lack, in the model too: what trains them, and layers behind, are to see what a run with the
+ * adapter will give them. */
+static int adapt_layer(quantize_run *q, int64_t layer, whit_err *e) {
+	int rc = 0;
+	for (placed *p = q->placed; p && !rc; p = p->next) {
+		if (p->row->layer != layer) continue;
+		rc = whit_residual_fit(&q->residual, &q->encoder, p->row, &p->mat, &p->lost, e);
+		if (!rc && p->lost.rank) rc = place(q, p, e);
+	}
+	return rc;
+}
+
 /* What a placed matrix is to reconstruction: itself, or its classes of rows. */
 typedef struct rebuilt {
 	placed *p;
 	whit_weight src;
-	float *copy;
+	float *copy, *more;              /* the source's own values, and the adapter's product, where there is one */
 	whit_fabq_part part[WHIT_PARTS]; /* of a record */
 	float *balance;                  /* that it stores */
 } rebuilt;
@@ -223,9 +243,14 @@ static int take_apart(const quantize_run *q, rebuilt *b, whit_latent_item *item,
 	placed *p = b->p;
 	int n = 0;
 	b->src = whit_encoder_source(&q->encoder, p->row, &b->copy);
+	if (p->lost.rank) {
+		b->more = whit_alloc((size_t)(p->mat.rows * p->mat.cols) * sizeof *b->more);
+		whit_lowrank_add(&p->lost, b->more);
+	}
 	*item = (whit_latent_item){.name = p->row->w->name,
 	                           .src = &b->src,
 	                           .mat = &p->mat,
+	                           .more = b->more,
 	                           .change = p->row->changed ? &p->row->change : NULL};
 	if (!p->mat.spec.fmt->record) return 1;
 	if (p->mat.spec.flags & WHIT_FRC_BALANCE)
@@ -269,6 +294,7 @@ static int put_together(quantize_run *q, rebuilt *b, int n, int changed, int rc,
 		if (!rc && changed) whit_weight_error(&b[i].src, &p->mat, &p->job.err, &p->job.ref);
 		if (!rc) rc = place(q, p, e);
 		whit_free(b[i].copy);
+		whit_free(b[i].more);
 		whit_free(b[i].balance);
 		whit_parts_free(b[i].part);
 	}
@@ -328,6 +354,7 @@ static int layer_known(void *ctx, const whit_stats *s, int64_t layer, const whit
 	if (!wait) unplace(q, 1);
 	int rc = scale_layer(q, layer, e);
 	if (!rc) rc = place_layer(q, layer, e);
+	if (!rc) rc = adapt_layer(q, layer, e);
 	if (!rc && c->reconstruct.steps) rc = rebuild_layer(q, layer, x, e);
 	if (rc || !wait) return rc ? rc : run_layer(q, layer, e);
 	if (layer + 1 < q->running->layers) return 0;
@@ -353,7 +380,8 @@ static int run_texts(quantize_run *q, whit_err *e) {
 	unsigned needs = 0, cross = WHIT_NEEDS_CROSS | WHIT_USES_CROSS;
 	for (int64_t i = 0; i < q->plan->n; i++)
 		if (q->plan->row[i].method) needs |= q->plan->row[i].method->needs;
-	c->o.kinds = (needs || c->scaling ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) | (needs & cross ? WHIT_STAT_CROSS : 0);
+	c->o.kinds = (needs || c->scaling || q->residual.out ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) |
+	             (needs & cross ? WHIT_STAT_CROSS : 0);
 	c->o.other = needs & cross || c->reconstruct.steps || c->distill.steps ? c->original : NULL;
 	c->o.layer = layer_known;
 	c->o.ctx_layer = q;
@@ -368,6 +396,13 @@ static int run_texts(quantize_run *q, whit_err *e) {
 	return rc;
 }
 
+/* Whether anything of the plan wants what the calibration's texts say. */
+static int runs_texts(const whit_plan *p) {
+	const whit_calibration *c = p->target.calibration;
+	return c && !c->dir.path &&
+	       (p->calibrated || c->scaling || c->reconstruct.steps || c->distill.steps || p->target.lora_rank);
+}
+
 int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, whit_sink *sink,
                       whit_quantize_stats *st, whit_err *e) {
 	whit_calibration *c = p->target.calibration;
@@ -376,17 +411,17 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
 	int rc = sink->open(sink, p, m, r, st, e);
+	if (!rc) rc = whit_residual_open(&q.residual, p, m, e);
 	if (!rc) rc = whit_encoder_train(&q.encoder, p, e);
-	if (!rc)
-		rc = c && !c->dir.path && (p->calibrated || c->scaling || c->reconstruct.steps || c->distill.steps)
-		             ? run_texts(&q, e)
-		             : run_rows(&q, m->layers, e);
+	if (!rc) rc = runs_texts(p) ? run_texts(&q, e) : run_rows(&q, m->layers, e);
 	if (!rc) rc = whit_ckpt_check(&m->ckpt, e);
 	if (!rc)
 		rc = sink->commit(sink, e);
 	else
 		sink->abort(sink);
+	rc = whit_residual_close(&q.residual, rc, e);
 
+	st->lora = q.residual.st;
 	st->folds = q.encoder.folds;
 	whit_encoder_free(&q.encoder);
 	st->rel_mse = q.ref > 0 ? q.err / q.ref : 0;

@@ -14,6 +14,8 @@ typedef struct whit_target {
 	const whit_imatrix *imatrix;   /* importance of columns, or NULL */
 	whit_dev *dev;                 /* where rows are encoded; NULL = the CPU */
 	whit_calibration *calibration; /* for methods that need it, or NULL; borrowed until the run is over */
+	int64_t lora_rank;             /* of an adapter for what the codes lose (lowrank.h), of a GGUF; 0 = none */
+	const char *lora;              /* where it goes */
 } whit_target;
 
 typedef struct whit_plan_row {
@@ -56,6 +58,7 @@ typedef struct whit_plan {
 	int64_t fallbacks;                /* rows whose width is no multiple of the asked format's block */
 	int64_t weighted, unweighted, rotated; /* quantized rows with importance; that the imatrix lacks; that are
 	                                          rotated, where importance of columns means nothing */
+	int64_t lora_matrices, lora_weights, lora_bytes; /* of the adapter: matrices, their weights, bytes of factors */
 } whit_plan;
 
 /* Preflight: matches every weight of m against the recipe, checks widths, groups, sizes. Writes nothing.
@@ -91,6 +94,11 @@ typedef struct whit_encoder {
 int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e);
 void whit_encoder_free(whit_encoder *q);
 
+typedef struct whit_residual_stats {
+	int64_t matrices, raised, fisher;  /* raised: dampings; fisher: matrices whose rows were weighted by it */
+	double before, best, after, share; /* lowrank.h's sums; share: mean over matrices of after / before */
+} whit_residual_stats;
+
 typedef struct whit_quantize_stats {
 	double seconds, rel_mse; /* rel_mse over all quantized weights */
 	int64_t weights, zero_groups, f32_scale_tensors;
@@ -100,6 +108,7 @@ typedef struct whit_quantize_stats {
 	int64_t rebuilt;                      /* layers that were reconstructed */
 	int64_t folds;                        /* values that were scaled */
 	whit_distill_result distilled;
+	whit_residual_stats lora;
 	char fingerprint[48]; /* of the source, if the sink asked for it */
 } whit_quantize_stats;
 
@@ -123,7 +132,8 @@ whit_sink *whit_sink_gguf(const char *path, const char *type);
 
 /* Executes the plan into the sink, which is used up. Where the target's calibration is of texts, they run through the
  * model layer by layer, and each layer is quantized when its inputs are known. One tensor is in memory at a time: the
- * mapped source, the packed planes, and blocks of floats. */
+ * mapped source, the packed planes, and blocks of floats. With an adapter, layers behind its matrices are
+ * calibrated to run with it. */
 int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe *r, whit_sink *sink,
                       whit_quantize_stats *st, whit_err *e);
 #endif

@@ -189,6 +189,19 @@ static json_t *model_json(const whit_model *m, const char *fingerprint, const ch
 	return o;
 }
 
+static json_t *adapter_json(const whit_adapted *a) {
+	json_t *o;
+	if (!a) return json_null();
+	o = json_object();
+	json_object_set_new(o, "path", text(a->path));
+	json_object_set_new(o, "bytes", integer(a->bytes));
+	json_object_set_new(o, "matrices", integer(a->matrices));
+	json_object_set_new(o, "weights", integer(a->weights));
+	json_object_set_new(o, "rank", integer(a->rank));
+	json_object_set_new(o, "bits_per_weight", number(8.0 * (double)a->factor_bytes / (double)a->weights));
+	return o;
+}
+
 /* What is known of a reference that was a file of logits. */
 static json_t *logits_json(const char *path) {
 	static const char *const unknown[] = {"architecture", "compute",  "params",      "bytes",
@@ -307,6 +320,7 @@ static void put_head(json_t *j, const whit_report *r) {
 	json_object_set_new(seeds, "replicates", json_integer(WHIT_REPLICATES));
 	json_object_set_new(j, "seeds", seeds);
 	json_object_set_new(j, "model", model_json(r->model, r->model_fp, r->compute));
+	json_object_set_new(j, "adapter", adapter_json(r->adapter));
 	json_object_set_new(j, "reference",
 	                    r->ref_logits ? logits_json(r->ref_logits) : model_json(r->ref, r->ref_fp, r->compute));
 	json_object_set_new(j, "texts", texts_json(r));
@@ -411,6 +425,13 @@ static void print_size(FILE *f, const char *name, const whit_model *m) {
 	        (double)bytes / 0x1p30);
 }
 
+static void print_adapter(FILE *f, const whit_adapted *a) {
+	char bytes[32];
+	fprintf(f, "%-10s %s: %lld matrices, rank %lld, beside that %.4f bits per weight of theirs: %s bytes\n",
+	        "adapter", a->path, (long long)a->matrices, (long long)a->rank,
+	        8.0 * (double)a->factor_bytes / (double)a->weights, grouped(a->bytes, bytes));
+}
+
 static void print_reference_part(FILE *f, const whit_report *r) {
 	const whit_eval_result *v = r->result;
 	const whit_summary *s = &v->s;
@@ -457,6 +478,7 @@ void whit_report_print(const whit_report *r, FILE *f) {
 	char a[32], b[32], c[32];
 	int n = find_flags(v, flag);
 	print_size(f, "model", r->model);
+	if (r->adapter) print_adapter(f, r->adapter);
 	if (r->ref) print_size(f, "reference", r->ref);
 	if (r->ref_logits) fprintf(f, "%-10s %s: base logits\n", "reference", r->ref_logits);
 	fprintf(f, "%-10s %s: %s bytes, %s tokens\n", "text", r->text, grouped(v->text_bytes, a),

@@ -9,6 +9,7 @@
 typedef struct whit_report {
 	const char *command;            /* as typed; NULL = unknown */
 	const whit_model *model, *ref;  /* ref NULL: perplexity only */
+	const whit_adapted *adapter;    /* of the model, or NULL */
 	const char *ref_logits;         /* base-logits file that stood for the reference, or NULL */
 	const char *model_fp, *ref_fp;  /* whit_ckpt_fingerprint; NULL = not computed */
 	const char *compute;            /* "packed": from the codes; "float": decoded at load */

@@ -21,7 +21,7 @@ static const char *const own_prompts[] = {
 };
 
 typedef struct args {
-	const char *model, *ref, *json, *prompts, *save_logits, *ref_logits;
+	const char *model, *lora, *ref, *json, *prompts, *save_logits, *ref_logits;
 	whit_measure_args on;
 	int64_t samples;
 	whit_list apart;
@@ -110,14 +110,16 @@ static int write_json(whit_report *rep, const char *path, whit_err *e) {
 }
 
 /* Everything after opening: m and ref (or NULL) are open, so is the text. */
-static int evaluate(const args *a, const whit_eval_opts *o, const char *command, whit_model *m, whit_model *ref,
-                    const whit_tok *tok, const whit_map *text, const whit_prompts *p, whit_err *e) {
+static int evaluate(const args *a, const whit_eval_opts *o, const char *command, whit_model *m,
+                    const whit_adapted *adapter, whit_model *ref, const whit_tok *tok, const whit_map *text,
+                    const whit_prompts *p, whit_err *e) {
 	double *cosine = ref ? whit_alloc((size_t)p->n * sizeof *cosine) : NULL;
 	json_t *samples = a->samples ? json_array() : NULL;
 	whit_eval_result r = {0};
 	whit_report rep = {.command = command,
 	                   .model = m,
 	                   .ref = ref,
+	                   .adapter = a->lora ? adapter : NULL,
 	                   .ref_logits = a->ref_logits,
 	                   .compute = a->on.compute,
 	                   .text = a->on.text,
@@ -168,6 +170,10 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	whit_eval_opts o;
 	const whit_opt opts[] = {
 	        {"MODEL", 'r', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &a.model, 1},
+	        {"--lora", 'r', "FILE",
+	         "adapter (GGUF) that is added to MODEL's matrices as they are loaded: these become F32, 4 bytes a "
+	         "weight",
+	         &a.lora, 0},
 	        {"--ref", 'r', "REF", "reference model: measure KL divergence, agreement and more against it", &a.ref,
 	         0},
 	        WHIT_MEASURE_OPTIONS(a.on),
@@ -187,6 +193,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	};
 	unsigned flags;
 	whit_model m, ref, *both[] = {&m, &ref};
+	whit_adapted adapter;
 	whit_dev *dev = NULL;
 	whit_tok *tok = NULL;
 	whit_map text = {0};
@@ -201,6 +208,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	if ((rc = whit_map_open(&text, a.on.text, e))) return rc;
 	if ((rc = whit_prompts_read(&p, a.prompts, own_prompts, WHIT_COUNT(own_prompts), e))) goto prompts_free;
 	if ((rc = whit_model_open(&m, a.model, flags, e))) goto prompts_free;
+	if (a.lora && (rc = whit_model_adapt(&m, a.lora, &adapter, e))) goto model_close;
 	/* of a split, the file that has the metadata */
 	if ((rc = whit_tok_open(&tok, m.ckpt.path, e))) goto model_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
@@ -208,7 +216,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	if ((rc = whit_models_device(both, a.ref ? 2 : 1, dev, whit_eval_need(&m, a.ref ? &ref : NULL, &o), e)))
 		goto ref_close;
 	char *command = whit_command_text(argc, argv);
-	rc = evaluate(&a, &o, command, &m, a.ref ? &ref : NULL, tok, &text, &p, e);
+	rc = evaluate(&a, &o, command, &m, &adapter, a.ref ? &ref : NULL, tok, &text, &p, e);
 	whit_free(command);
 	whit_free(a.apart.v);
 ref_close:

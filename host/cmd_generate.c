@@ -79,11 +79,15 @@ static int run(whit_model *m, whit_dev *dev, const whit_tok *tok, const char *pr
 }
 
 int whit_cmd_generate(int argc, char **argv, whit_err *e) {
-	const char *path = NULL, *prompt = NULL, *compute = "packed", *kv = "f32";
+	const char *path = NULL, *lora = NULL, *prompt = NULL, *compute = "packed", *kv = "f32";
 	int64_t n = 64, seed = 0, ctx = 0;
 	double temp = 0;
 	const whit_opt opt[] = {
 	        {"MODEL", 'r', "MODEL", "Hugging Face directory, GGUF file, or one that whit wrote", &path, 1},
+	        {"--lora", 'r', "FILE",
+	         "adapter (GGUF) that is added to MODEL's matrices as they are loaded: these become F32, 4 bytes a "
+	         "weight",
+	         &lora, 0},
 	        {"--prompt", 's', "TEXT", "what to continue; special tokens written in it count as such", &prompt, 1},
 	        {"-n", 'i', "N", "new tokens at most (default 64)", &n, 0},
 	        {"--temp", 'd', "T", "temperature of sampling; 0 takes the likeliest token (default 0)", &temp, 0},
@@ -109,7 +113,8 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	rc = whit_model_open(&m, path, packed ? 0 : WHIT_OPEN_DECODE, e);
 	if (rc) goto out;
 	m.kv = type;
-	if (ctx > m.context)
+	if (lora) rc = whit_model_adapt(&m, lora, &(whit_adapted){0}, e);
+	if (!rc && ctx > m.context)
 		rc = whit_fail(e, WHIT_EUSAGE, "generate: --ctx is %lld, the model's context is %lld", (long long)ctx,
 		               (long long)m.context);
 	if (!rc) rc = whit_tok_open(&tok, m.ckpt.path, e);

@@ -76,6 +76,17 @@ static int check_replace_file(const char *out, whit_err *e) {
 	return whit_gguf_is(out) ? 0 : whit_fail(e, WHIT_EUSAGE, "%s: is no GGUF, --force does not replace it", out);
 }
 
+/* The adapter's place: as OUT's, and not OUT's own. */
+static int check_lora(const whit_dest *o, whit_err *e) {
+	if (!*o->lora) return whit_fail(e, WHIT_EUSAGE, "%s: --lora is empty, need a name", o->command);
+	if (whit_same_file(o->lora, o->out) || whit_same_file(o->lora, o->model))
+		return whit_fail(e, WHIT_EUSAGE, "%s: is OUT or MODEL too, need another --lora", o->lora);
+	if (!whit_file_exists(o->lora)) return whit_out_try(o->lora, e);
+	if (!o->force)
+		return whit_fail(e, WHIT_EUSAGE, "%s: exists; give another name, or --force to replace it", o->lora);
+	return check_replace_file(o->lora, e);
+}
+
 int whit_dest_check(const whit_dest *o, whit_err *e) {
 	if (!*o->out)
 		return whit_fail(e, WHIT_EUSAGE, "%s: OUT is empty, need a name\nsee whit %s --help", o->command,
@@ -94,6 +105,7 @@ int whit_dest_check(const whit_dest *o, whit_err *e) {
 		rc = o->gguf ? check_replace_file(o->out, e) : check_replace(o->out, e);
 	else if (o->gguf)
 		rc = whit_out_try(o->out, e);
+	if (!rc && o->lora) rc = check_lora(o, e);
 	free(in);
 	free(at);
 	whit_free(dir);
@@ -101,7 +113,7 @@ int whit_dest_check(const whit_dest *o, whit_err *e) {
 }
 
 /* Weights and manifest as planned, and 5 % for config, tokenizer and report (operations.md 1). */
-static double disk_need(const whit_plan *p) { return 1.05 * (double)p->file_bytes; }
+static double disk_need(const whit_plan *p) { return 1.05 * (double)(p->file_bytes + p->lora_bytes); }
 
 /* Bytes that the file system of OUT has left, -1 if it does not say. */
 static double disk_avail(const whit_dest *o) {
@@ -127,6 +139,9 @@ static int check_parts(const whit_writing *w, whit_err *e) {
 	const char *out = w->dest.out, *file = c->path, *last = NULL;
 	for (int64_t i = -1; i < c->n; last = file, i++) {
 		if (i >= 0) file = c->w[i].file;
+		if (file && file != last && w->dest.lora && whit_same_file(w->dest.lora, file))
+			return whit_fail(e, WHIT_EUSAGE, "%s: is part of the input (%s), need another place",
+			                 w->dest.lora, w->dest.model);
 		if (file && file != last && whit_same_file(out, file))
 			return whit_fail(e, WHIT_EUSAGE, "%s: is part of the input (%s), need another place", out,
 			                 w->dest.model);
@@ -244,7 +259,7 @@ static int place_texts(whit_writing *w, whit_err *e) {
 }
 
 int whit_writing_plan(whit_writing *w, const char *imatrix, whit_err *e) {
-	whit_target target = {.gguf = w->dest.gguf};
+	whit_target target = {.gguf = w->dest.gguf, .lora = w->dest.lora, .lora_rank = w->dest.lora_rank};
 	int rc = 0;
 	w->imatrix_given = imatrix != NULL;
 	if (imatrix && !(rc = whit_imatrix_open(&w->imatrix, imatrix, e))) target.imatrix = &w->imatrix;
@@ -338,6 +353,12 @@ static void print_plan(const whit_plan *p, const whit_dest *o) {
 	printf("bits/weight   %.4f in quantized tensors, %.4f in the whole file\n", p->bpw_linear, p->bpw_file);
 	printf("size          %.3f MB, from %.3f MB (MB = 10^6 bytes)\n", (double)p->file_bytes / 1e6,
 	       (double)source / 1e6);
+	if (p->lora_matrices)
+		printf("low rank      %lld of %lld matrices, %.3f MB beside that: %.4f bits of their weights, %.4f of "
+		       "the file's\n",
+		       (long long)p->target.lora_rank, (long long)p->lora_matrices, (double)p->lora_bytes / 1e6,
+		       8.0 * (double)p->lora_bytes / (double)p->lora_weights,
+		       8.0 * (double)p->lora_bytes / (double)p->params);
 	printf("peak memory   about %.0f MB", (double)p->peak_bytes / 1e6);
 	if (p->target.dev) printf(", and %.0f MB on the device", (double)p->device_bytes / 1e6);
 	if (p->target.calibration) printf(", without Hessians and what the text becomes between layers");
@@ -388,7 +409,7 @@ void whit_writing_show(whit_writing *w) {
 		           json_pack("{s:s, s:I}", "what", "requantized", "tensors", (json_int_t)p->requantized));
 	}
 	const whit_calibration *c = p->target.calibration;
-	if (c && !p->calibrated && !c->scaling && !c->reconstruct.steps && !c->distill.steps)
+	if (c && !p->calibrated && !c->scaling && !c->reconstruct.steps && !c->distill.steps && !p->lora_matrices)
 		whit_say("warning: no method of this plan uses %s", c->dir.path ? "--stats" : "--text");
 	json_t *plan = plan_json(p);
 	whit_event("plan", json_incref(plan));
@@ -411,6 +432,10 @@ static void print_result(const whit_dest *d, const whit_quantize_stats *t, const
 	if (t->rebuilt)
 		printf("reconstructed %lld layers, relative error of outputs %.4g before, %.4g after, mean\n",
 		       (long long)t->rebuilt, t->rebuilt_before / n, t->rebuilt_after / n);
+	if (t->lora.matrices)
+		printf("low rank      %s: weighted loss %.6g before, %.6g after: %.3f of it, of a matrix's in the mean "
+		       "%.3f\n",
+		       d->lora, t->lora.before, t->lora.after, t->lora.after / t->lora.before, t->lora.share);
 	printf("wrote         %s: relative MSE %.6g, %lld zero groups", d->out, t->rel_mse, (long long)t->zero_groups);
 	if (!d->gguf) printf(", %lld tensors with F32 scales", (long long)t->f32_scale_tensors);
 	printf("\ntime          %.2f s, %.1f M weights/s, peak memory %.0f MB\n", t->seconds,
@@ -448,6 +473,16 @@ int whit_writing_done(whit_writing *w, int rc, whit_err *e) {
 		                    json_pack("{s:f, s:f, s:I}", "before", d->before, "after", d->after, "steps",
 		                              (json_int_t)d->steps));
 		printf("distilled     KLD on calibration text kept out %.5g before, %.5g after\n", d->before, d->after);
+	}
+	if (t->lora.matrices) {
+		const whit_residual_stats *l = &t->lora;
+		json_object_set_new(result, "low_rank",
+		                    json_pack("{s:o, s:I, s:I, s:I, s:f, s:f, s:f, s:f, s:I, s:I}", "out",
+		                              whit_report_text(d->lora, strlen(d->lora)), "rank",
+		                              (json_int_t)d->lora_rank, "bytes", (json_int_t)w->plan.lora_bytes,
+		                              "weights", (json_int_t)w->plan.lora_weights, "loss_before", l->before,
+		                              "loss_after", l->after, "loss_best", l->best, "share", l->share, "fisher",
+		                              (json_int_t)l->fisher, "damping_raised", (json_int_t)l->raised));
 	}
 	if (t->rebuilt) {
 		double n = (double)t->rebuilt;

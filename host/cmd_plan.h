@@ -8,8 +8,10 @@
 
 typedef struct whit_dest { /* strings are the command's options */
 	const char *command, *model, *out;
-	int force, gguf; /* gguf: OUT is a GGUF file, else a directory */
-	int bare;        /* nothing on stdout */
+	int force, gguf;  /* gguf: OUT is a GGUF file, else a directory */
+	int bare;         /* nothing on stdout */
+	const char *lora; /* an adapter that goes beside a GGUF, of rank lora_rank; NULL: none */
+	int64_t lora_rank;
 } whit_dest;
 
 /* What calibrated methods are given: statistics or texts; options of both commands. */

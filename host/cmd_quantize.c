@@ -34,6 +34,11 @@ static int parse_options(whit_quantize_opts *o, int argc, char **argv, whit_err 
 	        {"OUT", 'w', NULL, "directory to write, or NAME.gguf for a GGUF of its types; must not exist", &o->out,
 	         1},
 	        WHIT_QUANTIZE_OPTIONS(*o),
+	        {"--lora-rank", 'i', "R",
+	         "of a GGUF: also write an adapter of rank R for what the codes lose (llama.cpp's --lora), to be run "
+	         "with it",
+	         &o->lora_rank, 0},
+	        {"--lora", 'w', "FILE", "its name (default: OUT's, with -lora.gguf for .gguf)", &o->lora, 0},
 	        {"--plan", 'f', NULL, "print the plan, write nothing", &o->plan, 0},
 	        {"--json", 'w', "FILE", "write plan and result there too", &o->json, 0},
 	        {"--force", 'f', NULL, "replace an OUT that whit wrote before", &o->force, 0},
@@ -62,6 +67,14 @@ int whit_quantize_check(const whit_quantize_opts *o, whit_err *e) {
 		return whit_fail(e, WHIT_EUSAGE,
 		                 "quantize: --rotation, --scale, --density, --embeddings and --prompts are of "
 		                 "directories, and OUT is a GGUF");
+	if (o->lora_rank != -1 && o->lora_rank < 1)
+		return whit_fail(e, WHIT_EUSAGE, "quantize: --lora-rank is %lld, need 1 or more",
+		                 (long long)o->lora_rank);
+	if (o->lora && o->lora_rank < 0) return whit_fail(e, WHIT_EUSAGE, "quantize: --lora: needs --lora-rank");
+	if (o->lora_rank > 0 && !o->gguf)
+		return whit_fail(e, WHIT_EUSAGE, "quantize: --lora-rank: OUT is a directory, need NAME.gguf");
+	if (o->lora_rank > 0 && !o->calib.text.n && !o->calib.stats)
+		return whit_fail(e, WHIT_EUSAGE, "quantize: --lora-rank: needs --text or --stats");
 	if (!allocates_records(o) &&
 	    (!o->sensitivity != !(o->bpw != 0 || o->bytes != 0) || (o->bpw != 0 && o->bytes != 0)))
 		return whit_fail(
@@ -90,7 +103,15 @@ typedef struct session {
 	whit_eval_opts eval;
 	whit_prompts prompts;
 	whit_allocation allocation;
+	whit_adapted adapted;
+	char *lora; /* the adapter's name, NULL: there is none */
 } session;
+
+/* "NAME.gguf" to "NAME-lora.gguf", where there is no other name. */
+static char *lora_name(const whit_quantize_opts *o) {
+	if (o->lora_rank < 1) return NULL;
+	return o->lora ? whit_strdup(o->lora) : whit_format_text("%.*s-lora.gguf", (int)strlen(o->out) - 5, o->out);
+}
 
 /* ---- recipe ---- */
 
@@ -294,6 +315,7 @@ static int write_summary(session *s, whit_model *q, const json_t *samples, whit_
 	                 .compute = "packed",
 	                 .text = s->o.eval,
 	                 .samples = samples,
+	                 .adapter = s->lora ? &s->adapted : NULL,
 	                 .model_fp = print,
 	                 .ref_fp = s->w.stats.fingerprint};
 	int rc = whit_ckpt_fingerprint(&q->ckpt, print, e);
@@ -330,6 +352,7 @@ static int report(session *s, whit_err *e) {
 	json_t *samples = json_array();
 	int rc = whit_model_open(&q, s->o.out, 0, e);
 	if (!rc) {
+		if (s->lora) rc = whit_model_adapt(&q, s->lora, &s->adapted, e);
 		for (int i = 0; i < s->prompts.n && !rc; i++) {
 			rc = whit_interrupted(e);
 			if (!rc) rc = sample(s, &q, s->prompts.line[i], samples, e);
@@ -369,12 +392,15 @@ int whit_quantize_asks(const whit_recipe *r, const whit_quantize_opts *o) {
 
 static int preflight(session *s, whit_err *e) {
 	const whit_quantize_opts *o = &s->o;
+	s->lora = lora_name(o);
 	s->w.dest = (whit_dest){.command = "quantize",
 	                        .model = o->model,
 	                        .out = o->out,
 	                        .force = o->force,
 	                        .gguf = o->gguf,
-	                        .bare = o->bare};
+	                        .bare = o->bare,
+	                        .lora = s->lora,
+	                        .lora_rank = WHIT_MAX(o->lora_rank, 0)};
 	int rc = whit_dest_check(&s->w.dest, e);
 	if (!rc && o->json) rc = whit_out_try(o->json, e);
 	if (!rc) rc = make_recipe(&s->w.recipe, o, &s->allocation, e);
@@ -427,6 +453,7 @@ int whit_quantize_write(const whit_quantize_opts *o, whit_quantize_stats *st, wh
 	if (s.text.path) whit_map_close(&s.text);
 	if (s.tok) whit_tok_close(s.tok);
 	whit_writing_free(&s.w);
+	whit_free(s.lora);
 	return rc;
 }
 

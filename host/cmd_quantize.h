@@ -12,6 +12,8 @@ typedef struct whit_quantize_opts { /* strings are borrowed */
 	int embeddings;
 	int gguf; /* OUT is one */
 	whit_calib_args calib;
+	int64_t lora_rank;  /* -1 = no adapter */
+	const char *lora;   /* NULL: named after OUT */
 	int calib_if_asked; /* calib is for methods that need it, where there are none it is left out */
 	/* the rest */
 	const char *json, *eval, *prompts;
@@ -21,7 +23,7 @@ typedef struct whit_quantize_opts { /* strings are borrowed */
 	const char *command; /* as typed, for the report; NULL = not known */
 } whit_quantize_opts;
 /* clang-format off */
-#define WHIT_QUANTIZE_DEFAULTS { .seed = 42, .samples = 32, .calib = WHIT_CALIB_DEFAULTS }
+#define WHIT_QUANTIZE_DEFAULTS { .seed = 42, .samples = 32, .lora_rank = -1, .calib = WHIT_CALIB_DEFAULTS }
 #define WHIT_QUANTIZE_OPTIONS(o) \
 	{"--format", 's', "F", "number format of the linears of blocks (with --recipe: of what it does not match)", \
 	 &(o).format, 0}, \

@@ -150,6 +150,18 @@ enum {
 int whit_model_open(whit_model *m, const char *path, unsigned flags, whit_err *e);
 void whit_model_close(whit_model *m);
 
+/* What an adapter has added to a model; path is borrowed. */
+typedef struct whit_adapted {
+	const char *path;
+	int64_t matrices, rank, weights; /* linears of blocks, the largest rank, their weights */
+	int64_t factor_bytes, bytes;     /* of the factors; of the whole file */
+} whit_adapted;
+/* Adds a LoRA adapter (formats/lora.h) to an open GGUF's matrices, which from then on are F32, whatever they are stored
+ * as: 4 bytes a weight, said once. Before the model goes to a device or runs; after an error the model may only be
+ * closed. Errors: whit_lora_open's; a model that is no GGUF; a name that is no linear of a block, another shape; values
+ * that overflow. */
+int whit_model_adapt(whit_model *m, const char *path, whit_adapted *info, whit_err *e);
+
 /* Moves the computing of n models to a device, which they share; dev NULL: they stay on the CPU. Weights are copied
  * there as they are stored; a model that does not fit beside the others keeps embedding, norms and head there and
  * streams its layers, one computing while the next is on its way. reserve: bytes of device memory that activations

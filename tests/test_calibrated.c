@@ -2,6 +2,7 @@
  * the quantizing against statistics of the original, directories against GGUF, and bad input. */
 #include <math.h>
 #include "calib/quantize.h"
+#include "formats/lora.h"
 #include "host/ops.h"
 #include "host/progress.h"
 #include "tests/test.h"
@@ -116,13 +117,15 @@ typedef struct run {
 	const char *model, *out, *method, *format, *stats; /* stats NULL: the text */
 	int gguf, threads;
 	const char *text;
-	int64_t block_steps, distill_steps;
+	int64_t block_steps, distill_steps, lora_rank;
+	const char *lora, *keep; /* the adapter; ",role" of more matrices that stay as they are */
 	whit_quantize_stats st;
 	whit_plan plan;
+	int64_t lora_bytes;
 } run;
 
 static int quantize(run *r, whit_err *e) {
-	static const char lines[] = "*down_proj.weight keep\n@linear %s method=%s\n"
+	static const char lines[] = "*{down_proj%s}.weight keep\n@linear %s method=%s\n"
 	                            "@embedding keep\n";
 	char recipe[256];
 	whit_model m = {0}, running = {0};
@@ -142,16 +145,17 @@ static int quantize(run *r, whit_err *e) {
 	        .o = {.ctx = LEN},
 	        .reconstruct = {.steps = r->block_steps, .rate = 0.01, .scale_rate = 0.003, .step_tokens = 16 * LEN},
 	        .distill = {.steps = r->distill_steps, .rate = 0.002, .scale_rate = 0.001, .step_tokens = 16 * LEN}};
-	whit_target target = {.gguf = r->gguf, .calibration = &c};
+	whit_target target = {.gguf = r->gguf, .calibration = &c, .lora = r->lora, .lora_rank = r->lora_rank};
 	whit_quiet(1);
 	whit_threads_set(r->threads);
-	snprintf(recipe, sizeof recipe, lines, r->format, r->method);
+	snprintf(recipe, sizeof recipe, lines, r->keep ? r->keep : "", r->format, r->method);
 	int rc = whit_recipe_parse(&p, recipe, strlen(recipe), "lines", &base, e);
 	if (rc) return rc;
 	rc = whit_model_open(&m, r->model, 0, e);
 	if (!rc) rc = whit_model_open(&running, r->model, 0, e);
 	if (!rc && r->stats) rc = whit_stats_dir_open(&c.dir, r->stats, &m, e);
 	if (!rc) rc = whit_plan_make(&r->plan, &m, &p, &target, e);
+	if (!rc) r->lora_bytes = r->plan.lora_bytes;
 	if (!rc && r->gguf) {
 		rc = whit_quantize_run(&r->plan, &m, &p, whit_sink_gguf(r->out, NULL), &r->st, e);
 	} else if (!rc && !(rc = whit_outdir_open(&dir, r->out, 0, e))) {
@@ -434,6 +438,127 @@ static char *long_text(int n) {
 	return s;
 }
 
+/* The largest difference between what m, with its adapter, has of a linear that got codes and the source's; NAN where
+ * there is none. In the order of m. */
+static double from_source(const whit_model *m, const whit_model *source, const whit_weight *w) {
+	const whit_gguf_arch *arch;
+	whit_gguf_change c;
+	whit_mat a, b;
+	whit_err e;
+	const char *role;
+	int64_t l;
+	double most = NAN;
+	int k = 0;
+	if (whit_model_role(m, w->name, &role, &l) != 1 || strstr(w->name, "down_proj")) return NAN;
+	while (strcmp(m->layer[l].slot[k].name, w->name)) k++;
+	CHECK_RC(whit_mat_floats(&a, m->layer[l].bound[k].mat, &e), e);
+	CHECK_RC(whit_mat_floats(&b, &whit_ckpt_find(&source->ckpt, w->name)->mat, &e), e);
+	float *x = (float *)(uintptr_t)b.plane[0];
+	arch = whit_gguf_arch_find(source->arch->name, &e);
+	if (whit_gguf_change_of(arch, source->config, w->name, &c)) whit_gguf_apply(&c, x, b.rows, b.cols);
+	most = 0;
+	for (int64_t i = 0; i < a.rows * a.cols; i++) most = fmax(most, fabs(x[i] - ((const float *)a.plane[0])[i]));
+	whit_mat_free(&a);
+	whit_mat_free(&b);
+	return most;
+}
+
+/* With full rank an adapter gives back what codes lost, whatever order a GGUF stores rows and columns in. */
+static void adapters(void) {
+	static const struct {
+		const char *model, *keep, *method;
+		int64_t rank, block_steps, distill_steps;
+		int exact; /* matrices whose smaller side the rank is, and those that stay */
+	} of[] = {
+	        {LLAMA, ",k_proj,v_proj", "gptq", 32, 0, 0, 12}, /* q's rows in pairs */
+	        {LLAMA, "", "gptaq", 16, 0, 0, 4},               /* k's too */
+	        {LLAMA, "", "nearest", 16, 4, 0, 0},             /* codes move on, the factors stay */
+	        {LLAMA, "", "gptq", 16, 0, 4, 0},
+	        {QWEN35, ",in_proj_a,in_proj_b,out_proj", "gptq", 32, 0, 0, 27}, /* blocks of rows change places */
+	};
+	whit_err e;
+	char *file = test_scratch("adapted.gguf"), *lora = test_scratch("adapted-lora.gguf");
+	for (int i = 0; i < WHIT_COUNT(of); i++) {
+		whit_model m, source;
+		whit_adapted info;
+		int exact = 0;
+		char *words = long_text(3000);
+		run r = {.model = of[i].model,
+		         .out = file,
+		         .method = of[i].method,
+		         .format = "q4_0",
+		         .gguf = 1,
+		         .keep = of[i].keep,
+		         .lora = lora,
+		         .lora_rank = of[i].rank,
+		         .block_steps = of[i].block_steps,
+		         .distill_steps = of[i].distill_steps,
+		         .text = words};
+		int ok = CHECK_RC(quantize(&r, &e), e);
+		whit_free(words);
+		if (!ok || !CHECK_RC(whit_model_open(&m, file, 0, &e), e)) continue;
+		CHECK_RC(whit_model_open(&source, of[i].model, 0, &e), e);
+		CHECK_RC(whit_model_adapt(&m, lora, &info, &e), e);
+		CHECK_INT(info.matrices, r.st.lora.matrices);
+		CHECK_INT(info.factor_bytes, r.lora_bytes);
+		CHECK(r.st.lora.after < r.st.lora.before && r.st.lora.after >= 0.99 * r.st.lora.best);
+		for (int64_t k = 0; k < source.ckpt.n; k++) {
+			double far = from_source(&m, &source, &source.ckpt.w[k]);
+			/* weights reach .1, what 4 bits lose .01, F16 factors of 32 terms 2^-10 of that */
+			exact += far <= 1e-4;
+		}
+		if (of[i].exact) CHECK_INT(exact, of[i].exact);
+		whit_model_close(&source);
+		whit_model_close(&m);
+	}
+	whit_free(file);
+	whit_free(lora);
+}
+
+/* What cannot be adapted is said before the work, and an adapter of another model when it is loaded. */
+static void bad_adapters(void) {
+	whit_err e;
+	whit_model m;
+	whit_adapted info;
+	char *file = test_scratch("bad.gguf"), *lora = test_scratch("bad-lora.gguf"), *dir = test_scratch("bad-dir");
+	run r = {.model = LLAMA, .out = dir, .method = "gptq", .format = "q4_0", .lora = lora, .lora_rank = 2};
+	CHECK_FAILS(quantize(&r, &e), WHIT_EUSAGE, e, "output is a directory, need a GGUF");
+	r.gguf = 1;
+	r.out = file;
+	r.lora_rank = 17; /* of k (16, 32) */
+	CHECK_FAILS(quantize(&r, &e), WHIT_EUSAGE, e, "is 17, need 1 to 16");
+	r.lora_rank = 2;
+	r.format = "bf16";
+	r.method = "nearest";
+	CHECK_FAILS(quantize(&r, &e), WHIT_EUSAGE, e, "no linear of a block gets codes");
+	CHECK(!whit_file_exists(file) && !whit_file_exists(lora));
+	r.format = "q4_0";
+	if (CHECK_RC(quantize(&r, &e), e) && CHECK_RC(whit_model_open(&m, LLAMA, 0, &e), e)) {
+		CHECK_FAILS(whit_model_adapt(&m, lora, &info, &e), WHIT_EINPUT, e, "need a GGUF");
+		whit_model_close(&m);
+		CHECK_RC(whit_model_open(&m, file, 0, &e), e);
+		CHECK_FAILS(whit_model_adapt(&m, file, &info, &e), WHIT_EINPUT, e, "general.type");
+		whit_model_close(&m);
+	}
+	/* one whose matrices are there, of another shape, and one that has more */
+	for (int i = 0; i < 2; i++) {
+		whit_gguf_out *o;
+		const uint16_t zero[64] = {0};
+		const char *name = i ? "blk.2.attn_k.weight" : "blk.1.attn_k.weight";
+		CHECK_RC(whit_lora_out_open(&o, lora, "llama", 1, &e), e);
+		CHECK_RC(whit_lora_out_matrix(o, name, 16, 31, 1, &e), e);
+		CHECK_RC(whit_gguf_out_write(o, zero, 2 * 47, &e), e);
+		CHECK_RC(whit_gguf_out_commit(o, &e), e);
+		if (!CHECK_RC(whit_model_open(&m, file, 0, &e), e)) continue;
+		CHECK_FAILS(whit_model_adapt(&m, lora, &info, &e), WHIT_EINPUT, e,
+		            i ? "has no linear of a block of that name" : "factors make 16 x 31, need the 16 x 32");
+		whit_model_close(&m);
+	}
+	whit_free(file);
+	whit_free(lora);
+	whit_free(dir);
+}
+
 /* Fitted to its layers' outputs, a model comes nearer to them: from either side of a file, at any thread count. */
 static void blocks(void) {
 	static const char *const formats[] = {"q4_0", "tq2g64", "int3g32"};
@@ -618,4 +743,4 @@ static void bad_input(void) {
 	whit_recipe_free(&p);
 }
 
-TEST_MAIN(frames, guided, scaled_apart, fisher, routes, blocks, kl, distilled, bad_input)
+TEST_MAIN(frames, guided, scaled_apart, fisher, routes, adapters, bad_adapters, blocks, kl, distilled, bad_input)
