@@ -142,6 +142,20 @@ static int train(whit_frc_book **book, const whit_weight *const *w, int64_t n, w
 	return rc;
 }
 
+/* Whether a budget is enough for the smallest records, which are known without measuring. */
+static int check_budget(const whit_weight *const *w, int64_t n, int64_t budget, whit_err *e) {
+	const whit_spec spec = spec_of(SIZES - 1, 0, 0);
+	int64_t least = 0;
+	for (int64_t i = 0; i < n; i++) {
+		int64_t bytes = whit_spec_bytes(&spec, w[i]->mat.rows, w[i]->mat.cols, 0, e);
+		if (bytes < 0) return e->code;
+		least += bytes;
+	}
+	return least <= budget ? 0
+	                       : whit_fail(e, WHIT_EUSAGE, "budget is %lld bytes, need %lld for the smallest records",
+	                                   (long long)budget, (long long)least);
+}
+
 /* The best of all sets of codebooks that a budget can pay for. */
 static int choose(const whit_choice *all, int64_t n, int64_t budget, int *pick, whit_allocation *out, whit_err *e) {
 	whit_choice *now = whit_alloc((size_t)(n * OPTIONS) * sizeof *now);
@@ -165,12 +179,7 @@ static int choose(const whit_choice *all, int64_t n, int64_t budget, int *pick, 
 	}
 	whit_free(now);
 	whit_free(tried);
-	if (!rc && !found) {
-		int64_t least = 0;
-		for (int64_t i = 0; i < n; i++) least += all[i * OPTIONS + option_of(SIZES - 1, 0, 0)].bytes;
-		rc = whit_fail(e, WHIT_EUSAGE, "budget is %lld bytes, need %lld for the smallest records",
-		               (long long)budget, (long long)least);
-	}
+	if (!rc && !found) rc = whit_fail(e, WHIT_EINTERNAL, "no records within %lld bytes", (long long)budget);
 	return rc;
 }
 
@@ -195,11 +204,13 @@ int whit_fabq_allocate(const whit_model *m, const whit_fisher *f, double bpw, ch
 	whit_choice *all = whit_alloc((size_t)(n * OPTIONS + 1) * sizeof *all);
 	int *pick = whit_alloc((size_t)(n + 1) * sizeof *pick);
 	int rc = n ? 0 : whit_fail(e, WHIT_EUSAGE, "%s: has no sums of this model's linear layers", f->dir.path);
+	for (int64_t i = 0; i < n; i++) weights += w[i]->mat.rows * w[i]->mat.cols;
+	int64_t budget = (int64_t)(bpw * (double)weights / 8);
+	if (!rc) rc = check_budget(w, n, budget, e);
 	if (!rc) whit_say("measuring %lld tensors in %d record formats", (long long)n, OPTIONS);
 	if (!rc) rc = train(book, w, n, e);
 	for (int64_t i = 0; i < n && !rc; i++) {
 		whit_fisher_sums s;
-		weights += w[i]->mat.rows * w[i]->mat.cols;
 		rc = whit_interrupted(e);
 		if (!rc) rc = whit_fisher_read(f, w[i]->name, w[i]->mat.rows, w[i]->mat.cols, &s, e);
 		if (rc) break;
@@ -207,7 +218,7 @@ int whit_fabq_allocate(const whit_model *m, const whit_fisher *f, double bpw, ch
 		whit_fisher_sums_free(&s);
 		whit_weight_drop(w[i]);
 	}
-	if (!rc) rc = choose(all, n, (int64_t)(bpw * (double)weights / 8), pick, out, e);
+	if (!rc) rc = choose(all, n, budget, pick, out, e);
 	if (!rc) *text = recipe_of(w, pick, n);
 	for (int k = 0; k < SIZES; k++) whit_free(book[k]);
 	whit_free(pick);
