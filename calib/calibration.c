@@ -32,18 +32,21 @@ void whit_calibration_free(whit_calibration *c) {
 	if (c->fisher.dir.path) whit_fisher_close(&c->fisher);
 }
 
+/* Which of n names `name` is, the first where it is NULL; -1: none. */
+static int named(const char *const *names, int n, const char *name) {
+	for (int i = 0; name && i < n; i++)
+		if (!strcmp(names[i], name)) return i;
+	return name ? -1 : 0;
+}
+
 int whit_core_parse(const char *name) {
 	static const char *const names[] = {"gain", "fisher", "magnitude", "hessian", "random"}; /* WHIT_CORE_* */
-	for (int i = 0; name && i < WHIT_COUNT(names); i++)
-		if (!strcmp(names[i], name)) return i;
-	return name ? -1 : WHIT_CORE_GAIN;
+	return named(names, WHIT_COUNT(names), name);
 }
 
 int whit_metric_parse(const char *name) {
 	static const char *const names[] = {"hessian", "guided", "diag", "fisher"}; /* WHIT_METRIC_* */
-	for (int i = 0; name && i < WHIT_COUNT(names); i++)
-		if (!strcmp(names[i], name)) return i;
-	return name ? -1 : WHIT_METRIC_HESSIAN;
+	return named(names, WHIT_COUNT(names), name);
 }
 
 int whit_calibration_open(whit_calibration *c, const char *path, const char *metric, const whit_model *m, whit_err *e) {
@@ -197,16 +200,18 @@ static int make(whit_calibration *c, const whit_calibration_of *w, const input *
 	return rc;
 }
 
-/* Sums over tokens of squared inputs, all domains'. */
-static int read_squares(const whit_calibration *c, const input *in, double *to, whit_err *e) {
+/* A directory's sums of n doubles, all domains'. */
+static int add_domains(const whit_calibration *c, int64_t layer, const char *weight, const char *kind, int64_t n,
+                       double *to, whit_err *e) {
 	size_t i;
 	json_t *domain;
+	memset(to, 0, (size_t)n * sizeof *to);
 	json_array_foreach(json_object_get(c->dir.about, "domains"), i, domain) {
-		whit_sum u = {.ndim = 1, .dtype = WHIT_F64, .shape = {in->cols, 1, 1}};
+		whit_sum u = {.ndim = 1, .dtype = WHIT_F64, .shape = {n, 1, 1}};
 		const char *d = json_string_value(json_object_get(domain, "name"));
-		int rc = whit_stats_dir_read(&c->dir, in->layer, d ? d : "", in->weight, "in.sq", &u, e);
+		int rc = whit_stats_dir_read(&c->dir, layer, d ? d : "", weight, kind, &u, e);
 		if (rc) return rc;
-		for (int64_t k = 0; k < in->cols; k++) to[k] += ((const double *)u.data)[k];
+		for (int64_t k = 0; k < n; k++) to[k] += ((const double *)u.data)[k];
 		whit_free(u.data);
 	}
 	return 0;
@@ -224,7 +229,7 @@ int whit_calibration_columns(const whit_calibration *c, const char *name, int64_
 		rc = whit_fisher_read(&c->fisher, name, rows, cols, &s, e);
 	} else {
 		sum = whit_alloc((size_t)cols * sizeof *sum);
-		rc = read_squares(c, &in, sum, e);
+		rc = add_domains(c, in.layer, in.weight, "in.sq", cols, sum, e);
 	}
 	const double *from = fisher ? s.cols : sum;
 	for (int64_t i = 0; i < cols && !rc; i++) mean += from[i] / (double)cols;
@@ -282,19 +287,7 @@ int whit_calibration_sums(const whit_calibration *c, const char *statistic) {
 }
 
 int whit_calibration_rows(const whit_calibration *c, const char *name, int64_t rows, double *sum, whit_err *e) {
-	const input in = input_of(c, name);
-	size_t i;
-	json_t *domain;
-	memset(sum, 0, (size_t)rows * sizeof *sum);
-	json_array_foreach(json_object_get(c->dir.about, "domains"), i, domain) {
-		whit_sum u = {.ndim = 1, .dtype = WHIT_F64, .shape = {rows, 1, 1}};
-		const char *d = json_string_value(json_object_get(domain, "name"));
-		int rc = whit_stats_dir_read(&c->dir, in.layer, d ? d : "", name, "fisher.rows", &u, e);
-		if (rc) return rc;
-		for (int64_t k = 0; k < rows; k++) sum[k] += ((const double *)u.data)[k];
-		whit_free(u.data);
-	}
-	return 0;
+	return add_domains(c, input_of(c, name).layer, name, "fisher.rows", rows, sum, e);
 }
 
 /* Of an input that several weights read, each may have scales of its own: those that its record stores. */
