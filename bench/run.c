@@ -48,8 +48,10 @@ typedef struct queued {
 } queued;
 
 static void queue_all(const queued *q) {
-	whit_dev_reset(q->d);
-	for (int i = 0; i < q->launches; i++) q->queue(q->ctx, i);
+	for (int i = 0; i < q->launches; i++) {
+		whit_dev_reset(q->d); /* as a model's steps do: one after the other, they share scratch */
+		q->queue(q->ctx, i);
+	}
 }
 
 static void replay(void *ctx, int64_t k) {

@@ -17,7 +17,7 @@ typedef struct bench_time { /* seconds per call */
 /* Sorts the n > 0 durations in place and reads the percentiles off them. */
 bench_time bench_spread(double *took, int n);
 /* The same of `launches` calls of queue(ctx, i) on d, i from 0: recorded as one graph and replayed where the device
- * can; a call's share, with the gaps between calls. queue's scratch is forgotten before the first of them. */
+ * can; a call's share, with the gaps between calls. queue's scratch is forgotten before each of them. */
 bench_time bench_queued(whit_dev *d, void (*queue)(void *ctx, int i), void *ctx, int launches, double seconds,
                         whit_err *e);
 enum { BENCH_MOST = 4096 }; /* samples, at most */

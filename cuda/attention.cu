@@ -77,7 +77,7 @@ template <class E> __global__ void attn_plain_kernel(const attn_args a) {
 /* Kernel 2, for few queries: a block has the G queries that share a kv head and one of `splits` parts of their keys, so
  * that each key is read once and short texts too fill a device. Chunks of KEYS keys: eight lanes to a key's product, a
  * warp to a query's softmax, dim / 4 threads to a value. Parts are joined by attn_join_kernel. */
-enum { KEYS = 64, DECODE_THREADS = 128, DECODE_GROUP = 8, DECODE_DIM = 256 };
+enum { KEYS = 64, PART = 16, DECODE_THREADS = 128, DECODE_GROUP = 8, DECODE_DIM = 256 };
 template <class E, int G> __global__ void __launch_bounds__(DECODE_THREADS) attn_decode_kernel(const attn_args a) {
 	WHIT_SHARED_DYNAMIC(float, shared);
 	WHIT_AFTER();
@@ -87,7 +87,7 @@ template <class E, int G> __global__ void __launch_bounds__(DECODE_THREADS) attn
 	int64_t g = blockIdx.x / a.splits % a.kv_heads, t = blockIdx.x / a.splits / a.kv_heads, ld = a.kv_heads * a.dim;
 	float *q = shared, *s = q + G * dim, *top = s + G * KEYS, *total = top + G, *keep = total + G, *sums = keep + G;
 	attn_seen<E> see = attn_see<E>(a, whit_dev_sequence(a.start, a.n_seq, t), t);
-	int64_t keys = see.end - see.begin, each = ((keys + a.splits - 1) / a.splits + KEYS - 1) / KEYS * KEYS;
+	int64_t keys = see.end - see.begin, each = ((keys + a.splits - 1) / a.splits + PART - 1) / PART * PART;
 	int64_t from = see.begin + WHIT_MIN(split * each, keys), to = WHIT_MIN(from + each, see.end);
 	const float *qs = a.q + (t * a.heads + g * group) * a.dim;
 	for (int i = tid; i < G * dim; i += DECODE_THREADS) q[i] = i < group * dim ? qs[i] * a.scale : 0;
@@ -374,9 +374,10 @@ template <class E, int ROWS, int DIM> static void attn_tile(whit_dev *d, const a
 }
 
 template <class E, int G> static void attn_decode(whit_dev *d, attn_args a) {
-	/* Enough parts that all multiprocessors have one, none shorter than a chunk; fixed for a recorded step. */
+	/* Enough parts that all multiprocessors have two, none shorter than its warps' first turn; fixed for a recorded
+	 * step. */
 	int64_t most = a.cache ? a.cap : a.T, units = a.T * a.kv_heads;
-	a.splits = (int)WHIT_MAX(1, WHIT_MIN((most + KEYS - 1) / KEYS, (2 * d->sms + units - 1) / units));
+	a.splits = (int)WHIT_MAX(1, WHIT_MIN((most + PART - 1) / PART, (2 * d->sms + units - 1) / units));
 	if (a.splits > 1)
 		a.part = (float *)whit_dev_take(d, (size_t)(a.T * a.heads * a.splits * (a.dim + 2)) * sizeof(float));
 	size_t sums = (size_t)(DECODE_THREADS / (a.dim / 4)) * G * (size_t)a.dim;

@@ -115,8 +115,9 @@ __global__ void columns_put_kernel(uint8_t *scales, int64_t row_bytes, int f32, 
 		memcpy(scales + r * row_bytes, s + r, 4);
 		return;
 	}
-	uint16_t h = whit_dev_to_f16(s[r]);
-	scales[r * row_bytes] = (uint8_t)h, scales[r * row_bytes + 1] = (uint8_t)(h >> 8);
+	/* Whole, since it is aligned: given its bytes to store, ptxas 13.0 makes the lower one of the number's value,
+	 * by F2I, and not of its bits (tests/sass.txt). */
+	*reinterpret_cast<uint16_t *>(scales + r * row_bytes) = whit_dev_to_f16(s[r]);
 }
 extern "C" void whit_columns_scale_cuda(whit_dev *d, uint8_t *scales, int64_t row_bytes, int f32, const float *s,
                                         int64_t rows) {

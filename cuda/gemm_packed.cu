@@ -23,18 +23,25 @@
 
 enum { THREADS = 384, WARPS = THREADS / 32, TILE = 16, COLUMNS = 8, MOST = 32 };
 
-struct packed_args {
+struct packed_way {
 	const uint8_t *codes, *scales;
-	int64_t row_bytes, scale_bytes, paired;
-	const float *codebook;                /* NULL: two's complement */
-	int group_shift;                      /* a group is 1 << group_shift steps */
-	int rows, steps, cols, stride, terms; /* columns of input, also rounded up to 8 */
-	const uint4 *x;                       /* (steps, pairs of mmas, cols, 4): two b fragments' halves of a lane */
-	const float *sums;                    /* (steps, stride): of x over the step's columns */
-	const float *back;                    /* (tokens): what undoes a token's power of two */
+	int64_t paired;
+	const float *codebook; /* NULL: two's complement */
+	int rows, block;       /* the first of its blocks */
 	float *y;
 	const float *bias, *add;
-	int cuts; /* warps that share the columns of the same rows: divides WARPS */
+};
+struct packed_args {
+	packed_way m0, m1,
+	        m2; /* one kind of codes, of as many columns; those that are not there begin behind the last block */
+	int64_t row_bytes, scale_bytes;
+	int group_shift;                /* a group is 1 << group_shift steps */
+	int steps, cols, stride, terms; /* columns of input, also rounded up to 8 */
+	int stages;                     /* steps of a warp under way */
+	const uint4 *x;                 /* (steps, pairs of mmas, cols, 4): two b fragments' halves of a lane */
+	const float *sums;              /* (steps, stride): of x over the step's columns */
+	const float *back;              /* (tokens): what undoes a token's power of two */
+	int cuts;                       /* warps that share the columns of the same rows: divides WARPS */
 };
 
 /* ---- decoders ----
@@ -107,31 +114,48 @@ template <class D, int V> struct step_of {
 
 /* ---- the input in the order of the products ----
  * Tokens as halves, scaled by a power of two so that a row's largest finite value lies in [2^14, 2^15): the smallest
- * place takes it to 2^7, which leaves 2^-32 of it as the last bit. A block a token; zeros beyond K. */
+ * place takes it to 2^7, which leaves 2^-32 of it as the last bit. Zeros beyond K. Blocks (tokens, parts): each finds
+ * the row's largest value anew, which is quicker than asking another, and makes its part of the steps. */
 template <class D, int V>
-__global__ void __launch_bounds__(THREADS) input_kernel(uint16_t *out, float *sums, float *back, const float *x, int K,
+__global__ void __launch_bounds__(THREADS) input_kernel(uint16_t *out, float *sums, float *back, const gemv_input in,
                                                         int steps, int cols, int stride, int terms) {
 	using S = step_of<D, V>;
 	WHIT_SHARED(unsigned, tops, [WARPS]);
-	int token = (int)blockIdx.x, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+	int token = (int)blockIdx.x, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, K = in.K;
 	unsigned top = 0; /* bits of |x|: in order of size */
 	WHIT_AFTER();
-	x += (int64_t)token * K;
-	for (int i = (int)threadIdx.x; i < K; i += THREADS)
-		if (isfinite(x[i])) top = WHIT_MAX(top, __float_as_uint(x[i]) & 0x7fffffffu);
+	const float *x = in.x + (int64_t)token * K, *x2 = in.x2 ? in.x2 + (int64_t)token * K : NULL;
+	float norm = 0;
+	if (in.pre == WHIT_PRE_NORM) {
+		WHIT_UNROLL_BY(8)
+		for (int i = (int)threadIdx.x; i < K; i += THREADS) norm = fmaf(x[i], x[i], norm);
+		norm = 1 / sqrtf(whit_block_sum(norm) / (float)K + in.eps);
+	}
+	auto value = [&](int i) {
+		float v = x[i];
+		if (in.pre == WHIT_PRE_NORM) v = v * norm * (in.norm[i] + in.shift);
+		if (in.pre == WHIT_PRE_SWIGLU) v = v / (1 + expf(-v)) * x2[i];
+		return v;
+	};
+	WHIT_UNROLL_BY(8)
+	for (int i = (int)threadIdx.x; i < K; i += THREADS) {
+		float v = value(i);
+		if (isfinite(v)) top = WHIT_MAX(top, __float_as_uint(v) & 0x7fffffffu);
+	}
 	top = __reduce_max_sync(0xffffffffu, top);
 	if (lane == 0) tops[warp] = top;
 	__syncthreads();
 	for (int w = 0; w < WARPS; w++) top = WHIT_MAX(top, tops[w]);
 	int shift = WHIT_MIN(127 + 14 - (int)(top >> 23), 126);
 	float scale = __uint_as_float((unsigned)(127 + shift) << 23);
-	if (threadIdx.x == 0) back[token] = __uint_as_float((unsigned)(127 - shift) << 23);
-	for (int s = warp; s < steps; s += WARPS) {
+	bool first = blockIdx.y == 0;
+	if (first && threadIdx.x == 0) back[token] = __uint_as_float((unsigned)(127 - shift) << 23);
+	for (int s = (int)blockIdx.y * WARPS + warp; s < steps; s += (int)gridDim.y * WARPS) {
 		float sum[2] = {};
 		for (int c = lane; c < S::columns; c += 32) {
 			int at = s * S::columns + c, i = c % S::lane % D::unit, q = D::pair(i);
 			int m = c % S::lane / D::unit * (D::unit / 4) + q / 2;
-			float rest = at < K ? x[at] * scale : 0.0f;
+			float rest = at < K ? value(at) * scale : 0.0f;
 			float place = (float)(1 << D::place(q)), unplace = 1 / place;
 			WHIT_UNROLL
 			for (int k = 0; k < 2; k++) {
@@ -152,20 +176,28 @@ __global__ void __launch_bounds__(THREADS) input_kernel(uint16_t *out, float *su
 		}
 	}
 	/* the columns that round up to 8 */
-	for (int i = (int)threadIdx.x; token == 0 && i < steps * (stride - cols); i += THREADS)
+	for (int i = (int)threadIdx.x; first && token == 0 && i < steps * (stride - cols); i += THREADS)
 		sums[(int64_t)(i / (stride - cols)) * stride + cols + i % (stride - cols)] = 0;
 }
 
 /* ---- the product ---- */
 
 template <int V> struct words { unsigned w[V / 4]; };
-template <int V> static __device__ __forceinline__ words<V> read(const uint8_t *p, bool there) {
-	words<V> v = {};
-	if (!there) return v;
+/* V bytes to a lane's place in shared memory, and from there; have 0: zeros. */
+template <int V> static __device__ __forceinline__ void fetch(uint8_t *to, const uint8_t *from, bool there) {
+	if constexpr (V == 12) {
+		WHIT_UNROLL
+		for (int i = 0; i < V; i += 4) ptx_copy_async<4>(to + i, from + i, there ? 4 : 0);
+	} else {
+		ptx_copy_async<V>(to, from, there ? V : 0);
+	}
+}
+template <int V> static __device__ __forceinline__ words<V> read(const uint8_t *p) {
+	words<V> v;
 	if constexpr (V == 16) {
-		uint4 a = ptx_load_stream((const uint4 *)p);
+		uint4 a = *(const uint4 *)p;
 		v.w[0] = a.x, v.w[1] = a.y, v.w[2] = a.z, v.w[3] = a.w;
-	} else if constexpr (V == 8) { /* neighbours' halves of a sector stay in L1 */
+	} else if constexpr (V == 8) {
 		uint2 a = *(const uint2 *)p;
 		v.w[0] = a.x, v.w[1] = a.y;
 	} else {
@@ -175,24 +207,49 @@ template <int V> static __device__ __forceinline__ words<V> read(const uint8_t *
 	return v;
 }
 
-/* Where a lane's rows q and q + 8 lie in both planes; 32 bits hold it (takes). Rows from `end` on are not read. */
+/* Until all but the latest `pending` steps of this lane's have arrived. */
+static __device__ __forceinline__ void arrived(int pending) {
+	switch (pending) {
+	case 1:
+		ptx_copy_wait<1>();
+		break;
+	case 2:
+		ptx_copy_wait<2>();
+		break;
+	case 3:
+		ptx_copy_wait<3>();
+		break;
+	case 5:
+		ptx_copy_wait<5>();
+		break;
+	case 7:
+		ptx_copy_wait<7>();
+		break;
+	default:
+		ptx_copy_wait<0>();
+	}
+}
+
+/* Where a lane's rows q and q + 8 lie among the codes; 32 bits hold it (takes). Rows from `end` on are not read. */
 struct place_of {
-	unsigned codes[2], scales[2];
+	unsigned codes[2];
 	bool there[2];
 };
-static __device__ __forceinline__ place_of find(const packed_args &a, int q, int end, int offset) {
+static __device__ __forceinline__ place_of find(const packed_args &a, int64_t paired, int q, int end, int offset) {
 	place_of p;
 	WHIT_UNROLL
 	for (int h = 0; h < 2; h++) {
 		whit_mat m;
-		m.paired = a.paired;
+		m.paired = paired;
 		p.there[h] = q + 8 * h < end;
 		int64_t row = whit_mat_row(&m, p.there[h] ? q + 8 * h : end - 1);
 		p.codes[h] = (unsigned)(row * a.row_bytes + offset);
-		p.scales[h] = (unsigned)(row * a.scale_bytes);
 	}
 	return p;
 }
+
+/* Member f of the matrix that block b multiplies; selections, since an index would put the arguments into memory. */
+#define PICK(a, b, f) ((b) < (a).m1.block ? (a).m0.f : (b) < (a).m2.block ? (a).m1.f : (a).m2.f)
 
 /* A pass's sums of rows from q on: those of the warps that cut its columns, in order, and of a token's terms. */
 template <int ROWS, int NT>
@@ -206,54 +263,85 @@ static __device__ __forceinline__ void put(const packed_args &a, const float *pa
 		for (int k = a.terms - 1; k >= 0; k--) /* the smaller term first */
 			for (int w = 0; w < a.cuts; w++) v += own[w * ROWS * NT * COLUMNS + k];
 		v *= a.back[t];
-		int64_t at = (int64_t)t * a.rows + r;
-		if (a.bias) v += a.bias[r];
-		if (a.add) v += a.add[at];
-		a.y[at] = v;
+		int b = (int)blockIdx.x;
+		int64_t at = (int64_t)t * PICK(a, b, rows) + r;
+		const float *bias = PICK(a, b, bias), *add = PICK(a, b, add);
+		if (bias) v += bias[r];
+		if (add) v += add[at];
+		PICK(a, b, y)[at] = v;
 	}
 }
 
-template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) packed_kernel(const packed_args a) {
+/* Bytes of a warp's step: codes of all lanes, and a word for each row, one half of which is its scale. */
+template <int V, int NT> struct stage_of {
+	enum { R = NT == 1 ? 2 : 1, bytes = R * 2 * 32 * V + 32 * 4 };
+};
+
+template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS, 1) packed_kernel(const packed_args a) {
 	using S = step_of<D, V>;
-	constexpr int R = NT == 1 ? 2 : 1, ROWS = R * TILE, DEPTH = V >= 12 ? 2 : V == 8 ? 3 : 5;
+	constexpr int R = NT == 1 ? 2 : 1, ROWS = R * TILE, STAGE = stage_of<V, NT>::bytes;
 	constexpr int PART = WARPS * ROWS * NT * COLUMNS;
 	WHIT_SHARED_DYNAMIC(uint8_t, memory);
-	float *part = (float *)memory; /* two, in turns: (warps, rows, columns) */
-	unsigned *table = (unsigned *)(part + 2 * PART);
-	uint4 *own = (uint4 *)(table + 32 * D::entries);
+	float *part = (float *)memory; /* (warps, rows, columns) */
+	unsigned *table = (unsigned *)(part + PART);
+	uint8_t *stages = (uint8_t *)(table + 32 * D::entries);
+	uint4 *own = (uint4 *)(stages + a.stages * WARPS * STAGE); /* NT 1: the input, and its sums */
+	int halves = a.steps * (S::mmas / 2) * a.cols * 4;
+	float *own_sums = (float *)(own + halves);
 	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
-	int b = (int)blockIdx.x, blocks = (int)gridDim.x, more = a.rows % blocks;
-	int begin = a.rows / blocks * b + WHIT_MIN(b, more), end = begin + a.rows / blocks + (b < more);
+	int block = (int)blockIdx.x, of = PICK(a, block, rows), first_block = PICK(a, block, block);
+	int next = block < a.m1.block ? a.m1.block : block < a.m2.block ? a.m2.block : (int)gridDim.x;
+	int blocks = next - first_block, b = block - first_block, more = of % blocks;
+	int begin = of / blocks * b + WHIT_MIN(b, more), end = begin + of / blocks + (b < more);
+	const uint8_t *codes = PICK(a, block, codes), *scales = PICK(a, block, scales);
+	const float *codebook = PICK(a, block, codebook);
+	int64_t paired = PICK(a, block, paired);
 	/* this warp's steps, and its rows of a pass: those of `cuts` warps that cut the columns */
 	int from = a.steps * (warp % a.cuts) / a.cuts, per = a.steps * (warp % a.cuts + 1) / a.cuts - from;
-	int rows = WARPS / a.cuts * ROWS, first = begin + warp / a.cuts * ROWS + g;
+	int rows = WARPS / a.cuts * ROWS, first = begin + warp / a.cuts * ROWS;
 	int sweeps = (a.stride / COLUMNS + NT - 1) / NT, passes = (end - begin + rows - 1) / rows * sweeps;
 
-	/* 1. the first loads */
-	words<V> v[DEPTH][R][2];
-	uint16_t scale[DEPTH][R][2] = {};
+	/* 1. the first loads: lane 4 g + t also brings the scale of row g + 8 t of its tiles */
 	place_of at[R];
+	unsigned scale_at = 0, last_scale = (unsigned)(of * a.scale_bytes - 2);
+	bool scaled = false;
 	auto point = [&](int pass) {
-		int q = first + pass / sweeps * rows;
+		int q = first + pass / sweeps * rows, row = q + g + 8 * t;
 		WHIT_UNROLL
-		for (int r = 0; r < R; r++) at[r] = find(a, q + r * TILE, end, (from * 4 + t) * V);
+		for (int r = 0; r < R; r++) at[r] = find(a, paired, q + g + r * TILE, end, (from * 4 + t) * V);
+		whit_mat m;
+		m.paired = paired;
+		scaled = row < end;
+		scale_at = scaled ? (unsigned)(whit_mat_row(&m, row) * a.scale_bytes) : 0;
 	};
-	auto load = [&](int d, int s) {
-		int group = (from + s) >> a.group_shift;
-		bool column = ((from + s) * 4 + t) * V < (int)a.row_bytes;
-		WHIT_UNROLL
-		for (int r = 0; r < R; r++) WHIT_UNROLL
-		for (int h = 0; h < 2; h++) {
-			bool there = at[r].there[h];
-			v[d][r][h] = read<V>(a.codes + (at[r].codes[h] + (unsigned)s * (4 * V)), there && column);
-			const uint8_t *p = a.scales + (at[r].scales[h] + (unsigned)group * 2);
-			scale[d][r][h] = there ? *(const uint16_t *)p : 0;
-		}
+	int load_pass = 0, load_step = 0, load_slot = 0;
+	auto load = [&]() { /* the next step that is not under way, into the slot that is free */
+		            uint8_t *to = stages + (load_slot * WARPS + warp) * STAGE;
+		            load_slot = load_slot + 1 < a.stages ? load_slot + 1 : 0;
+		            if (load_pass < passes && per > 0) {
+			            int s = load_step;
+			            bool column = ((from + s) * 4 + t) * V < (int)a.row_bytes;
+			            WHIT_UNROLL
+			            for (int r = 0; r < R; r++) WHIT_UNROLL
+			            for (int h = 0; h < 2; h++)
+				            fetch<V>(to + ((r * 2 + h) * 32 + lane) * V,
+				                     codes + (at[r].codes[h] + (unsigned)s * (4 * V)),
+				                     at[r].there[h] && column);
+			            unsigned i = scale_at + (unsigned)((from + s) >> a.group_shift) * 2;
+			            if (t < 2 * R) /* nothing lies behind the last */
+				            ptx_copy_async<4>(to + R * 2 * 32 * V + (g + 8 * t) * 4, scales + (i & ~3u),
+				                              !scaled                       ? 0
+				                              : i == last_scale && !(i & 2) ? 2
+				                                                            : 4);
+			            if (++load_step == per) {
+				            load_step = 0, load_pass++;
+				            if (load_pass < passes) point(load_pass);
+			            }
+		            }
+		            ptx_copy_commit();
 	};
 	point(0);
-	WHIT_UNROLL
-	for (int d = 0; d < DEPTH; d++)
-		if (d < per) load(d, d);
+	for (int d = 0; d < a.stages; d++) load();
 
 	/* 2. levels */
 	float one = 0x1p24f, two = 0, zero = 0; /* of planes, and of sums of x */
@@ -261,13 +349,13 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 	if constexpr (D::entries > 0) {
 		one = 1;
 		for (int i = (int)threadIdx.x; i < 32 * D::entries; i += THREADS) {
-			table[i] = D::make(a.codebook, i / 32);
+			table[i] = D::make(codebook, i / 32);
 		}
-	} else if (!a.codebook) {
+	} else if (!codebook) {
 		flip = 0x01010101u * (D::bits == 8 ? 0x80 : D::bits == 4 ? 0x88 : D::bits == 2 ? 0xaa : 0xff);
 		zero = -(float)(1 << (D::bits - 1));
 	} else {
-		const float *l = a.codebook;
+		const float *l = codebook;
 		one = (l[1] - l[0]) * 0x1p24f, zero = l[0];
 		if (D::planes == 2) two = (l[2] - l[0]) * 0x1p23f;
 	}
@@ -275,101 +363,106 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS) pac
 	/* 3. the input */
 	WHIT_AFTER();
 	const uint4 *x = NT == 1 ? own : a.x;
+	const float *sums = NT == 1 ? own_sums : a.sums;
 	if (NT == 1) {
-		for (int i = (int)threadIdx.x; i < a.steps * (S::mmas / 2) * a.cols * 4; i += THREADS) own[i] = a.x[i];
+		for (int i = (int)threadIdx.x; i < halves; i += THREADS) own[i] = a.x[i];
+		for (int i = (int)threadIdx.x; D::entries == 0 && i < a.steps * COLUMNS; i += THREADS)
+			own_sums[i] = a.sums[i];
 	}
 	__syncthreads();
 
 	/* 4. this warp's steps of all passes */
-	float total[R][NT][4] = {};
-	int column = 0; /* the first of the pass at hand */
-	auto multiply = [&](int d, int step) {
-		float c[D::planes][R][NT][4] = {};
-		const uint4 *xs = x + (step * (S::mmas / 2) * a.cols + column + g) * 4 + t;
+	for (int pass = 0, slot = 0; pass < passes; pass++) {
+		float total[R][NT][4] = {};
+		unsigned odd = 0; /* rows whose scales begin in the upper half of a word */
 		WHIT_UNROLL
-		for (int m2 = 0; m2 < S::mmas / 2; m2++) {
-			uint4 f[NT];
+		for (int i = 0; i < 2 * R; i++) {
+			whit_mat m;
+			m.paired = paired;
+			int row = WHIT_MIN(first + pass / sweeps * rows + g + 8 * i, end - 1);
+			odd |= (unsigned)(whit_mat_row(&m, row) * a.scale_bytes / 2 & 1) << i;
+		}
+		int column = pass % sweeps * NT * COLUMNS; /* the first of the pass */
+		for (int step = from; step < from + per; step++) {
+			const uint8_t *have = stages + (slot * WARPS + warp) * STAGE;
+			slot = slot + 1 < a.stages ? slot + 1 : 0;
+			arrived(a.stages - 1);
+			__syncwarp(); /* scales are other lanes' */
+			words<V> v[R][2];
+			float by[R][2];
+			unsigned upper = step >> a.group_shift & 1 ? ~odd : odd;
 			WHIT_UNROLL
-			for (int n = 0; n < NT; n++) {
-				int col = column + n * COLUMNS + g;
-				f[n] = col < a.cols ? xs[n * COLUMNS * 4] : make_uint4(0, 0, 0, 0);
+			for (int r = 0; r < R; r++) WHIT_UNROLL
+			for (int h = 0; h < 2; h++) {
+				int row = r * TILE + h * 8 + g;
+				v[r][h] = read<V>(have + ((r * 2 + h) * 32 + lane) * V);
+				unsigned w = *(const unsigned *)(have + R * 2 * 32 * V + row * 4);
+				by[r][h] = whit_dev_f16((uint16_t)(upper >> (r * 2 + h) & 1 ? w >> 16 : w));
 			}
-			xs += a.cols * 4;
+			__syncwarp();
+			load();
+			float c[D::planes][R][NT][4] = {};
+			const uint4 *xs = x + (step * (S::mmas / 2) * a.cols + column + g) * 4 + t;
 			WHIT_UNROLL
-			for (int odd = 0; odd < 2; odd++) {
-				int m = 2 * m2 + odd, i = m / (D::unit / 4) * D::words, q = m % (D::unit / 4) * 2;
+			for (int m2 = 0; m2 < S::mmas / 2; m2++) {
+				uint4 f[NT];
 				WHIT_UNROLL
-				for (int r = 0; r < R; r++) WHIT_UNROLL
-				for (int p = 0; p < D::planes; p++) {
-					unsigned w[4];
+				for (int n = 0; n < NT; n++) {
+					int col = column + n * COLUMNS + g;
+					f[n] = col < a.cols ? xs[n * COLUMNS * 4] : make_uint4(0, 0, 0, 0);
+				}
+				xs += a.cols * 4;
+				WHIT_UNROLL
+				for (int odd2 = 0; odd2 < 2; odd2++) {
+					int m = 2 * m2 + odd2, i = m / (D::unit / 4) * D::words,
+					    q = m % (D::unit / 4) * 2;
 					WHIT_UNROLL
-					for (int h = 0; h < 4; h++)
-						w[h] = D::halves(v[d][r][h % 2].w + i, q + h / 2, p, flip,
-						                 table + lane);
-					WHIT_UNROLL
-					for (int n = 0; n < NT; n++) {
-						unsigned k[2] = {odd ? f[n].z : f[n].x, odd ? f[n].w : f[n].y};
-						ptx_mma_f16(c[p][r][n], w, k);
+					for (int r = 0; r < R; r++) WHIT_UNROLL
+					for (int p = 0; p < D::planes; p++) {
+						unsigned w[4];
+						WHIT_UNROLL
+						for (int h = 0; h < 4; h++)
+							w[h] = D::halves(v[r][h % 2].w + i, q + h / 2, p, flip,
+							                 table + lane);
+						WHIT_UNROLL
+						for (int n = 0; n < NT; n++) {
+							unsigned k[2] = {odd2 ? f[n].z : f[n].x,
+							                 odd2 ? f[n].w : f[n].y};
+							ptx_mma_f16(c[p][r][n], w, k);
+						}
 					}
 				}
 			}
-		}
-		WHIT_UNROLL
-		for (int n = 0; n < NT; n++) {
-			float sum[2] = {};
-			int col = column + n * COLUMNS + 2 * t;
-			if (D::entries == 0 && col < a.stride) {
-				float2 z = *(const float2 *)(a.sums + (int64_t)step * a.stride + col);
-				sum[0] = z.x * zero, sum[1] = z.y * zero;
-			}
 			WHIT_UNROLL
-			for (int r = 0; r < R; r++) WHIT_UNROLL
-			for (int k = 0; k < 4; k++) {
-				float by = whit_dev_f16(scale[d][r][k / 2]);
-				float in = fmaf(c[0][r][n][k], one, sum[k % 2]);
-				if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
-				total[r][n][k] = fmaf(by, in, total[r][n][k]);
-			}
-		}
-	};
-	for (int pass = 0; pass < passes; pass++) {
-		int s = 0;
-		column = pass % sweeps * NT * COLUMNS;
-		for (; s + 2 * DEPTH <= per; s += DEPTH) {
-			WHIT_UNROLL
-			for (int d = 0; d < DEPTH; d++) {
-				multiply(d, from + s + d);
-				load(d, s + d + DEPTH);
+			for (int n = 0; n < NT; n++) {
+				float sum[2] = {};
+				int col = column + n * COLUMNS + 2 * t;
+				if (D::entries == 0 && col < a.stride) {
+					float2 z = *(const float2 *)(sums + step * a.stride + col);
+					sum[0] = z.x * zero, sum[1] = z.y * zero;
+				}
+				WHIT_UNROLL
+				for (int r = 0; r < R; r++) WHIT_UNROLL
+				for (int k = 0; k < 4; k++) {
+					float in = fmaf(c[0][r][n][k], one, sum[k % 2]);
+					if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
+					total[r][n][k] = fmaf(by[r][k / 2], in, total[r][n][k]);
+				}
 			}
 		}
-		for (; s < per; s += DEPTH) { /* two rounds less one step at most */
-			WHIT_UNROLL
-			for (int d = 0; d < DEPTH; d++) {
-				if (s + d >= per) break;
-				multiply(d, from + s + d);
-				if (s + d + DEPTH < per) load(d, s + d + DEPTH);
-			}
-		}
-		if (pass + 1 < passes) { /* under way while the warps' sums meet */
-			point(pass + 1);
-			WHIT_UNROLL
-			for (int d = 0; d < DEPTH; d++)
-				if (d < per) load(d, d);
-		}
-		float *p = part + pass % 2 * PART + warp * ROWS * NT * COLUMNS;
+		float *p = part + warp * ROWS * NT * COLUMNS;
+		if (pass > 0) __syncthreads(); /* the pass before has been put */
 		WHIT_UNROLL
 		for (int r = 0; r < R; r++) WHIT_UNROLL
-		for (int n = 0; n < NT; n++) {
-			WHIT_UNROLL
-			for (int k = 0; k < 4; k++) {
-				int row = r * TILE + g + k / 2 * 8, col = n * COLUMNS + 2 * t + k % 2;
-				p[row * NT * COLUMNS + col] = total[r][n][k];
-				total[r][n][k] = 0;
-			}
+		for (int n = 0; n < NT; n++) WHIT_UNROLL
+		for (int k = 0; k < 4; k++) {
+			int row = r * TILE + g + k / 2 * 8, col = n * COLUMNS + 2 * t + k % 2;
+			p[row * NT * COLUMNS + col] = total[r][n][k];
 		}
 		__syncthreads();
-		put<ROWS, NT>(a, part + pass % 2 * PART, begin + pass / sweeps * rows, end, column);
+		put<ROWS, NT>(a, part, begin + pass / sweeps * rows, end, column);
 	}
+	ptx_copy_wait<0>();
 }
 
 /* ---- the host's part ---- */
@@ -393,57 +486,86 @@ bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
 		return false;
 	if (strcmp(name, "tq") && strcmp(name, "int")) return false;
 	if (bits == 2 && w->codebook && !w->mirrored) return false;
-	return loads(w) && !w->scale_f32 && (uintptr_t)w->plane[1] % 2 == 0;
+	return loads(w) && !w->scale_f32 && (uintptr_t)w->plane[1] % 4 == 0;
 }
 
-/* Shared memory of a block whose input takes `halves` bytes of it. */
-template <class D, int NT> static size_t packed_bytes(size_t halves) {
+/* Shared memory of a block whose input takes `halves` bytes of it, and as many stages as fit: 0, where two do not. */
+template <class D, int V, int NT> static size_t packed_bytes(const whit_dev *d, size_t halves, int *stages) {
 	constexpr int ROWS = (NT == 1 ? 2 : 1) * TILE;
-	return 2 * WARPS * ROWS * NT * COLUMNS * sizeof(float) + 32 * D::entries * sizeof(unsigned) + halves;
+	static const int of[] = {8, 6, 4, 3, 2, 1}; /* 50 to 100 KB, as far as it goes */
+	constexpr size_t STAGE = WARPS * stage_of<V, NT>::bytes;
+	size_t rest = WARPS * ROWS * NT * COLUMNS * sizeof(float) + 32 * D::entries * sizeof(unsigned) + halves;
+	for (int n : of) {
+		*stages = n;
+		if (n > 2 && n * STAGE > (104 << 10)) continue;
+		if (rest + n * STAGE + 1024 <= (size_t)d->shared) return rest + n * STAGE;
+	}
+	return 0;
+}
+
+/* Deals the blocks out by rows, each matrix one at least where it has rows; the largest share of a block. */
+static int deal(packed_args &a, int grid) {
+	packed_way *m[] = {&a.m0, &a.m1, &a.m2};
+	int64_t all = 0, before = 0;
+	int share = 0, last = -1;
+	for (int k = 0; k < 3; k++) all += m[k]->rows;
+	for (int k = 0; k < 3; k++)
+		if (m[k]->rows) last = k;
+	for (int k = 0, at = 0; k < 3; k++) {
+		m[k]->block = at;
+		if (!m[k]->rows) continue;
+		before += m[k]->rows;
+		int behind = 0;
+		for (int j = k + 1; j < 3; j++) behind += m[j]->rows > 0;
+		int to = k == last ? grid : (int)((before * grid + all / 2) / all);
+		to = WHIT_MIN(WHIT_MAX(to, at + 1), grid - behind);
+		share = WHIT_MAX(share, (m[k]->rows + to - at - 1) / (to - at));
+		at = to;
+	}
+	return share;
 }
 
 template <class D, int V, int NT>
-static void launch(whit_dev *d, packed_args a, const float *x, int64_t T, const whit_mat *w, whit_packed_input *have) {
+static void launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_mat *w) {
 	using S = step_of<D, V>;
 	constexpr int ROWS = (NT == 1 ? 2 : 1) * TILE;
-	int key = D::bits * 100 + V + (D::entries > 0 ? 50 : 0); /* an order of columns */
 	a.steps = (int)((w->width + S::columns - 1) / S::columns);
 	a.group_shift = w->spec.group ? 0 : 30;
 	while (w->spec.group && S::columns << a.group_shift < w->spec.group) a.group_shift++;
 	size_t halves = (size_t)a.steps * (S::mmas / 2) * a.cols * 4 * sizeof(uint4);
-	if (have->x != x || have->key != key) {
-		have->halves = whit_dev_take(d, halves);
-		have->sums = (float *)whit_dev_take(d, (size_t)a.steps * a.stride * sizeof(float));
-		have->back = (float *)whit_dev_take(d, (size_t)T * sizeof(float));
-		if (!have->halves || !have->sums || !have->back) return;
-		have->x = x, have->key = key;
-		WHIT_LAUNCH_EARLY((input_kernel<D, V>), (unsigned)T, THREADS, 0, d, (uint16_t *)have->halves,
-		                  have->sums, have->back, x, (int)w->width, a.steps, a.cols, a.stride, a.terms);
-	}
-	a.x = (const uint4 *)have->halves, a.sums = have->sums, a.back = have->back;
+	uint16_t *x = (uint16_t *)whit_dev_take(d, halves);
+	float *sums = (float *)whit_dev_take(d, (size_t)a.steps * a.stride * sizeof *sums);
+	float *back = (float *)whit_dev_take(d, (size_t)in.T * sizeof *back);
+	if (!x || !sums || !back) return;
+	dim3 parts((unsigned)in.T, (unsigned)WHIT_MIN((a.steps + WARPS - 1) / WARPS, 16));
+	WHIT_LAUNCH_EARLY((input_kernel<D, V>), parts, THREADS, 0, d, x, sums, back, in, a.steps, a.cols, a.stride,
+	                  a.terms);
+	a.x = (const uint4 *)x, a.sums = sums, a.back = back;
 	/* Warps that cut columns multiply few steps a pass, those that do not leave rows of their tiles empty; joining
 	 * their sums costs about two steps. */
-	int grid = WHIT_MIN(d->sms, a.rows), share = (a.rows + grid - 1) / grid, best = INT_MAX;
+	int grid = WHIT_MIN(d->sms, a.m0.rows + a.m1.rows + a.m2.rows), best = INT_MAX, share = deal(a, grid);
 	for (int cuts = WARPS; cuts > 0; cuts--) {
 		int rows = WARPS / cuts * ROWS, cost = (share + rows - 1) / rows * ((a.steps + cuts - 1) / cuts + 2);
 		if (WARPS % cuts == 0 && cost < best) best = cost, a.cuts = cuts;
 	}
-	size_t bytes = packed_bytes<D, NT>(NT == 1 ? halves : 0);
+	size_t bytes = packed_bytes<D, V, NT>(d, NT == 1 ? halves + (size_t)a.steps * COLUMNS * 4 : 0, &a.stages);
 	WHIT_LAUNCH_EARLY((packed_kernel<D, V, NT>), (unsigned)grid, THREADS, bytes, d, a);
 }
 
 template <class D>
-static void launch_loads(whit_dev *d, const packed_args &a, const float *x, int64_t T, const whit_mat *w,
-                         whit_packed_input *have) {
+static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in, const whit_mat *w) {
 	int V = loads(w);
 	auto go = [&](auto size) {
 		constexpr int V = decltype(size)::value;
 		/* an input that does not fit is read past shared memory */
-		size_t halves = (size_t)(w->width + 256) * a.cols * 2;
-		if (a.cols <= COLUMNS && packed_bytes<D, 1>(halves) + 1024 <= (size_t)d->shared)
-			launch<D, V, 1>(d, a, x, T, w, have);
+		using S = step_of<D, V>;
+		size_t steps = (size_t)(w->width + S::columns - 1) / S::columns;
+		size_t halves = steps * (S::columns * (size_t)a.cols * 2 + COLUMNS * sizeof(float));
+		int stages;
+		if (a.cols <= COLUMNS && packed_bytes<D, V, 1>(d, halves, &stages))
+			launch<D, V, 1>(d, a, in, w);
 		else
-			launch<D, V, D::planes == 2 ? 2 : 4>(d, a, x, T, w, have); /* 4 of both would spill */
+			launch<D, V, D::planes == 2 ? 2 : 4>(d, a, in, w); /* 4 of both would spill */
 	};
 	if constexpr (D::bits == 3) {
 		go(std::integral_constant<int, 12>());
@@ -456,29 +578,51 @@ static void launch_loads(whit_dev *d, const packed_args &a, const float *x, int6
 	}
 }
 
-void whit_gemm_packed(whit_dev *d, const float *x, int64_t T, const whit_mat *w, float *y, const float *bias,
-                      const float *add, whit_packed_input *have) {
-	bool tq = !strcmp(w->spec.fmt->name, "tq");
+/* One launch serves both. */
+static bool alike(const whit_mat *a, const whit_mat *b) {
+	return a->spec.fmt == b->spec.fmt && a->spec.bits == b->spec.bits && a->spec.group == b->spec.group &&
+	       a->width == b->width && a->row_bytes[0] == b->row_bytes[0] && a->row_bytes[1] == b->row_bytes[1] &&
+	       loads(a) == loads(b);
+}
+
+void whit_gemm_packed(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsigned which) {
 	packed_args a = {};
-	a.codes = w->plane[0], a.scales = w->plane[1];
-	a.row_bytes = (int64_t)w->row_bytes[0], a.scale_bytes = (int64_t)w->row_bytes[1], a.paired = w->paired;
-	a.codebook = tq ? w->codebook : NULL, a.rows = (int)w->rows, a.terms = WHIT_MIN(d->terms, 2);
-	a.cols = (int)T * a.terms, a.stride = (a.cols + COLUMNS - 1) / COLUMNS * COLUMNS;
-	a.y = y, a.bias = bias, a.add = add;
+	packed_way *ways[] = {&a.m0, &a.m1, &a.m2};
+	const whit_mat *w = NULL;
+	unsigned left = 0;
+	int n = 0;
+	for (int k = 0; k < g->n; k++) {
+		const whit_mat *m = g->w[k];
+		if (!(which >> k & 1)) continue;
+		if (w && !alike(w, m)) {
+			left |= 1u << k;
+			continue;
+		}
+		w = m;
+		const float *levels = strcmp(m->spec.fmt->name, "tq") ? NULL : m->codebook;
+		*ways[n++] = {m->plane[0], m->plane[1], m->paired,  levels,   (int)m->rows,
+		              0,           g->y[k],     g->bias[k], g->add[k]};
+	}
+	if (!w) return;
+	a.row_bytes = (int64_t)w->row_bytes[0], a.scale_bytes = (int64_t)w->row_bytes[1];
+	a.terms = WHIT_MIN(d->terms, 2), a.cols = in->T * a.terms;
+	a.stride = (a.cols + COLUMNS - 1) / COLUMNS * COLUMNS;
+	bool tq = a.m0.codebook;
 	if (w->spec.bits == 1)
-		launch_loads<fields<1, 1>>(d, a, x, T, w, have);
+		launch_loads<fields<1, 1>>(d, a, *in, w);
 	else if (w->spec.bits == 2 && tq)
-		launch_loads<fields<2, 2>>(d, a, x, T, w, have);
+		launch_loads<fields<2, 2>>(d, a, *in, w);
 	else if (w->spec.bits == 2)
-		launch_loads<fields<2, 1>>(d, a, x, T, w, have);
+		launch_loads<fields<2, 1>>(d, a, *in, w);
 	else if (w->spec.bits == 3)
-		launch_loads<table3>(d, a, x, T, w, have);
+		launch_loads<table3>(d, a, *in, w);
 	else if (w->spec.bits == 4 && tq)
-		launch_loads<table4>(d, a, x, T, w, have);
+		launch_loads<table4>(d, a, *in, w);
 	else if (w->spec.bits == 4)
-		launch_loads<fields<4, 1>>(d, a, x, T, w, have);
+		launch_loads<fields<4, 1>>(d, a, *in, w);
 	else if (tq)
-		launch_loads<table8>(d, a, x, T, w, have);
+		launch_loads<table8>(d, a, *in, w);
 	else
-		launch_loads<fields<8, 1>>(d, a, x, T, w, have);
+		launch_loads<fields<8, 1>>(d, a, *in, w);
+	whit_gemm_packed(d, in, g, left);
 }

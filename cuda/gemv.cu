@@ -322,17 +322,15 @@ static void multiply(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsi
 		if (at.pre == WHIT_PRE_NORM) align(d, &at.norm, at.K);
 	}
 	for (unsigned left = fast; left;) left &= ~stream(d, &at, g, left);
-	const float *x = in->pre == WHIT_PRE_NONE ? in->x : NULL;
-	whit_packed_input have = {};
+	unsigned packed = 0;
 	for (int k = 0; k < g->n; k++) {
 		if (!(which >> k & 1) || fast >> k & 1) continue;
-		bool packed = whit_gemm_packed_takes(g->w[k], in->T);
-		if (packed && !x && !(x = prepared(d, g, in->T, in->K))) return;
-		if (packed)
-			whit_gemm_packed(d, x, in->T, g->w[k], g->y[k], g->bias[k], g->add[k], &have);
+		if (whit_gemm_packed_takes(g->w[k], in->T))
+			packed |= 1u << k;
 		else
 			whit_gemv_packed(d, in, g->w[k], g->y[k], g->bias[k], g->add[k]);
 	}
+	whit_gemm_packed(d, in, g, packed);
 }
 
 extern "C" void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T) {

@@ -13,25 +13,17 @@ struct gemv_input;
 void whit_gemv_packed(whit_dev *d, const gemv_input *in, const whit_mat *w, float *y, const float *bias,
                       const float *add);
 
-/* Codes of 1, 2, 3, 4 or 8 bits times up to 32 tokens, on tensor cores (gemm_packed.cu), where it takes the matrix; x
- * (T, width) is rotated already, and what stands in front of it done. `have`, zeroed before x meets its first matrix,
- * keeps x in the order of columns that one wants, for the next. */
-typedef struct whit_packed_input {
-	const float *x;
-	int key;
-	void *halves;
-	float *sums, *back;
-} whit_packed_input;
-bool whit_gemm_packed_takes(const whit_mat *w, int64_t T);
-void whit_gemm_packed(whit_dev *d, const float *x, int64_t T, const whit_mat *w, float *y, const float *bias,
-                      const float *add, whit_packed_input *have);
-
 /* A group's input, as kernels get it. */
 struct gemv_input {
 	const float *x, *x2, *norm;
 	float eps, shift;
 	int pre, T, K;
 };
+
+/* Codes of 1, 2, 3, 4 or 8 bits times up to 32 tokens, on tensor cores (gemm_packed.cu), where it takes the matrix;
+ * those of `which` (bits) whose codes are of one kind in one launch. x is rotated already. */
+bool whit_gemm_packed_takes(const whit_mat *w, int64_t T);
+void whit_gemm_packed(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsigned which);
 
 /* Where a block keeps column i of its input. A lane multiplies `values` columns that lie side by side in the matrix
  * and reads four floats at once: with eight columns to a lane, the lower and the upper four of all lanes each lie

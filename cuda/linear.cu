@@ -164,6 +164,14 @@ static void multiply32(whit_dev *d, float *y, const float *x, int64_t T, const w
 	end(d, y, T, w->rows, NULL, bias);
 }
 
+/* One matrix by itself, x as its columns are. */
+static void packed(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+	whit_gemv g = {};
+	gemv_input in = {x, NULL, NULL, 0, 0, WHIT_PRE_NONE, (int)T, (int)w->width};
+	g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias;
+	whit_gemm_packed(d, &in, &g, 1);
+}
+
 extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
                                  const float *bias) {
 	const char *name = w->spec.fmt->name;
@@ -180,11 +188,10 @@ extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t 
 		whit_rotate_cuda(d, w->rot, rotated, x, T);
 		x = rotated;
 	}
-	whit_packed_input have = {};
 	if (d->plain)
 		whit_linear_plain(d, y, x, T, w, bias);
 	else if (whit_gemm_packed_takes(w, T))
-		whit_gemm_packed(d, x, T, w, y, bias, NULL, &have);
+		packed(d, y, x, T, w, bias);
 	else if (!strcmp(name, "bf16"))
 		multiply16(d, y, x, T, w, WHIT_BF16, bias);
 	else if (!strcmp(name, "f16"))

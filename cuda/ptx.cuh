@@ -87,8 +87,8 @@ PTX uint4 ptx_load_stream(const uint4 *p) {
 #ifdef __CUDACC__
 	uint4 v;
 	asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
-	    : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-	    : "l"(p));
+	             : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+	             : "l"(p));
 	return v;
 #else
 	return *p;
