@@ -125,23 +125,22 @@ __global__ void __launch_bounds__(THREADS) input_kernel(uint16_t *out, float *su
 	unsigned top = 0; /* bits of |x|: in order of size */
 	WHIT_AFTER();
 	const float *x = in.x + (int64_t)token * K, *x2 = in.x2 ? in.x2 + (int64_t)token * K : NULL;
+	const float *other = in.pre == WHIT_PRE_SWIGLU ? x2 : in.pre == WHIT_PRE_NORM ? in.norm : NULL;
 	float norm = 0;
 	if (in.pre == WHIT_PRE_NORM) {
-		WHIT_UNROLL_BY(8)
-		for (int i = (int)threadIdx.x; i < K; i += THREADS) norm = fmaf(x[i], x[i], norm);
+		gemv_each<1, 12>(x, NULL, K, [&](int, const gemv_floats<1> &v, const gemv_floats<1> &) {
+			norm = fmaf(v.f[0], v.f[0], norm);
+		});
 		norm = 1 / sqrtf(whit_block_sum(norm) / (float)K + in.eps);
 	}
-	auto value = [&](int i) {
-		float v = x[i];
-		if (in.pre == WHIT_PRE_NORM) v = v * norm * (in.norm[i] + in.shift);
-		if (in.pre == WHIT_PRE_SWIGLU) v = v / (1 + expf(-v)) * x2[i];
-		return v;
+	auto value = [&](float v, float o) {
+		if (in.pre == WHIT_PRE_NORM) return v * norm * (o + in.shift);
+		return in.pre == WHIT_PRE_SWIGLU ? v / (1 + expf(-v)) * o : v;
 	};
-	WHIT_UNROLL_BY(8)
-	for (int i = (int)threadIdx.x; i < K; i += THREADS) {
-		float v = value(i);
-		if (isfinite(v)) top = WHIT_MAX(top, __float_as_uint(v) & 0x7fffffffu);
-	}
+	gemv_each<1, 12>(x, other, K, [&](int, const gemv_floats<1> &v, const gemv_floats<1> &o) {
+		float f = value(v.f[0], o.f[0]);
+		if (isfinite(f)) top = WHIT_MAX(top, __float_as_uint(f) & 0x7fffffffu);
+	});
 	top = __reduce_max_sync(0xffffffffu, top);
 	if (lane == 0) tops[warp] = top;
 	__syncthreads();
@@ -152,10 +151,13 @@ __global__ void __launch_bounds__(THREADS) input_kernel(uint16_t *out, float *su
 	if (first && threadIdx.x == 0) back[token] = __uint_as_float((unsigned)(127 - shift) << 23);
 	for (int s = (int)blockIdx.y * WARPS + warp; s < steps; s += (int)gridDim.y * WARPS) {
 		float sum[2] = {};
-		for (int c = lane; c < S::columns; c += 32) {
+		WHIT_UNROLL
+		for (int turn = 0; turn < S::columns / 32; turn++) {
+			int c = 32 * turn + lane;
 			int at = s * S::columns + c, i = c % S::lane % D::unit, q = D::pair(i);
 			int m = c % S::lane / D::unit * (D::unit / 4) + q / 2;
-			float rest = at < K ? value(at) * scale : 0.0f;
+			int there = WHIT_MIN(at, K - 1);
+			float v = value(x[there], other ? other[there] : 0), rest = at < K ? v * scale : 0.0f;
 			float place = (float)(1 << D::place(q)), unplace = 1 / place;
 			WHIT_UNROLL
 			for (int k = 0; k < 2; k++) {

@@ -1,6 +1,6 @@
 /* rotate: random rotations of rows and their inverses (rotation.h). Float butterflies in stages of rising distance and
  * Paley's sums in rising order, as the CPU has them: the same bits. A dense rotation is a product. */
-#include "cuda/dev.cuh"
+#include "cuda/gemv.cuh"
 extern "C" {
 #include "formats/rotation.h"
 #include "formats/tensor.h"
@@ -78,11 +78,32 @@ template <int R> static __device__ __forceinline__ void lanes(float (&a)[R], int
 	}
 }
 
+/* What is done to a row before it is rotated (gemv_input), and the norm's factor. */
+struct before {
+	const float *x2, *norm;
+	float eps, shift;
+	int pre;
+};
+
 /* Column c of row r, whose block's signs begin at sign; c is the i-th column of that block. */
-static __device__ __forceinline__ float fetch(const from &x, const float *sign, int64_t r, int64_t c, int64_t i) {
+static __device__ __forceinline__ float fetch(const from &x, const before &f, float factor, const float *sign,
+                                              int64_t r, int64_t c, int64_t i) {
 	if (c >= x.n) return 0;
 	float v = x.p[r * x.ld + c];
+	if (f.pre == WHIT_PRE_NORM) v = v * factor * (f.norm[c] + f.shift);
+	if (f.pre == WHIT_PRE_SWIGLU) v = v / (1 + expf(-v)) * f.x2[r * x.ld + c];
 	return sign ? v * sign[i] : v;
+}
+
+/* Of row r, by a whole block. */
+static __device__ __forceinline__ float factor_of(const from &x, const before &f, int64_t r) {
+	float sum = 0;
+	WHIT_UNROLL_BY(8)
+	for (int64_t i = threadIdx.x; i < x.n; i += blockDim.x) {
+		float v = x.p[r * x.ld + i];
+		sum = fmaf(v, v, sum);
+	}
+	return 1 / sqrtf(whit_block_sum(sum) / (float)x.n + f.eps);
 }
 
 static __device__ __forceinline__ void put(const to &y, const float *sign, int64_t r, int64_t c, int64_t i, float v) {
@@ -90,7 +111,7 @@ static __device__ __forceinline__ void put(const to &y, const float *sign, int64
 }
 
 /* A warp a block of 32 V values, all in registers: no barrier. */
-template <int V> __global__ void rotate_warp_kernel(to y, from x, int64_t per_row, int64_t blocks) {
+template <int V> __global__ void rotate_warp_kernel(to y, from x, before f, int64_t per_row, int64_t blocks) {
 	WHIT_AFTER();
 	int64_t w = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32, r = w / per_row, b = w % per_row, c = b * 32 * V;
 	int lane = (int)threadIdx.x % 32;
@@ -98,7 +119,7 @@ template <int V> __global__ void rotate_warp_kernel(to y, from x, int64_t per_ro
 	const float *in = x.sign ? x.sign + b * x.step : NULL, *out = y.sign ? y.sign + b * y.step : NULL;
 	float a[V];
 	WHIT_UNROLL
-	for (int k = 0; k < V; k++) a[k] = fetch(x, in, r, c + 32 * k + lane, 32 * k + lane);
+	for (int k = 0; k < V; k++) a[k] = fetch(x, f, 1, in, r, c + 32 * k + lane, 32 * k + lane);
 	lanes(a, lane, 32);
 	butterflies(a);
 	WHIT_UNROLL
@@ -138,19 +159,20 @@ constexpr int most_threads(int base) { return base == 1 ? 512 : 320; }
  * 32 V, or V is 1. */
 template <int BASE, int V>
 __global__ void __launch_bounds__(most_threads(BASE), 2)
-        rotate_block_kernel(to y, from x, int64_t per_row, int h, const paley<BASE> p) {
+        rotate_block_kernel(to y, from x, before f, int64_t per_row, int h, const paley<BASE> p) {
 	WHIT_AFTER();
 	WHIT_SHARED_DYNAMIC(float, v);
 	int64_t r = blockIdx.x / per_row, b = blockIdx.x % per_row;
 	int n = BASE * h, lane = (int)threadIdx.x % 32, s = WHIT_MIN(h, 32 * V);
 	int64_t c = b * n;
 	const float *in = x.sign ? x.sign + b * x.step : NULL, *out = y.sign ? y.sign + b * y.step : NULL;
+	float factor = f.pre == WHIT_PRE_NORM ? factor_of(x, f, r) : 1;
 	for (int i = (int)threadIdx.x / 32 * 32 * V; i < n; i += (int)blockDim.x * V) {
 		float a[V];
 		WHIT_UNROLL
 		for (int k = 0; k < V; k++) {
 			int at = i + 32 * k + lane;
-			a[k] = at < n ? fetch(x, in, r, c + at, at) : 0;
+			a[k] = at < n ? fetch(x, f, factor, in, r, c + at, at) : 0;
 		}
 		lanes(a, lane, s);
 		butterflies(a);
@@ -190,24 +212,27 @@ template <int BASE> static paley<BASE> paley_of(const whit_rotation *r, int inve
 	return p;
 }
 
+static bool by_warps(int base, int64_t n) { return base == 1 && n >= 32 && n <= 512; }
+
 template <int BASE>
-static void fused(whit_dev *d, const whit_rotation *r, const to &y, const from &x, int64_t rows, int inverse) {
+static void fused(whit_dev *d, const whit_rotation *r, const to &y, const from &x, const before &f, int64_t rows,
+                  int inverse) {
 	const whit_rotation_spec *s = whit_rotation_get(r);
 	int64_t per_row = whit_rotation_width(r) / s->block, blocks = rows * per_row;
 	int n = (int)s->block, h = n / BASE, threads = WHIT_MIN(most_threads(BASE), (n / 8 + 31) / 32 * 32);
 	if (n < 256) threads = WHIT_MIN(64, (n + 31) / 32 * 32);
-	if (BASE == 1 && n >= 32 && n <= 512) {
+	if (by_warps(BASE, n)) {
 		unsigned grid = whit_blocks(blocks, WARPS);
 		auto *kernel = n == 32    ? rotate_warp_kernel<1>
 		               : n == 64  ? rotate_warp_kernel<2>
 		               : n == 128 ? rotate_warp_kernel<4>
 		               : n == 256 ? rotate_warp_kernel<8>
 		                          : rotate_warp_kernel<16>;
-		WHIT_LAUNCH_EARLY(kernel, grid, 32 * WARPS, 0, d, y, x, per_row, blocks);
+		WHIT_LAUNCH_EARLY(kernel, grid, 32 * WARPS, 0, d, y, x, f, per_row, blocks);
 	} else {
 		auto *kernel = h >= 256 ? rotate_block_kernel<BASE, 8> : rotate_block_kernel<BASE, 1>;
 		WHIT_LAUNCH_EARLY(kernel, whit_blocks(blocks, 1), (unsigned)threads, (size_t)n * sizeof(float), d, y, x,
-		                  per_row, h, paley_of<BASE>(r, inverse));
+		                  f, per_row, h, paley_of<BASE>(r, inverse));
 	}
 }
 
@@ -234,19 +259,19 @@ static void stepwise(whit_dev *d, const whit_rotation *r, const to &y, const fro
 	if (y.sign || y.p != work) WHIT_LAUNCH(scale_kernel, grid, THREADS, 0, d, y, back, y.sign, period(y.step), w);
 }
 
-static void hadamard(whit_dev *d, const whit_rotation *r, const to &y, const from &x, float *work, int64_t rows,
-                     int inverse) {
+static void hadamard(whit_dev *d, const whit_rotation *r, const to &y, const from &x, const before &f, float *work,
+                     int64_t rows, int inverse) {
 	const whit_rotation_spec *s = whit_rotation_get(r);
 	if (d->plain || s->block > MOST)
 		stepwise(d, r, y, x, work, rows, inverse);
 	else if (s->base == 12)
-		fused<12>(d, r, y, x, rows, inverse);
+		fused<12>(d, r, y, x, f, rows, inverse);
 	else if (s->base == 20)
-		fused<20>(d, r, y, x, rows, inverse);
+		fused<20>(d, r, y, x, f, rows, inverse);
 	else if (s->base == 28)
-		fused<28>(d, r, y, x, rows, inverse);
+		fused<28>(d, r, y, x, f, rows, inverse);
 	else
-		fused<1>(d, r, y, x, rows, inverse);
+		fused<1>(d, r, y, x, f, rows, inverse);
 }
 
 static const float *part(whit_dev *d, const whit_rotation *r, int which) {
@@ -255,8 +280,8 @@ static const float *part(whit_dev *d, const whit_rotation *r, int which) {
 }
 
 /* y = Pi x or, inverse, y = Pi^T x. */
-static void apply(whit_dev *d, const whit_rotation *r, float *y, const float *x, float *work, int64_t rows,
-                  int inverse) {
+static void apply(whit_dev *d, const whit_rotation *r, float *y, const float *x, const before &f, float *work,
+                  int64_t rows, int inverse) {
 	const whit_rotation_spec *s = whit_rotation_get(r);
 	int64_t dim = s->dim, w = whit_rotation_width(r), block = s->block;
 	if (rows == 0) return;
@@ -270,16 +295,27 @@ static void apply(whit_dev *d, const whit_rotation *r, float *y, const float *x,
 		int64_t step = s->kind == WHIT_ROT_TQ3 ? 0 : block;
 		if (whit_dev_failed(d)) return;
 		if (inverse)
-			hadamard(d, r, {y, dim, dim, in, step}, {x, w, w, out, 0}, work, rows, 1);
+			hadamard(d, r, {y, dim, dim, in, step}, {x, w, w, out, 0}, f, work, rows, 1);
 		else
-			hadamard(d, r, {y, w, w, out, 0}, {x, dim, dim, in, step}, work, rows, 0);
+			hadamard(d, r, {y, w, w, out, 0}, {x, dim, dim, in, step}, f, work, rows, 0);
 	}
 }
 
 extern "C" void whit_rotate_cuda(whit_dev *d, const whit_rotation *r, float *y, const float *x, int64_t rows) {
-	apply(d, r, y, x, y, rows, 0);
+	apply(d, r, y, x, {}, y, rows, 0);
 }
 
 extern "C" void whit_unrotate_cuda(whit_dev *d, const whit_rotation *r, float *x, float *y, int64_t rows) {
-	apply(d, r, x, y, y, rows, 1);
+	apply(d, r, x, y, {}, y, rows, 1);
+}
+
+/* A warp has too little of a row to know its norm. */
+bool whit_rotate_takes(const whit_dev *d, const whit_rotation *r, int pre) {
+	const whit_rotation_spec *s = whit_rotation_get(r);
+	if (d->plain || s->kind == WHIT_ROT_NONE || s->kind == WHIT_ROT_HAAR_QR || s->block > MOST) return false;
+	return pre != WHIT_PRE_NORM || !by_warps(s->base, s->block);
+}
+
+void whit_rotate_input(whit_dev *d, const whit_rotation *r, float *y, const gemv_input *in) {
+	apply(d, r, y, in->x, {in->x2, in->norm, in->eps, in->shift, in->pre}, y, in->T, 0);
 }
