@@ -276,12 +276,12 @@ static __device__ __forceinline__ void put(const packed_args &a, const float *pa
 
 /* Bytes of a warp's step: codes of all lanes, and a word for each row, one half of which is its scale. */
 template <int V, int NT> struct stage_of {
-	enum { R = NT == 1 ? 2 : 1, bytes = R * 2 * 32 * V + 32 * 4 };
+	enum { R = NT <= 2 ? 2 : 1, bytes = R * 2 * 32 * V + 32 * 4 };
 };
 
 template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS, 1) packed_kernel(const packed_args a) {
 	using S = step_of<D, V>;
-	constexpr int R = NT == 1 ? 2 : 1, ROWS = R * TILE, STAGE = stage_of<V, NT>::bytes;
+	constexpr int R = NT <= 2 ? 2 : 1, ROWS = R * TILE, STAGE = stage_of<V, NT>::bytes;
 	constexpr int PART = WARPS * ROWS * NT * COLUMNS;
 	WHIT_SHARED_DYNAMIC(uint8_t, memory);
 	float *part = (float *)memory; /* (warps, rows, columns) */
@@ -493,7 +493,7 @@ bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
 
 /* Shared memory of a block whose input takes `halves` bytes of it, and as many stages as fit: 0, where two do not. */
 template <class D, int V, int NT> static size_t packed_bytes(const whit_dev *d, size_t halves, int *stages) {
-	constexpr int ROWS = (NT == 1 ? 2 : 1) * TILE;
+	constexpr int ROWS = (NT <= 2 ? 2 : 1) * TILE;
 	static const int of[] = {8, 6, 4, 3, 2, 1}; /* 50 to 100 KB, as far as it goes */
 	constexpr size_t STAGE = WARPS * stage_of<V, NT>::bytes;
 	size_t rest = WARPS * ROWS * NT * COLUMNS * sizeof(float) + 32 * D::entries * sizeof(unsigned) + halves;
@@ -530,7 +530,7 @@ static int deal(packed_args &a, int grid) {
 template <class D, int V, int NT>
 static void launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_mat *w) {
 	using S = step_of<D, V>;
-	constexpr int ROWS = (NT == 1 ? 2 : 1) * TILE;
+	constexpr int ROWS = (NT <= 2 ? 2 : 1) * TILE;
 	a.steps = (int)((w->width + S::columns - 1) / S::columns);
 	a.group_shift = w->spec.group ? 0 : 30;
 	while (w->spec.group && S::columns << a.group_shift < w->spec.group) a.group_shift++;
@@ -566,8 +566,10 @@ static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in
 		int stages;
 		if (a.cols <= COLUMNS && packed_bytes<D, V, 1>(d, halves, &stages))
 			launch<D, V, 1>(d, a, in, w);
-		else
-			launch<D, V, D::planes == 2 ? 2 : 4>(d, a, in, w); /* 4 of both would spill */
+		else if (D::planes == 2 || a.cols <= 2 * COLUMNS) /* 4 of both would spill */
+			launch<D, V, 2>(d, a, in, w);
+		else if constexpr (D::planes == 1)
+			launch<D, V, 4>(d, a, in, w);
 	};
 	if constexpr (D::bits == 3) {
 		go(std::integral_constant<int, 12>());
