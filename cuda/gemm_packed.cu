@@ -21,7 +21,13 @@
 #include <limits.h>
 #include <type_traits>
 
+#ifndef PACKED_WARPS
+#define PACKED_WARPS 12
+#endif
 enum { THREADS = 384, WARPS = THREADS / 32, TILE = 16, COLUMNS = 8, MOST = 32 };
+template <int NT> struct block_of {
+	enum { warps = NT == 1 ? PACKED_WARPS : 12, threads = 32 * warps };
+};
 
 struct packed_way {
 	const uint8_t *codes, *scales;
@@ -112,13 +118,24 @@ template <class D, int V> struct step_of {
 	enum { lane = V * 8 / D::bits, columns = 4 * lane, mmas = lane / 4 };
 };
 
+/* Which lane, which of its units and which code a step's column is. Where a step holds F groups, 16 bytes are columns
+ * of one of them, so the four lanes of a row share them, a word each: kernels exchange them in shared memory. */
+struct where {
+	int lane, unit, code;
+};
+template <class D, int V, int F> static __device__ __forceinline__ where place(int c) {
+	constexpr int each = step_of<D, V>::lane;
+	if (F > 1) return {c / D::unit % 4, c / (4 * D::unit), c % D::unit};
+	return {c / each, c % each / D::unit, c % D::unit};
+}
+
 /* ---- the input in the order of the products ----
  * Tokens as halves, scaled by a power of two so that a row's largest finite value lies in [2^14, 2^15): the smallest
  * place takes it to 2^7, which leaves 2^-32 of it as the last bit. Zeros beyond K. Blocks (tokens, parts): each finds
  * the row's largest value anew, which is quicker than asking another, and makes its part of the steps. */
-template <class D, int V>
-__global__ void __launch_bounds__(THREADS) input_kernel(uint16_t *out, float *sums, float *back, const gemv_input in,
-                                                        int steps, int cols, int stride, int terms) {
+template <class D, int V, int F>
+__global__ void __launch_bounds__(THREADS, 1) input_kernel(uint16_t *out, float *sums, float *back, const gemv_input in,
+                                                           int steps, int cols, int stride, int terms) {
 	using S = step_of<D, V>;
 	WHIT_SHARED(unsigned, tops, [WARPS]);
 	int token = (int)blockIdx.x, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, K = in.K;
@@ -150,35 +167,36 @@ __global__ void __launch_bounds__(THREADS) input_kernel(uint16_t *out, float *su
 	bool first = blockIdx.y == 0;
 	if (first && threadIdx.x == 0) back[token] = __uint_as_float((unsigned)(127 - shift) << 23);
 	for (int s = (int)blockIdx.y * WARPS + warp; s < steps; s += (int)gridDim.y * WARPS) {
-		float sum[2] = {};
+		float sum[F][2] = {};
 		WHIT_UNROLL
 		for (int turn = 0; turn < S::columns / 32; turn++) {
-			int c = 32 * turn + lane;
-			int at = s * S::columns + c, i = c % S::lane % D::unit, q = D::pair(i);
-			int m = c % S::lane / D::unit * (D::unit / 4) + q / 2;
+			int c = 32 * turn + lane, at = s * S::columns + c;
+			auto o = place<D, V, F>(c);
+			int q = D::pair(o.code), m = o.unit * (D::unit / 4) + q / 2;
 			int there = WHIT_MIN(at, K - 1);
 			float v = value(x[there], other ? other[there] : 0), rest = at < K ? v * scale : 0.0f;
-			float place = (float)(1 << D::place(q)), unplace = 1 / place;
+			float up = (float)(1 << D::place(q)), down = 1 / up;
 			WHIT_UNROLL
 			for (int k = 0; k < 2; k++) {
 				int n = token * terms + k;
 				if (k >= terms) continue;
-				uint16_t h = whit_dev_to_f16(rest * unplace);
-				float was = whit_dev_f16(h) * place;
-				int64_t slot = ((int64_t)(s * (S::mmas / 2) + m / 2) * cols + n) * 4 + c / S::lane;
-				out[(slot * 2 + m % 2) * 4 + q % 2 * 2 + D::high(i)] = h;
-				sum[k] += was;
+				uint16_t h = whit_dev_to_f16(rest * down);
+				float was = whit_dev_f16(h) * up;
+				int64_t slot = ((int64_t)(s * (S::mmas / 2) + m / 2) * cols + n) * 4 + o.lane;
+				out[(slot * 2 + m % 2) * 4 + q % 2 * 2 + D::high(o.code)] = h;
+				sum[turn * F / (S::columns / 32)][k] += was;
 				rest = isfinite(rest) ? rest - was : 0.0f;
 			}
 		}
 		WHIT_UNROLL
-		for (int k = 0; k < 2; k++) {
-			float all = whit_warp_sum(sum[k]);
-			if (lane == 0 && k < terms) sums[(int64_t)s * stride + token * terms + k] = all;
+		for (int i = 0; i < 2 * F; i++) {
+			float all = whit_warp_sum(sum[i / 2][i % 2]);
+			if (lane == 0 && i % 2 < terms)
+				sums[(int64_t)(s * F + i / 2) * stride + token * terms + i % 2] = all;
 		}
 	}
 	/* the columns that round up to 8 */
-	for (int i = (int)threadIdx.x; first && token == 0 && i < steps * (stride - cols); i += THREADS)
+	for (int i = (int)threadIdx.x; first && token == 0 && i < steps * F * (stride - cols); i += THREADS)
 		sums[(int64_t)(i / (stride - cols)) * stride + cols + i % (stride - cols)] = 0;
 }
 
@@ -256,7 +274,8 @@ static __device__ __forceinline__ place_of find(const packed_args &a, int64_t pa
 /* A pass's sums of rows from q on: those of the warps that cut its columns, in order, and of a token's terms. */
 template <int ROWS, int NT>
 static __device__ __forceinline__ void put(const packed_args &a, const float *part, int q, int end, int first) {
-	int each = NT * COLUMNS / a.terms, rows = WARPS / a.cuts * ROWS;
+	constexpr int THREADS = block_of<NT>::threads;
+	int each = NT * COLUMNS / a.terms, rows = block_of<NT>::warps / a.cuts * ROWS;
 	for (int i = (int)threadIdx.x; i < rows * each; i += THREADS) {
 		int row = i / each, r = q + row, t = first / a.terms + i % each;
 		if (r >= end || t >= a.cols / a.terms) continue;
@@ -274,20 +293,22 @@ static __device__ __forceinline__ void put(const packed_args &a, const float *pa
 	}
 }
 
-/* Bytes of a warp's step: codes of all lanes, and a word for each row, one half of which is its scale. */
-template <int V, int NT> struct stage_of {
-	enum { R = NT <= 2 ? 2 : 1, bytes = R * 2 * 32 * V + 32 * 4 };
+/* Bytes of a warp's step: codes of all lanes, and the word for each row that holds its F scales. */
+template <int V, int NT, int F> struct stage_of {
+	enum { R = NT <= 2 ? 2 : 1, codes = R * 2 * 32 * V, scale = F > 2 ? 2 * F : 4, bytes = codes + 32 * scale };
 };
 
-template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS, 1) packed_kernel(const packed_args a) {
+template <class D, int V, int NT, int F>
+__global__ void __launch_bounds__(block_of<NT>::threads, 1) packed_kernel(const packed_args a) {
 	using S = step_of<D, V>;
-	constexpr int R = NT <= 2 ? 2 : 1, ROWS = R * TILE, STAGE = stage_of<V, NT>::bytes;
-	constexpr int PART = WARPS * ROWS * NT * COLUMNS;
+	using G = stage_of<V, NT, F>;
+	constexpr int R = G::R, ROWS = R * TILE;
+	constexpr int THREADS = block_of<NT>::threads, WARPS = block_of<NT>::warps, PART = WARPS * ROWS * NT * COLUMNS;
 	WHIT_SHARED_DYNAMIC(uint8_t, memory);
 	float *part = (float *)memory; /* (warps, rows, columns) */
 	unsigned *table = (unsigned *)(part + PART);
 	uint8_t *stages = (uint8_t *)(table + 32 * D::entries);
-	uint4 *own = (uint4 *)(stages + a.stages * WARPS * STAGE); /* NT 1: the input, and its sums */
+	uint4 *own = (uint4 *)(stages + a.stages * WARPS * G::bytes); /* NT 1: the input, and its sums */
 	int halves = a.steps * (S::mmas / 2) * a.cols * 4;
 	float *own_sums = (float *)(own + halves);
 	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
@@ -300,11 +321,12 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS, 1) 
 	int64_t paired = PICK(a, block, paired);
 	/* this warp's steps, and its rows of a pass: those of `cuts` warps that cut the columns */
 	int from = a.steps * (warp % a.cuts) / a.cuts, per = a.steps * (warp % a.cuts + 1) / a.cuts - from;
-	int rows = WARPS / a.cuts * ROWS, first = begin + warp / a.cuts * ROWS;
+	int rows = block_of<NT>::warps / a.cuts * ROWS, first = begin + warp / a.cuts * ROWS;
 	int sweeps = (a.stride / COLUMNS + NT - 1) / NT, passes = (end - begin + rows - 1) / rows * sweeps;
 
 	/* 1. the first loads: lane 4 g + t also brings the scale of row g + 8 t of its tiles */
 	place_of at[R];
+	int turned = g / 2 % 4; /* so that a row's four words lie on banks of their own */
 	unsigned scale_at = 0, last_scale = (unsigned)(of * a.scale_bytes - 2);
 	bool scaled = false;
 	auto point = [&](int pass) {
@@ -317,31 +339,37 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS, 1) 
 		scale_at = scaled ? (unsigned)(whit_mat_row(&m, row) * a.scale_bytes) : 0;
 	};
 	int load_pass = 0, load_step = 0, load_slot = 0;
-	auto load = [&]() { /* the next step that is not under way, into the slot that is free */
-		            uint8_t *to = stages + (load_slot * WARPS + warp) * STAGE;
-		            load_slot = load_slot + 1 < a.stages ? load_slot + 1 : 0;
-		            if (load_pass < passes && per > 0) {
-			            int s = load_step;
-			            bool column = ((from + s) * 4 + t) * V < (int)a.row_bytes;
-			            WHIT_UNROLL
-			            for (int r = 0; r < R; r++) WHIT_UNROLL
-			            for (int h = 0; h < 2; h++)
-				            fetch<V>(to + ((r * 2 + h) * 32 + lane) * V,
-				                     codes + (at[r].codes[h] + (unsigned)s * (4 * V)),
-				                     at[r].there[h] && column);
-			            unsigned i = scale_at + (unsigned)((from + s) >> a.group_shift) * 2;
-			            if (t < 2 * R) /* nothing lies behind the last */
-				            ptx_copy_async<4>(to + R * 2 * 32 * V + (g + 8 * t) * 4, scales + (i & ~3u),
-				                              !scaled                       ? 0
-				                              : i == last_scale && !(i & 2) ? 2
-				                                                            : 4);
-			            if (++load_step == per) {
-				            load_step = 0, load_pass++;
-				            if (load_pass < passes) point(load_pass);
-			            }
-		            }
-		            ptx_copy_commit();
-	};
+	auto load =
+	        [&]() { /* the next step that is not under way, into the slot that is free */
+		        uint8_t *to = stages + (load_slot * WARPS + warp) * G::bytes;
+		        load_slot = load_slot + 1 < a.stages ? load_slot + 1 : 0;
+		        if (load_pass < passes && per > 0) {
+			        int s = load_step;
+			        bool column = ((from + s) * 4 + t) * V < (int)a.row_bytes;
+			        WHIT_UNROLL
+			        for (int r = 0; r < R; r++) WHIT_UNROLL
+			        for (int h = 0; h < 2; h++)
+				        fetch<V>(to + ((r * 2 + h) * 32 + (F > 1 ? lane ^ turned : lane)) * V,
+				                 codes + (at[r].codes[h] + (unsigned)s * (4 * V)),
+				                 at[r].there[h] && column);
+			        if (t < 2 * R && F > 1) {
+				        ptx_copy_async<G::scale>(to + G::codes + (g + 8 * t) * G::scale,
+				                                 scales + (scale_at + (unsigned)(from + s) * (2 * F)),
+				                                 scaled ? 2 * F : 0);
+			        } else if (t < 2 * R) { /* nothing lies behind the last */
+				        unsigned i = scale_at + (unsigned)((from + s) >> a.group_shift) * 2;
+				        ptx_copy_async<4>(to + G::codes + (g + 8 * t) * 4, scales + (i & ~3u),
+				                          !scaled                       ? 0
+				                          : i == last_scale && !(i & 2) ? 2
+				                                                        : 4);
+			        }
+			        if (++load_step == per) {
+				        load_step = 0, load_pass++;
+				        if (load_pass < passes) point(load_pass);
+			        }
+		        }
+		        ptx_copy_commit();
+	        };
 	point(0);
 	for (int d = 0; d < a.stages; d++) load();
 
@@ -368,7 +396,7 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS, 1) 
 	const float *sums = NT == 1 ? own_sums : a.sums;
 	if (NT == 1) {
 		for (int i = (int)threadIdx.x; i < halves; i += THREADS) own[i] = a.x[i];
-		for (int i = (int)threadIdx.x; D::entries == 0 && i < a.steps * COLUMNS; i += THREADS)
+		for (int i = (int)threadIdx.x; D::entries == 0 && i < a.steps * F * COLUMNS; i += THREADS)
 			own_sums[i] = a.sums[i];
 	}
 	__syncthreads();
@@ -386,69 +414,82 @@ template <class D, int V, int NT> __global__ void __launch_bounds__(THREADS, 1) 
 		}
 		int column = pass % sweeps * NT * COLUMNS; /* the first of the pass */
 		for (int step = from; step < from + per; step++) {
-			const uint8_t *have = stages + (slot * WARPS + warp) * STAGE;
+			const uint8_t *have = stages + (slot * WARPS + warp) * G::bytes;
 			slot = slot + 1 < a.stages ? slot + 1 : 0;
 			arrived(a.stages - 1);
 			__syncwarp(); /* scales are other lanes' */
 			words<V> v[R][2];
-			float by[R][2];
+			float by[F][R][2];
 			unsigned upper = step >> a.group_shift & 1 ? ~odd : odd;
 			WHIT_UNROLL
 			for (int r = 0; r < R; r++) WHIT_UNROLL
 			for (int h = 0; h < 2; h++) {
-				int row = r * TILE + h * 8 + g;
-				v[r][h] = read<V>(have + ((r * 2 + h) * 32 + lane) * V);
-				unsigned w = *(const unsigned *)(have + R * 2 * 32 * V + row * 4);
-				by[r][h] = whit_dev_f16((uint16_t)(upper >> (r * 2 + h) & 1 ? w >> 16 : w));
+				const uint8_t *of_lane = have + ((r * 2 + h) * 32 + lane) * V;
+				const uint8_t *of_row = have + (r * 2 + h) * 32 * V + g * 4 * V + t * 4;
+				if constexpr (F == 1) v[r][h] = read<V>(of_lane);
+				WHIT_UNROLL
+				for (int k = 0; k < V / 4 && F > 1; k++)
+					v[r][h].w[k] = *(const unsigned *)(of_row + (k ^ turned) * V);
+				const uint8_t *s = have + G::codes + (r * TILE + h * 8 + g) * G::scale;
+				WHIT_UNROLL
+				for (int f = 0; f < F; f += 2) {
+					unsigned w = *(const unsigned *)(s + 2 * f);
+					if (F == 1 && upper >> (r * 2 + h) & 1) w >>= 16;
+					by[f][r][h] = whit_dev_f16((uint16_t)w);
+					if constexpr (F > 1) by[f + 1][r][h] = whit_dev_f16((uint16_t)(w >> 16));
+				}
 			}
 			__syncwarp();
 			load();
-			float c[D::planes][R][NT][4] = {};
 			const uint4 *xs = x + (step * (S::mmas / 2) * a.cols + column + g) * 4 + t;
 			WHIT_UNROLL
-			for (int m2 = 0; m2 < S::mmas / 2; m2++) {
-				uint4 f[NT];
+			for (int fold = 0; fold < F; fold++) {
+				constexpr int each = S::mmas / 2 / F;
+				float c[D::planes][R][NT][4] = {};
 				WHIT_UNROLL
-				for (int n = 0; n < NT; n++) {
-					int col = column + n * COLUMNS + g;
-					f[n] = col < a.cols ? xs[n * COLUMNS * 4] : make_uint4(0, 0, 0, 0);
-				}
-				xs += a.cols * 4;
-				WHIT_UNROLL
-				for (int odd2 = 0; odd2 < 2; odd2++) {
-					int m = 2 * m2 + odd2, i = m / (D::unit / 4) * D::words,
-					    q = m % (D::unit / 4) * 2;
+				for (int m2 = fold * each; m2 < (fold + 1) * each; m2++) {
+					uint4 f[NT];
 					WHIT_UNROLL
-					for (int r = 0; r < R; r++) WHIT_UNROLL
-					for (int p = 0; p < D::planes; p++) {
-						unsigned w[4];
+					for (int n = 0; n < NT; n++) {
+						int col = column + n * COLUMNS + g;
+						f[n] = col < a.cols ? xs[n * COLUMNS * 4] : make_uint4(0, 0, 0, 0);
+					}
+					xs += a.cols * 4;
+					WHIT_UNROLL
+					for (int m = 2 * m2; m < 2 * m2 + 2; m++) {
+						int i = m / (D::unit / 4) * D::words, q = m % (D::unit / 4) * 2;
 						WHIT_UNROLL
-						for (int h = 0; h < 4; h++)
-							w[h] = D::halves(v[r][h % 2].w + i, q + h / 2, p, flip,
-							                 table + lane);
-						WHIT_UNROLL
-						for (int n = 0; n < NT; n++) {
-							unsigned k[2] = {odd2 ? f[n].z : f[n].x,
-							                 odd2 ? f[n].w : f[n].y};
-							ptx_mma_f16(c[p][r][n], w, k);
+						for (int r = 0; r < R; r++) WHIT_UNROLL
+						for (int p = 0; p < D::planes; p++) {
+							unsigned w[4];
+							WHIT_UNROLL
+							for (int h = 0; h < 4; h++)
+								w[h] = D::halves(v[r][h % 2].w + i, q + h / 2, p, flip,
+								                 table + lane);
+							WHIT_UNROLL
+							for (int n = 0; n < NT; n++) {
+								unsigned k[2] = {m % 2 ? f[n].z : f[n].x,
+								                 m % 2 ? f[n].w : f[n].y};
+								ptx_mma_f16(c[p][r][n], w, k);
+							}
 						}
 					}
 				}
-			}
-			WHIT_UNROLL
-			for (int n = 0; n < NT; n++) {
-				float sum[2] = {};
-				int col = column + n * COLUMNS + 2 * t;
-				if (D::entries == 0 && col < a.stride) {
-					float2 z = *(const float2 *)(sums + step * a.stride + col);
-					sum[0] = z.x * zero, sum[1] = z.y * zero;
-				}
 				WHIT_UNROLL
-				for (int r = 0; r < R; r++) WHIT_UNROLL
-				for (int k = 0; k < 4; k++) {
-					float in = fmaf(c[0][r][n][k], one, sum[k % 2]);
-					if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
-					total[r][n][k] = fmaf(by[r][k / 2], in, total[r][n][k]);
+				for (int n = 0; n < NT; n++) {
+					float sum[2] = {};
+					int col = column + n * COLUMNS + 2 * t;
+					if (D::entries == 0 && col < a.stride) {
+						const float *z = sums + (step * F + fold) * a.stride + col;
+						sum[0] = z[0] * zero, sum[1] = z[1] * zero;
+					}
+					WHIT_UNROLL
+					for (int r = 0; r < R; r++) WHIT_UNROLL
+					for (int k = 0; k < 4; k++) {
+						float in = fmaf(c[0][r][n][k], one, sum[k % 2]);
+						if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
+						total[r][n][k] = fmaf(by[fold][r][k / 2], in, total[r][n][k]);
+					}
 				}
 			}
 		}
@@ -481,6 +522,17 @@ static int loads(const whit_mat *w) {
 	return 0;
 }
 
+/* Groups of a step of 16 bytes a lane, where they are smaller than it; 1: it lies within one. */
+static int folds(const whit_mat *w) {
+	int bits = w->spec.bits, folds = bits == 4 ? 4 : 2;
+	bool ours =
+	        w->spec.group == 32 && (bits == 4 || (bits == 8 && !w->codebook)) && w->row_bytes[1] % (2 * folds) == 0;
+	auto aligned = [](uintptr_t n) { return n % 16 == 0; };
+	return ours && aligned(w->row_bytes[0]) && aligned((uintptr_t)w->plane[0]) && aligned((uintptr_t)w->plane[1])
+	               ? folds
+	               : 1;
+}
+
 bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
 	const char *name = w->spec.fmt->name;
 	int bits = w->spec.bits;
@@ -492,10 +544,10 @@ bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
 }
 
 /* Shared memory of a block whose input takes `halves` bytes of it, and as many stages as fit: 0, where two do not. */
-template <class D, int V, int NT> static size_t packed_bytes(const whit_dev *d, size_t halves, int *stages) {
-	constexpr int ROWS = (NT <= 2 ? 2 : 1) * TILE;
+template <class D, int V, int NT, int F> static size_t packed_bytes(const whit_dev *d, size_t halves, int *stages) {
+	constexpr int ROWS = stage_of<V, NT, F>::R * TILE, WARPS = block_of<NT>::warps;
 	static const int of[] = {8, 6, 4, 3, 2, 1}; /* 50 to 100 KB, as far as it goes */
-	constexpr size_t STAGE = WARPS * stage_of<V, NT>::bytes;
+	constexpr size_t STAGE = WARPS * stage_of<V, NT, F>::bytes;
 	size_t rest = WARPS * ROWS * NT * COLUMNS * sizeof(float) + 32 * D::entries * sizeof(unsigned) + halves;
 	for (int n : of) {
 		*stages = n;
@@ -527,20 +579,20 @@ static int deal(packed_args &a, int grid) {
 	return share;
 }
 
-template <class D, int V, int NT>
+template <class D, int V, int NT, int F>
 static void launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_mat *w) {
 	using S = step_of<D, V>;
-	constexpr int ROWS = (NT <= 2 ? 2 : 1) * TILE;
+	constexpr int ROWS = stage_of<V, NT, F>::R * TILE, WARPS = block_of<NT>::warps;
 	a.steps = (int)((w->width + S::columns - 1) / S::columns);
 	a.group_shift = w->spec.group ? 0 : 30;
 	while (w->spec.group && S::columns << a.group_shift < w->spec.group) a.group_shift++;
 	size_t halves = (size_t)a.steps * (S::mmas / 2) * a.cols * 4 * sizeof(uint4);
 	uint16_t *x = (uint16_t *)whit_dev_take(d, halves);
-	float *sums = (float *)whit_dev_take(d, (size_t)a.steps * a.stride * sizeof *sums);
+	float *sums = (float *)whit_dev_take(d, (size_t)a.steps * F * a.stride * sizeof *sums);
 	float *back = (float *)whit_dev_take(d, (size_t)in.T * sizeof *back);
 	if (!x || !sums || !back) return;
-	dim3 parts((unsigned)in.T, (unsigned)WHIT_MIN((a.steps + WARPS - 1) / WARPS, 16));
-	WHIT_LAUNCH_EARLY((input_kernel<D, V>), parts, THREADS, 0, d, x, sums, back, in, a.steps, a.cols, a.stride,
+	dim3 parts((unsigned)in.T, (unsigned)WHIT_MIN((a.steps + 11) / 12, 16));
+	WHIT_LAUNCH_EARLY((input_kernel<D, V, F>), parts, THREADS, 0, d, x, sums, back, in, a.steps, a.cols, a.stride,
 	                  a.terms);
 	a.x = (const uint4 *)x, a.sums = sums, a.back = back;
 	/* Warps that cut columns multiply few steps a pass, those that do not leave rows of their tiles empty; joining
@@ -550,35 +602,47 @@ static void launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_
 		int rows = WARPS / cuts * ROWS, cost = (share + rows - 1) / rows * ((a.steps + cuts - 1) / cuts + 2);
 		if (WARPS % cuts == 0 && cost < best) best = cost, a.cuts = cuts;
 	}
-	size_t bytes = packed_bytes<D, V, NT>(d, NT == 1 ? halves + (size_t)a.steps * COLUMNS * 4 : 0, &a.stages);
-	WHIT_LAUNCH_EARLY((packed_kernel<D, V, NT>), (unsigned)grid, THREADS, bytes, d, a);
+	size_t own = NT == 1 ? halves + (size_t)a.steps * F * COLUMNS * sizeof(float) : 0;
+	size_t bytes = packed_bytes<D, V, NT, F>(d, own, &a.stages);
+	if (bytes)
+		WHIT_LAUNCH_EARLY((packed_kernel<D, V, NT, F>), (unsigned)grid, 32 * WARPS, bytes, d, a);
+	else
+		whit_dev_fail(d, WHIT_EINTERNAL, "packed product: %d bytes of shared memory hold no step", d->shared);
 }
 
 template <class D>
 static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in, const whit_mat *w) {
 	int V = loads(w);
-	auto go = [&](auto size) {
-		constexpr int V = decltype(size)::value;
+	auto go = [&](auto size, auto several) {
+		constexpr int V = decltype(size)::value, F = decltype(several)::value;
 		/* an input that does not fit is read past shared memory */
 		using S = step_of<D, V>;
 		size_t steps = (size_t)(w->width + S::columns - 1) / S::columns;
-		size_t halves = steps * (S::columns * (size_t)a.cols * 2 + COLUMNS * sizeof(float));
+		size_t halves = steps * (S::columns * (size_t)a.cols * 2 + F * COLUMNS * sizeof(float));
 		int stages;
-		if (a.cols <= COLUMNS && packed_bytes<D, V, 1>(d, halves, &stages))
-			launch<D, V, 1>(d, a, in, w);
-		else if (D::planes == 2 || a.cols <= 2 * COLUMNS) /* 4 of both would spill */
-			launch<D, V, 2>(d, a, in, w);
-		else if constexpr (D::planes == 1)
-			launch<D, V, 4>(d, a, in, w);
+		if (a.cols <= COLUMNS && packed_bytes<D, V, 1, F>(d, halves, &stages))
+			launch<D, V, 1, F>(d, a, in, w);
+		else if (D::planes == 2 || F == 4 || a.cols <= 2 * COLUMNS) /* 4 of these would spill */
+			launch<D, V, 2, F>(d, a, in, w);
+		else if constexpr (D::planes == 1 && F < 4)
+			launch<D, V, 4, F>(d, a, in, w);
 	};
+	std::integral_constant<int, 1> one;
+	std::integral_constant<int, 4> four;
+	std::integral_constant<int, 8> eight;
 	if constexpr (D::bits == 3) {
-		go(std::integral_constant<int, 12>());
+		go(std::integral_constant<int, 12>(), one);
 	} else {
-		if constexpr (D::bits > 2)
-			if (V == 16) go(std::integral_constant<int, 16>());
-		if (V == 8) go(std::integral_constant<int, 8>());
+		if constexpr (D::bits > 2) {
+			std::integral_constant<int, 16> sixteen;
+			if constexpr (!std::is_same<D, table8>::value)
+				if (folds(w) > 1)
+					return go(sixteen, std::integral_constant < int, D::bits == 4 ? 4 : 2 > ());
+			if (V == 16) return go(sixteen, one);
+		}
+		if (V == 8) go(eight, one);
 		if constexpr (D::bits < 8)
-			if (V == 4) go(std::integral_constant<int, 4>());
+			if (V == 4) go(four, one);
 	}
 }
 
@@ -586,7 +650,7 @@ static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in
 static bool alike(const whit_mat *a, const whit_mat *b) {
 	return a->spec.fmt == b->spec.fmt && a->spec.bits == b->spec.bits && a->spec.group == b->spec.group &&
 	       a->width == b->width && a->row_bytes[0] == b->row_bytes[0] && a->row_bytes[1] == b->row_bytes[1] &&
-	       loads(a) == loads(b);
+	       loads(a) == loads(b) && folds(a) == folds(b);
 }
 
 void whit_gemm_packed(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsigned which) {
