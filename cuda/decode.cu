@@ -1,18 +1,39 @@
-/* decode: rows of a matrix as floats, by number or by token. One thread a weight: the plain version. */
-#include "cuda/formats.cuh"
+/* decode: rows of a matrix as floats, by number or by token. */
+#include "cuda/runs.cuh"
 extern "C" {
 #include "host/ops.h"
 }
+#include <type_traits>
 
 enum { THREADS = 256 };
 
-/* out row k is stored row r0 + k, logical row r0 + k or, with tokens, logical row tokens[k]. */
+/* The plain version, a thread a weight. out row k is stored row r0 + k, logical row r0 + k or, with tokens, logical row
+ * tokens[k]. */
 template <class F>
-__global__ void decode_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, int logical, float *out) {
+__global__ void decode_plain_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, int logical, float *out) {
 	int64_t i = (int64_t)blockIdx.y * THREADS + threadIdx.x, k = blockIdx.x;
 	if (i >= m.width) return;
 	int64_t r = tokens ? tokens[k] : r0 + k;
 	out[k * m.width + i] = F::at(m, logical ? whit_mat_row(&m, r) : r, i);
+}
+
+/* The same, a thread a run. */
+template <class F>
+__global__ void decode_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, int logical, float *out) {
+	int i = (int)(blockIdx.y * THREADS + threadIdx.x) * RUN, n = WHIT_MIN((int)m.width - i, RUN);
+	if (n <= 0) return;
+	int64_t k = blockIdx.x, r = tokens ? tokens[k] : r0 + k;
+	float w[RUN];
+	run<F>::load(w, m, {logical ? whit_mat_row(&m, r) : r}, i, n);
+	out += k * m.width + i;
+	if (n == RUN && (uintptr_t)out % 16 == 0) {
+		((float4 *)out)[0] = make_float4(w[0], w[1], w[2], w[3]);
+		((float4 *)out)[1] = make_float4(w[4], w[5], w[6], w[7]);
+		return;
+	}
+	WHIT_UNROLL
+	for (int c = 0; c < RUN; c++)
+		if (c < n) out[c] = w[c];
 }
 
 /* A record's rows, a block a row: its place in its class is counted once. */
@@ -48,8 +69,15 @@ static void decode(whit_dev *d, const whit_mat *m, const int32_t *tokens, int64_
 		WHIT_LAUNCH(decode_record_kernel, grid.x, THREADS, 0, d, *m, tokens, r0, out);
 		return;
 	}
+	dim3 runs(grid.x, whit_blocks(m->width, THREADS * RUN));
 	bool known = whit_with_format(m, [&](auto f) {
-		WHIT_LAUNCH((decode_kernel<decltype(f)>), grid, THREADS, 0, d, *m, tokens, r0, logical, out);
+		using F = decltype(f);
+		if constexpr (std::is_same<typename run<F>::row, run<whit_fmt_f32>::row>::value)
+			if (!d->plain && m->width < 1 << 30) {
+				WHIT_LAUNCH((decode_kernel<F>), runs, THREADS, 0, d, *m, tokens, r0, logical, out);
+				return;
+			}
+		WHIT_LAUNCH((decode_plain_kernel<F>), grid, THREADS, 0, d, *m, tokens, r0, logical, out);
 	});
 	if (!known) whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no device code", m->spec.fmt->name);
 }

@@ -43,7 +43,7 @@ static __device__ __forceinline__ int whit_dev_code(const whit_mat &m, int64_t r
 }
 static __device__ __forceinline__ float whit_dev_scale(const whit_mat &m, int64_t r, int64_t i) {
 	const uint8_t *p = whit_dev_row(m, 1, r);
-	int64_t g = m.spec.group ? i / m.spec.group : 0;
+	unsigned g = m.spec.group ? (unsigned)i / (unsigned)m.spec.group : 0; /* columns fit 32 bits */
 	return m.scale_f32 ? whit_load_f32(p + 4 * g) : whit_dev_f16(whit_load_u16(p + 2 * g));
 }
 struct whit_fmt_tq {

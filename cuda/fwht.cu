@@ -1,6 +1,7 @@
 /* fwht: the Walsh-Hadamard transform in Sylvester order, in place. Butterflies in float, stages of rising distance, as
- * the CPU's fast twin has them: the same bits. */
-#include "cuda/dev.cuh"
+ * the CPU's fast twin has them: the same bits. Runs that a block holds are rotate.cu's; these are the plain kernels,
+ * and those of longer runs. */
+#include "cuda/rotate.cuh"
 extern "C" {
 #include "formats/rotation.h"
 }
@@ -45,6 +46,10 @@ __global__ void fwht_kernel(float *x, int n) {
 extern "C" void whit_fwht_cuda(whit_dev *d, float *x, int64_t rows, int64_t n) {
 	int64_t h = 1;
 	if (rows * n == 0) return;
+	if (whit_fwht_takes(d, n)) {
+		whit_fwht_fused(d, x, rows, n);
+		return;
+	}
 	if (n >= 32) {
 		h = WHIT_MIN(n, SHARED);
 		WHIT_LAUNCH(fwht_kernel, whit_blocks(rows * n, h), (unsigned)WHIT_MIN(h, THREADS),

@@ -12,7 +12,7 @@
  *   and the input is made under its cover.
  * - R rows share what is read of the input, which lies in shared memory as float. Shared memory moves 128 bytes a
  *   clock, an H100 14 of weights: 2 R T / R rows' worth, so R rises with T. */
-#include "cuda/gemv.cuh"
+#include "cuda/rotate.cuh"
 extern "C" {
 #include "host/ops.h"
 }

@@ -20,10 +20,6 @@ struct gemv_input {
 	int pre, T, K;
 };
 
-/* pre(x), rotated, in one launch (rotate.cu), where it takes that; in->K is the input's width before it. */
-bool whit_rotate_takes(const whit_dev *d, const whit_rotation *r, int pre);
-void whit_rotate_input(whit_dev *d, const whit_rotation *r, float *y, const gemv_input *in);
-
 /* Codes of 1, 2, 3, 4 or 8 bits times up to 32 tokens, on tensor cores (gemm_packed.cu), where it takes the matrix;
  * those of `which` (bits) whose codes are of one kind in one launch. x is rotated already. */
 bool whit_gemm_packed_takes(const whit_mat *w, int64_t T);

@@ -1,8 +1,7 @@
 /* rotate: random rotations of rows and their inverses (rotation.h). Float butterflies in stages of rising distance and
  * Paley's sums in rising order, as the CPU has them: the same bits. A dense rotation is a product. */
-#include "cuda/gemv.cuh"
+#include "cuda/rotate.cuh"
 extern "C" {
-#include "formats/rotation.h"
 #include "formats/tensor.h"
 }
 
@@ -215,11 +214,10 @@ template <int BASE> static paley<BASE> paley_of(const whit_rotation *r, int inve
 static bool by_warps(int base, int64_t n) { return base == 1 && n >= 32 && n <= 512; }
 
 template <int BASE>
-static void fused(whit_dev *d, const whit_rotation *r, const to &y, const from &x, const before &f, int64_t rows,
-                  int inverse) {
-	const whit_rotation_spec *s = whit_rotation_get(r);
-	int64_t per_row = whit_rotation_width(r) / s->block, blocks = rows * per_row;
-	int n = (int)s->block, h = n / BASE, threads = WHIT_MIN(most_threads(BASE), (n / 8 + 31) / 32 * 32);
+static void fused(whit_dev *d, const to &y, const from &x, const before &f, int n, int64_t per_row, int64_t rows,
+                  const paley<BASE> &p) {
+	int64_t blocks = rows * per_row;
+	int h = n / BASE, threads = WHIT_MIN(most_threads(BASE), (n / 8 + 31) / 32 * 32);
 	if (n < 256) threads = WHIT_MIN(64, (n + 31) / 32 * 32);
 	if (by_warps(BASE, n)) {
 		unsigned grid = whit_blocks(blocks, WARPS);
@@ -232,7 +230,7 @@ static void fused(whit_dev *d, const whit_rotation *r, const to &y, const from &
 	} else {
 		auto *kernel = h >= 256 ? rotate_block_kernel<BASE, 8> : rotate_block_kernel<BASE, 1>;
 		WHIT_LAUNCH_EARLY(kernel, whit_blocks(blocks, 1), (unsigned)threads, (size_t)n * sizeof(float), d, y, x,
-		                  f, per_row, h, paley_of<BASE>(r, inverse));
+		                  f, per_row, h, p);
 	}
 }
 
@@ -262,16 +260,17 @@ static void stepwise(whit_dev *d, const whit_rotation *r, const to &y, const fro
 static void hadamard(whit_dev *d, const whit_rotation *r, const to &y, const from &x, const before &f, float *work,
                      int64_t rows, int inverse) {
 	const whit_rotation_spec *s = whit_rotation_get(r);
+	int64_t per_row = whit_rotation_width(r) / s->block;
 	if (d->plain || s->block > MOST)
 		stepwise(d, r, y, x, work, rows, inverse);
 	else if (s->base == 12)
-		fused<12>(d, r, y, x, f, rows, inverse);
+		fused<12>(d, y, x, f, (int)s->block, per_row, rows, paley_of<12>(r, inverse));
 	else if (s->base == 20)
-		fused<20>(d, r, y, x, f, rows, inverse);
+		fused<20>(d, y, x, f, (int)s->block, per_row, rows, paley_of<20>(r, inverse));
 	else if (s->base == 28)
-		fused<28>(d, r, y, x, f, rows, inverse);
+		fused<28>(d, y, x, f, (int)s->block, per_row, rows, paley_of<28>(r, inverse));
 	else
-		fused<1>(d, r, y, x, f, rows, inverse);
+		fused<1>(d, y, x, f, (int)s->block, per_row, rows, paley_of<1>(r, inverse));
 }
 
 static const float *part(whit_dev *d, const whit_rotation *r, int which) {
@@ -307,6 +306,12 @@ extern "C" void whit_rotate_cuda(whit_dev *d, const whit_rotation *r, float *y, 
 
 extern "C" void whit_unrotate_cuda(whit_dev *d, const whit_rotation *r, float *x, float *y, int64_t rows) {
 	apply(d, r, x, y, {}, y, rows, 1);
+}
+
+bool whit_fwht_takes(const whit_dev *d, int64_t n) { return !d->plain && n >= 32 && n <= MOST; }
+
+void whit_fwht_fused(whit_dev *d, float *x, int64_t rows, int64_t n) {
+	fused<1>(d, {x, n, n, NULL, 0}, {x, n, n, NULL, 0}, {}, (int)n, 1, rows, {});
 }
 
 /* A warp has too little of a row to know its norm. */

@@ -57,6 +57,12 @@ static void row(case_run *r, int i) {
 	else
 		m.spec.fmt->decode(&at, 0, m.rows, y);
 	case_same(r, y, want, n);
+	if (!r->dev) return;
+	y = case_out(r, n);
+	whit_dev_plain(r->dev, 1);
+	whit_rows_decode_cuda(r->dev, &at, 0, m.rows, y);
+	whit_dev_plain(r->dev, 0);
+	case_same(r, y, want, n);
 }
 
 const case_set cases_decode = {"decode", WHIT_COUNT(rows), row, 0};

@@ -5,8 +5,8 @@
 
 static const struct {
 	int64_t rows, n;
-} rows[] = {{1, 2},   {3, 1},   {5, 4},    {2, 16},   {0, 64},    {3, 32},     {7, 64},
-            {9, 128}, {2, 256}, {3, 1024}, {1, 8192}, {1, 16384}, {2048, 4096}};
+} rows[] = {{1, 2},   {3, 1},   {5, 4},    {2, 16},   {0, 64},    {3, 32},    {7, 64},     {9, 128},
+            {2, 256}, {7, 512}, {3, 1024}, {1, 8192}, {1, 16384}, {1, 32768}, {2048, 4096}};
 
 static void row(case_run *r, int i) {
 	int64_t n = rows[i].n, all = rows[i].rows * n, stages = 0;
@@ -25,6 +25,11 @@ static void row(case_run *r, int i) {
 	float *y = case_inout(r, x, all);
 	if (r->dev) {
 		whit_fwht_cuda(r->dev, y, rows[i].rows, n);
+		case_same(r, y, want, all);
+		y = case_inout(r, x, all);
+		whit_dev_plain(r->dev, 1);
+		whit_fwht_cuda(r->dev, y, rows[i].rows, n);
+		whit_dev_plain(r->dev, 0);
 		case_same(r, y, want, all);
 		return;
 	}
