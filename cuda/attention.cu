@@ -79,7 +79,7 @@ template <class E> __global__ void attn_plain_kernel(const attn_args a) {
  * that each key is read once and short texts too fill a device. Chunks of KEYS keys: eight lanes to a key's product, a
  * warp to a query's softmax, dim / 4 threads to a value. Parts are joined by attn_join_kernel, or by the last block of
  * attend_kernel. */
-enum { KEYS = 64, PART = 16, DECODE_THREADS = 128, DECODE_BLOCKS = 4, DECODE_GROUP = 8, DECODE_DIM = 256 };
+enum { KEYS = 64, PART = 16, DECODE_THREADS = 128, DECODE_BLOCKS = 3, DECODE_GROUP = 8, DECODE_DIM = 256 };
 
 /* A block's shared memory; sums may lie where near keys and values were. */
 struct attn_room {
@@ -116,13 +116,16 @@ static __device__ __forceinline__ attn_span<E> attn_cut(const attn_args &a, cons
 	return w;
 }
 
+/* Of a power of two, as rows' widths are here: a division by one would take as long as a load from near memory. */
+static __device__ __forceinline__ int attn_log(int n) { return __ffs(n) - 1; }
+
 /* The threads of a value: which of the `slots` that share out a chunk's values, and the first of four dimensions. */
 struct attn_place {
 	int slots, slot, at;
 };
 static __device__ __forceinline__ attn_place attn_places(int dim) {
-	int per = dim / 4, tid = (int)threadIdx.x;
-	attn_place p = {DECODE_THREADS / per, tid / per, tid % per * 4};
+	int log = attn_log(dim / 4), tid = (int)threadIdx.x;
+	attn_place p = {DECODE_THREADS >> log, tid >> log, (tid & (dim / 4 - 1)) * 4};
 	return p;
 }
 
@@ -216,7 +219,7 @@ static __device__ __forceinline__ void attn_leave(const attn_args &a, const attn
 	}
 	__syncthreads();
 	for (int i = (int)threadIdx.x; i < a.group * dim; i += DECODE_THREADS) {
-		int h = i / dim, d = i % dim;
+		int h = i >> attn_log(dim), d = i & (dim - 1);
 		float v = 0;
 		for (int k = 0; k < p.slots; k++) v += r.sums[(k * G + h) * dim + d];
 		if (parts == 1) {
@@ -269,7 +272,7 @@ static __device__ __forceinline__ void attn_join(float *y, const float *part, in
 	}
 	__syncthreads();
 	for (int i = tid; i < heads * dim / 2; i += (int)blockDim.x) {
-		int h = i / (dim / 2), d = i % (dim / 2) * 2;
+		int h = i >> attn_log(dim / 2), d = (i & (dim / 2 - 1)) * 2;
 		const float *from = part + (int64_t)h * splits * ld + d, *w = weight + h * parts;
 		float v0 = 0, v1 = 0;
 		WHIT_UNROLL_BY(8)
@@ -475,8 +478,8 @@ struct attend_args {
 template <class E>
 static __device__ __forceinline__ void attend_copy(E *to, const E *from, int64_t ld, int rows, int dim) {
 	enum { EACH = 16 / sizeof(E) };
-	int per = dim / EACH, at = (int)threadIdx.x % per * EACH;
-	for (int i = (int)threadIdx.x / per; i < rows; i += DECODE_THREADS / per)
+	int per = dim / EACH, log = attn_log(per), at = ((int)threadIdx.x & (per - 1)) * EACH;
+	for (int i = (int)threadIdx.x >> log; i < rows; i += DECODE_THREADS >> log)
 		ptx_copy_async<16>(to + i * dim + at, from + i * ld + at);
 }
 
