@@ -464,8 +464,6 @@ template <class E> __global__ void qkv_kernel(const qkv_args a) {
 
 /* ---- both, for one token a sequence ---- */
 
-/* Shared memory: near keys and values, behind the last of which sums and what joins parts lie in their place; a new
- * key and value; both norms; turns; attn_room. */
 struct attend_args {
 	attn_args a;
 	whit_qkv p;
@@ -473,6 +471,27 @@ struct attend_args {
 	unsigned *count; /* of blocks, a (token, kv head) each: whit_dev_counters */
 	int near, first; /* keys that are near; floats of them, of their values and of what follows in their place */
 };
+
+/* A block's shared memory. Sums and what joins parts come where near keys and values were. */
+template <class E> struct attend_room {
+	E *near_k, *near_v; /* (near, dim) */
+	float *k, *v;       /* (dim): the new ones */
+	float *q_norm, *k_norm;
+	float2 *turn; /* (dim / 2) */
+	attn_room r;
+};
+template <class E, int G>
+static __device__ __forceinline__ attend_room<E> attend_rooms(float *shared, const attend_args &z) {
+	int dim = (int)z.a.dim;
+	attend_room<E> r;
+	r.near_k = reinterpret_cast<E *>(shared), r.near_v = r.near_k + z.near * dim;
+	r.k = shared + z.first, r.v = r.k + dim;
+	r.q_norm = r.v + dim, r.k_norm = r.q_norm + dim;
+	r.turn = reinterpret_cast<float2 *>(r.k_norm + dim);
+	r.r = attn_rooms<G>(r.k_norm + 2 * dim, dim);
+	r.r.sums = shared;
+	return r;
+}
 
 /* `rows` rows of dim elements, ld apart, on their way to shared memory, all at once: 16 bytes a thread and turn. */
 template <class E>
@@ -505,6 +524,28 @@ static __device__ __forceinline__ bool attend_last(unsigned *count, int parts) {
 	return __syncthreads_or(last);
 }
 
+/* Heads, a warp each: the queries, times scale; where w ends with the newest key, its n-th, that and its value. */
+template <class E, int G>
+static __device__ __forceinline__ void attend_heads(const attend_args &z, const attend_room<E> &r,
+                                                    const attn_span<E> &w, int n, bool newest) {
+	const whit_qkv &p = z.p;
+	int dim = (int)p.dim, lane = (int)threadIdx.x % 32, group = z.a.group;
+	int64_t row = (w.to - 1) * w.ld;
+	bool near = n < w.near;
+	for (int u = (int)threadIdx.x / 32; u < G + 2 * newest; u += DECODE_THREADS / 32) {
+		float *x = r.r.q + u * dim;
+		if (u < G) {
+			if (u < group) qkv_head(p, x, p.q_norm ? r.q_norm : NULL, r.turn, lane);
+			for (int d = lane; d < dim; d += 32) x[d] = u < group ? x[d] * z.a.scale : 0;
+		} else if (u == G) {
+			qkv_head(p, r.k, p.k_norm ? r.k_norm : NULL, r.turn, lane);
+			attend_put(const_cast<E *>(w.k) + row, near ? r.near_k + n * dim : NULL, r.k, dim, lane);
+		} else {
+			attend_put(const_cast<E *>(w.v) + row, near ? r.near_v + n * dim : NULL, r.v, dim, lane);
+		}
+	}
+}
+
 /* A block has the G queries that share a kv head, which each makes for itself, and one of the parts of their keys. The
  * part with the newest key makes that too; no other reads it. All that does not wait for `past` is asked for first,
  * then all keys and values that are near. */
@@ -513,59 +554,43 @@ __global__ void __launch_bounds__(DECODE_THREADS, DECODE_BLOCKS) attend_kernel(c
 	WHIT_SHARED_DYNAMIC(float, shared);
 	const attn_args &a = z.a;
 	const whit_qkv &p = z.p;
-	int dim = (int)a.dim, tid = (int)threadIdx.x, lane = tid % 32, half = (int)p.rot / 2;
-	unsigned split = blockIdx.z;
+	int dim = (int)a.dim, tid = (int)threadIdx.x, half = (int)p.rot / 2;
 	int64_t t = blockIdx.x, g = blockIdx.y, head = t * a.heads + g * a.group, kv_head = t * a.kv_heads + g;
-	E *near_k = reinterpret_cast<E *>(shared), *near_v = near_k + z.near * dim;
-	float *k = shared + z.first, *v = k + dim, *q_norm = v + dim, *k_norm = q_norm + dim;
-	float2 *turn = reinterpret_cast<float2 *>(k_norm + dim);
-	attn_room r = attn_rooms<G>(k_norm + 2 * dim, dim);
-	r.sums = shared;
+	attend_room<E> r = attend_rooms<E, G>(shared, z);
+	WHIT_UNROLL_BY(2)
 	for (int d = tid; d < dim; d += DECODE_THREADS) {
-		if (p.q_norm) q_norm[d] = p.q_norm[d];
-		if (p.k_norm) k_norm[d] = p.k_norm[d];
+		if (p.q_norm) r.q_norm[d] = p.q_norm[d];
+		if (p.k_norm) r.k_norm[d] = p.k_norm[d];
 	}
 	double freq = tid < half ? p.inv_freq[tid] : 0;
 	WHIT_AFTER();
 	attn_seen<E> see = attn_see<E>(a, (int)t, t);
 	int64_t pos = z.pos[t];
-	attend_copy(r.q, p.q + head * dim, dim, a.group, dim);
-	attend_copy(k, p.k + kv_head * dim, 0, 1, dim);
-	attend_copy(v, p.v + kv_head * dim, 0, 1, dim);
+	attend_copy(r.r.q, p.q + head * dim, dim, a.group, dim);
+	attend_copy(r.k, p.k + kv_head * dim, 0, 1, dim);
+	attend_copy(r.v, p.v + kv_head * dim, 0, 1, dim);
 	ptx_copy_commit();
-	attn_span<E> w = attn_cut(a, see, g, split);
+	attn_span<E> w = attn_cut(a, see, g, blockIdx.z);
 	if (w.from >= w.to) {
 		ptx_copy_wait<0>();
 		return;
 	}
-	int n = (int)(WHIT_MIN(w.to, see.end - 1) - w.from), near = WHIT_MIN(n, z.near); /* n: without the newest */
-	w.near_k = near_k, w.near_v = near_v, w.near = z.near;
-	attend_copy(near_k, w.k + w.from * w.ld, w.ld, near, dim);
+	int n = (int)(WHIT_MIN(w.to, see.end - 1) - w.from); /* keys that are in the cache */
+	w.near_k = r.near_k, w.near_v = r.near_v, w.near = z.near;
+	attend_copy(r.near_k, w.k + w.from * w.ld, w.ld, WHIT_MIN(n, z.near), dim);
 	ptx_copy_commit();
-	attend_copy(near_v, w.v + w.from * w.ld, w.ld, near, dim);
+	attend_copy(r.near_v, w.v + w.from * w.ld, w.ld, WHIT_MIN(n, z.near), dim);
 	ptx_copy_commit();
-	if (tid < half) qkv_turn(turn + tid, freq, pos, p.mscale);
-	if (tid < G) r.top[tid] = -INFINITY, r.total[tid] = 0;
-	ptx_copy_wait<2>();
+	if (tid < half) qkv_turn(r.turn + tid, freq, pos, p.mscale);
+	if (tid < G) r.r.top[tid] = -INFINITY, r.r.total[tid] = 0;
+	ptx_copy_wait<2>(); /* the new ones */
 	__syncthreads();
-	int64_t newest = (see.end - 1) * w.ld;
-	for (int u = tid / 32; u < G + 2 * (w.to == see.end); u += DECODE_THREADS / 32) {
-		float *x = r.q + u * dim;
-		if (u < G) {
-			if (u < a.group) qkv_head(p, x, p.q_norm ? q_norm : NULL, turn, lane);
-			for (int d = lane; d < dim; d += 32) x[d] = u < a.group ? x[d] * a.scale : 0;
-		} else if (u == G) {
-			qkv_head(p, k, p.k_norm ? k_norm : NULL, turn, lane);
-			attend_put(const_cast<E *>(w.k) + newest, n < z.near ? near_k + n * dim : NULL, k, dim, lane);
-		} else {
-			attend_put(const_cast<E *>(w.v) + newest, n < z.near ? near_v + n * dim : NULL, v, dim, lane);
-		}
-	}
-	ptx_copy_wait<1>();
+	attend_heads<E, G>(z, r, w, n, w.to == see.end);
+	ptx_copy_wait<1>(); /* keys */
 	__syncthreads();
 	float sum[G][4] = {};
-	attn_scan<E, G>(w, r, dim, sum);
-	attn_leave<G>(a, r, sum, head, split, w.parts);
+	attn_scan<E, G>(w, r.r, dim, sum);
+	attn_leave<G>(a, r.r, sum, head, blockIdx.z, w.parts);
 	if (w.parts > 1 && attend_last(z.count + kv_head, w.parts))
 		attn_join(a.y + head * dim, a.part + head * a.splits * (dim + 2), a.group, w.parts, a.splits, dim,
 		          shared);
@@ -671,14 +696,23 @@ template <class E> static void attn_choose(whit_dev *d, const attn_args &a) {
 	}
 }
 
+static attn_args attn_args_of(float *y, void *const *cache, int64_t cap, const whit_spans *b, int64_t heads,
+                              int64_t kv_heads, int64_t dim, float scale, int64_t window) {
+	attn_args a = {};
+	a.y = y, a.cache = cache, a.cap = cap;
+	a.T = b->T, a.n_seq = b->n_seq, a.start = b->start, a.past = b->past;
+	a.heads = heads, a.kv_heads = kv_heads, a.group = (int)(heads / kv_heads), a.dim = dim;
+	a.scale = scale, a.window = window, a.splits = 1;
+	return a;
+}
+
 extern "C" {
 
 void whit_attention_cuda(whit_dev *d, float *y, const float *q, const float *k, const float *v, void *const *cache,
                          int kv, int64_t cap, const whit_spans *b, int64_t heads, int64_t kv_heads, int64_t dim,
                          float scale, int64_t window) {
-	attn_args a = {y,        q,   k,      v,        cache,   cap,      b->T, heads,
-	               kv_heads, dim, window, b->start, b->past, b->n_seq, 1,    (int)(heads / kv_heads),
-	               scale,    NULL};
+	attn_args a = attn_args_of(y, cache, cap, b, heads, kv_heads, dim, scale, window);
+	a.q = q, a.k = k, a.v = v;
 	if (b->T == 0) return;
 	attn_element(d, kv, cache != NULL, [&](auto e) { attn_choose<decltype(e)>(d, a); });
 }
@@ -705,9 +739,7 @@ void whit_qkv_cuda(whit_dev *d, const whit_qkv *p, void *const *cache, int kv, i
 void whit_attend_cuda(whit_dev *d, const whit_qkv *p, void *const *cache, int kv, int64_t cap, const whit_spans *b,
                       float *y, float scale, int64_t window) {
 	attend_args z = {};
-	z.a = {y,           NULL,   NULL,   NULL,     cache,   cap,      b->T, p->heads,
-	       p->kv_heads, p->dim, window, b->start, b->past, b->n_seq, 1,    (int)(p->heads / p->kv_heads),
-	       scale,       NULL};
+	z.a = attn_args_of(y, cache, cap, b, p->heads, p->kv_heads, p->dim, scale, window);
 	z.p = *p, z.pos = b->pos;
 	if (!cache || !b->one || !attn_few(d, z.a)) {
 		whit_qkv_cuda(d, p, cache, kv, cap, b);
