@@ -30,6 +30,7 @@ struct whit_dev {
 	size_t n_pieces, room_pieces, used, peak, limit;
 	struct whit_dev_kept *kept; /* whit_dev_keep's */
 	size_t n_kept;
+	unsigned *counters; /* whit_dev_counters' */
 #ifdef __CUDACC__
 	int index;
 	bool lent;  /* the stream is the caller's */
@@ -48,6 +49,8 @@ struct whit_dev {
 
 /* Frees what memory.cu allocated for itself; both closes call it. */
 void whit_dev_memory_free(whit_dev *d);
+/* 2 * sms counters, 0 before and behind every kernel that counts its blocks with them. Kept until close. */
+unsigned *whit_dev_counters(whit_dev *d);
 /* The runtime's part of memory.cu (dev.cu; tests/emu/dev.cpp). NULL without a kept error: too little. */
 void *whit_dev_raw_alloc(whit_dev *d, size_t bytes);
 void whit_dev_raw_free(whit_dev *d, void *p);

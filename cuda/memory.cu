@@ -23,8 +23,15 @@ static size_t rounded(size_t bytes) { return (WHIT_MAX(bytes, 1) + ALIGN - 1) / 
 void whit_dev_memory_free(whit_dev *d) {
 	for (int i = 0; i < d->scratches; i++) whit_dev_free(d, d->scratch[i].p);
 	for (size_t i = 0; i < d->n_kept; i++) whit_dev_free(d, d->kept[i].p);
+	whit_dev_free(d, d->counters);
 	whit_free(d->kept);
 	whit_free(d->pieces);
+}
+
+unsigned *whit_dev_counters(whit_dev *d) {
+	size_t bytes = 2 * (size_t)d->sms * sizeof *d->counters;
+	if (!d->counters && (d->counters = (unsigned *)whit_dev_alloc(d, bytes))) whit_dev_zero(d, d->counters, bytes);
+	return d->counters;
 }
 
 extern "C" {

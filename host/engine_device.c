@@ -49,6 +49,7 @@ typedef struct whit_device_model {
 	size_t values_bytes, h_bytes, last_bytes, logits_bytes, batch_bytes;
 	int64_t epoch;
 	uint8_t *shadow; /* what batch holds */
+	int one;         /* of the batch: every sequence has exactly one token */
 	size_t shadow_bytes, shadow_room;
 	int64_t *bad; /* device: first bad index of a layer or of each row of logits; then the ids */
 	size_t bad_bytes;
@@ -429,6 +430,8 @@ static void batch_put(device_model *on, const whit_batch *b, whit_batch *out, in
 	size_t n = (size_t)b->n_seq, T = (size_t)b->T, words = (n + 1) + n + T + n, size = words * 8 + T * 4;
 	*out = (whit_batch){.T = b->T, .n_seq = b->n_seq};
 	if (!b->start) return; /* the head's */
+	on->one = b->T == b->n_seq;
+	for (size_t i = 0; i < n && on->one; i++) on->one = b->start[i + 1] == (int64_t)i + 1;
 	if (on->shadow_room < 2 * size) {
 		on->shadow = whit_realloc(on->shadow, on->shadow_room, 2 * size);
 		on->shadow_room = 2 * size;
@@ -504,7 +507,7 @@ static void run_gemv(const running *r, const whit_step *s) {
 static void run_attend(const running *r, const whit_step *s) {
 	const whit_node *node = r->p->node, *n = &node[s->node], *rope = &node[s->rope[0]];
 	const whit_attr *a = &n->a;
-	const whit_spans at = {r->b->T, r->b->n_seq, r->b->start, r->b->past, r->b->pos};
+	const whit_spans at = {r->b->T, r->b->n_seq, r->b->start, r->b->past, r->b->pos, r->m->on->one};
 	void *const *cache = r->state && n->state >= 0 ? r->state[n->state] : NULL;
 	whit_qkv p = {.q = r->value[s->io.in[0]],
 	              .k = r->value[s->io.in[1]],
@@ -524,9 +527,7 @@ static void run_attend(const running *r, const whit_step *s) {
 		p.eps = norm->a.eps;
 		p.shift = norm->a.shift;
 	}
-	whit_qkv_cuda(r->m->dev, &p, cache, r->m->kv, r->cap, &at);
-	whit_attention_cuda(r->m->dev, r->value[n->out[0]], p.q_out, p.k_out, p.v, cache, r->m->kv, r->cap, &at,
-	                    a->heads, a->kv_heads, a->dim, a->scale, a->window);
+	whit_attend_cuda(r->m->dev, &p, cache, r->m->kv, r->cap, &at, r->value[n->out[0]], a->scale, a->window);
 }
 
 static int run(whit_model *m, dev_program *p, const whit_batch *b, void ***state, int64_t cap, const float *in,
@@ -662,8 +663,8 @@ static int step_queue(whit_model *m, const whit_batch *at, const int64_t *last, 
 /* The same out of the state's graph, which a second step like the one before records: the first has then allocated
  * and chosen all that a step needs. */
 static int step_graph(whit_model *m, const whit_batch *at, const int64_t *last, whit_state *s, whit_err *e) {
-	int can = s && at->T == at->n_seq && at->T <= FEW_TOKENS && at->n_seq == s->n_seq && !m->plain &&
-	          !m->observer && !m->on->streams;
+	int can = s && m->on->one && at->T <= FEW_TOKENS && at->n_seq == s->n_seq && !m->plain && !m->observer &&
+	          !m->on->streams;
 	int rc;
 	if (s && (!can || s->graph_of != m->on->epoch)) {
 		if (s->graph) whit_graph_free(s->graph);

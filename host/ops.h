@@ -101,6 +101,7 @@ typedef struct whit_spans {
 	int64_t T;
 	int n_seq;
 	const int64_t *start, *past, *pos; /* n_seq + 1, n_seq, T */
+	int one;                           /* every sequence has exactly one token; 0: it is not known */
 } whit_spans;
 
 /* The same for a whole batch. cache NULL: no sequence has a past, keys and values are the rows of k and v. Else a
@@ -131,6 +132,11 @@ typedef struct whit_qkv {
 } whit_qkv;
 WHIT_DEVICE void whit_qkv_cuda(whit_dev *d, const whit_qkv *p, void *const *cache, int kv, int64_t cap,
                                const whit_spans *b);
+/* whit_qkv_cuda, then whit_attention_cuda of what it made, to the bit; with caches and b->one in one kernel, where
+ * attention splits keys over blocks anyway. Afterwards q_out may hold anything. q, k, v are aligned to 16. Scratch:
+ * attention's. */
+WHIT_DEVICE void whit_attend_cuda(whit_dev *d, const whit_qkv *p, void *const *cache, int kv, int64_t cap,
+                                  const whit_spans *b, float *y, float scale, int64_t window);
 
 /* y (T, rows) = x (T, cols) W^T + bias (rows, or NULL). Plain: decodes row by row, double sums. Where W is of blocks
  * (format.h), both twins round x to 8 bits as ggml does: formats/ints.h. */

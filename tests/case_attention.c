@@ -54,29 +54,6 @@ static float *normal(case_run *r, int64_t n, float size) {
 	return x;
 }
 
-/* What a value may be off by, in units of 2^-24: sum of p |v|, times what p and the sums lose. A score passes dim + 2
- * roundings of the sum of |scale q k|, one of the scaled query and, less the top, two of twice its size; a part's top
- * moves by whole differences of scores: the same again. Those errors of p stand above and below the line. Relative to
- * p |v| alone: exp, 3 ulp, each time the top moves; a rounding or two a key in both sums; few to merge. */
-static void magnitude(float *mag, const float *q, const float *k, float *v, int64_t T, int64_t past, int64_t heads,
-                      int64_t kv_heads, int64_t dim, float scale, int64_t window) {
-	int64_t ld = kv_heads * dim;
-	for (int64_t i = 0; i < (past + T) * ld; i++) v[i] = fabsf(v[i]);
-	whit_attention_cpu(mag, q, k, v, T, past, heads, kv_heads, dim, scale, window);
-	for (int64_t t = 0; t < T; t++)
-		for (int64_t h = 0; h < heads; h++, q += dim, mag += dim) {
-			double most = 0;
-			for (int64_t j = 0; j <= past + t; j++) {
-				double sum = 0;
-				for (int64_t i = 0; i < dim; i++)
-					sum += fabs((double)q[i] * k[j * ld + h / (heads / kv_heads) * dim + i]);
-				most = fmax(most, sum * scale);
-			}
-			double lost = 2.0 * (double)(dim + 10) * most + 2.0 * (double)(past + T + 24);
-			for (int64_t i = 0; i < dim; i++) mag[i] *= (float)lost;
-		}
-}
-
 static void row(case_run *r, int i) {
 	int64_t heads = rows[i].heads, kv_heads = rows[i].kv_heads, dim = rows[i].dim, window = rows[i].window;
 	int64_t width = kv_heads * dim;
@@ -103,7 +80,8 @@ static void row(case_run *r, int i) {
 		whit_attention_cpu(want + at, q + at, keys[s], values[s], T, b.past[s], heads, kv_heads, dim, scale,
 		                   window);
 		memcpy(sizes, values[s], (size_t)all * sizeof *sizes);
-		magnitude(mag + at, q + at, keys[s], sizes, T, b.past[s], heads, kv_heads, dim, scale, window);
+		case_attention_mag(mag + at, q + at, q + at, 0, keys[s], sizes, T, b.past[s], heads, kv_heads, dim,
+		                   scale, window);
 	}
 	double tol = 0x1p-24;
 	float *dq = case_in(r, q, (size_t)n * sizeof *q), *y = case_out(r, n);

@@ -24,20 +24,6 @@ static const struct {
         {32, 8, 128, 128, {512, -1}, {0}, 0, WHIT_F32, 1, 0, 1},
 };
 
-/* A turned value is of the size of its pair. */
-static void prepared(float *y, float *mag, const float *x, const float *w, const case_spans *b, int64_t heads,
-                     const whit_qkv *a) {
-	int64_t n = b->T * heads * a->dim;
-	memcpy(y, x, (size_t)n * sizeof *y);
-	if (w) whit_rmsnorm_cpu(y, x, w, b->T, heads, a->dim, a->eps, a->shift);
-	for (int64_t i = 0; i < n; i++) {
-		int64_t at = i % a->dim, other = at < a->rot / 2 ? i + a->rot / 2 : i - a->rot / 2;
-		mag[i] = fabsf(y[i]) + (at < a->rot ? fabsf(y[other]) : 0);
-		mag[i] *= at < a->rot ? (float)a->mscale : 1;
-	}
-	whit_rope_cpu(y, y, b->pos, b->T, heads, a->dim, a->rot, a->inv_freq, a->mscale);
-}
-
 /* The states hold past rows as they were, new rows near want, NaN beyond: read through put's own bits, below. */
 static void put_case(case_run *r, const case_spans *b, int kv, int64_t cap, int64_t width, const float *k,
                      const float *v) {
@@ -61,37 +47,6 @@ static void put_case(case_run *r, const case_spans *b, int kv, int64_t cap, int6
 	}
 }
 
-/* What a prepared state holds: earlier rows as they were, nothing beyond the new ones, their values to the bit, their
- * keys near want. */
-static void check_state(case_run *r, const void *block, const uint32_t *exact, int kv, int64_t past, int64_t T,
-                        int64_t cap, int64_t width, const float *want, const float *mag, double tol) {
-	int64_t words = (int64_t)((size_t)(2 * cap * width) * whit_dtype_size(kv) / 4);
-	uint32_t *got = case_host(r, (size_t)words * sizeof *got);
-	uint16_t *got16 = (uint16_t *)got, *exact16 = case_host(r, (size_t)words * sizeof *exact);
-	whit_err e;
-	whit_dev_get(r->dev, got, block, (size_t)words * sizeof *got);
-	if (whit_dev_sync(r->dev, &e)) {
-		case_fail(r, "%s", e.text);
-		return;
-	}
-	memcpy(exact16, exact, (size_t)words * sizeof *exact);
-	for (int64_t i = 0; i < T * width; i++) { /* keys that pass are taken out of the exact comparison */
-		int64_t at = past * width + i;
-		float f = kv == WHIT_F16 ? whit_f16_to_f32(got16[at]) : ((float *)(void *)got)[at];
-		double t = tol * mag[i] + (kv == WHIT_F16 ? 0x1p-11 * fabs((double)want[i]) + 0x1p-25 : 0);
-		if (!(fabs((double)f - want[i]) <= t)) {
-			case_fail(r, "key %lld of %lld is %.9g, need %.9g within %.3g", (long long)i,
-			          (long long)(T * width), (double)f, (double)want[i], t);
-			return;
-		}
-		if (kv == WHIT_F16)
-			exact16[at] = got16[at];
-		else
-			((uint32_t *)(void *)exact16)[at] = got[at];
-	}
-	case_bits(r, block, (uint32_t *)(void *)exact16, words);
-}
-
 static void row(case_run *r, int i) {
 	int64_t heads = rows[i].heads, kv_heads = rows[i].kv_heads, dim = rows[i].dim, rot = rows[i].rot;
 	int64_t width = kv_heads * dim;
@@ -113,10 +68,8 @@ static void row(case_run *r, int i) {
 	if (rows[i].norm) a.q_norm = qw, a.k_norm = kw;
 	float *want = case_host(r, (size_t)n * sizeof *want), *mag = case_host(r, (size_t)n * sizeof *mag);
 	float *want_k = case_host(r, (size_t)m * sizeof *want), *mag_k = case_host(r, (size_t)m * sizeof *mag);
-	prepared(want, mag, q, a.q_norm, &b, heads, &a);
-	prepared(want_k, mag_k, k, a.k_norm, &b, kv_heads, &a);
-	/* case_rope.c's, and case_rmsnorm.c's with 32 lanes */
-	double tol = (1.6 + 4 + 2 + 3 + (rows[i].norm ? (double)dim / 32 / 2 + 5 + 8 : 0)) * 0x1p-24;
+	double tol = case_prepared(want, mag, q, a.q_norm, &b, heads, &a);
+	case_prepared(want_k, mag_k, k, a.k_norm, &b, kv_heads, &a);
 	a.q = case_in(r, q, (size_t)n * sizeof *q), a.k = case_in(r, k, (size_t)m * sizeof *k);
 	if (rows[i].kv >= 0) a.v = case_in(r, v, (size_t)m * sizeof *v);
 	a.inv_freq = case_in(r, freq, (size_t)(rot / 2) * sizeof *freq);
@@ -144,8 +97,8 @@ static void row(case_run *r, int i) {
 	if (a.k_out) case_near(r, a.k_out, want_k, mag_k, m, tol);
 	for (int s = 0; !a.k_out && s < b.n_seq; s++) {
 		int64_t T = b.start[s + 1] - b.start[s], at = b.start[s] * width;
-		check_state(r, block[s], case_state_bits(r, b.past[s] + T, keys[s], values[s], kv, cap, width), kv,
-		            b.past[s], T, cap, width, want_k + at, mag_k + at, tol);
+		case_state_check(r, block[s], case_state_bits(r, b.past[s] + T, keys[s], values[s], kv, cap, width), kv,
+		                 b.past[s], T, cap, width, want_k + at, mag_k + at, tol);
 	}
 	if (rows[i].kv >= 0) put_case(r, &b, kv, cap, width, k, v);
 }
