@@ -17,6 +17,11 @@ static const struct twin *find(const whit_mat *m) {
 	return NULL;
 }
 
+/* Levels of the twin's codes, ascending; NULL: two's complement. */
+static const float *levels(const struct twin *w) {
+	return w->bits == 1 ? signs : !strcmp(w->block, "iq4_nl") ? iq4 : NULL;
+}
+
 int whit_twin_of(const whit_mat *m, whit_mat *t) {
 	const struct twin *w = find(m);
 	whit_err none;
@@ -24,7 +29,7 @@ int whit_twin_of(const whit_mat *m, whit_mat *t) {
 	*t = *m;
 	if (whit_spec_parse(w->format, &t->spec, &none)) return 0;
 	t->spec.group = w->group;
-	t->codebook = w->bits == 1 ? signs : !strcmp(w->block, "iq4_nl") ? iq4 : NULL;
+	t->codebook = levels(w);
 	t->plane[0] = t->plane[1] = NULL;
 	t->row_bytes[0] = (size_t)whit_codes_bytes(m->width, w->bits);
 	t->row_bytes[1] = (size_t)(m->width / w->group) * 2;
@@ -59,10 +64,11 @@ static void row_item(void *ctx, int64_t i, int worker) {
 
 void whit_twin_rows(const whit_mat *t, const whit_mat *m, int64_t r0, int64_t r1, uint8_t *codes, uint8_t *scales) {
 	rows_job j = {.w = find(m), .t = t, .m = m, .r0 = r0, .codes = codes, .scales = scales};
+	const float *level = levels(j.w); /* t's may lie on a device by now */
 	for (int v = -128; v < 128; v++) {
 		int k = j.w->turned ? -v : v, mask = (1 << j.w->bits) - 1;
-		if (t->codebook) /* the code of level v, ascending */
-			for (k = mask; k > 0 && t->codebook[k] > (float)v;) k--;
+		if (level) /* the code of level v */
+			for (k = mask; k > 0 && level[k] > (float)v;) k--;
 		j.code[v + 128] = (uint8_t)(k & mask);
 	}
 	whit_parallel(r1 - r0, row_item, &j);

@@ -11,7 +11,7 @@
 /* 1: m's format has a twin: *t is m in it, but for its planes, which are NULL; row_bytes and codebook (static) are set.
  * 0: it has none. */
 int whit_twin_of(const whit_mat *m, whit_mat *t);
-/* Rows [r0, r1), as they are stored, of m in t's format: codes (r1 - r0, t->row_bytes[0]), scales (r1 - r0,
+/* Rows [r0, r1), as they are stored, of m in t's format, whose codebook is not read: codes (r1 - r0, t->row_bytes[0]), scales (r1 - r0,
  * t->row_bytes[1]). Rows in parallel. */
 void whit_twin_rows(const whit_mat *t, const whit_mat *m, int64_t r0, int64_t r1, uint8_t *codes, uint8_t *scales);
 #endif

@@ -4,6 +4,7 @@
 # usage: device_quantize.sh WHIT DATA SCRATCH
 set -u
 whit=$1
+export WHIT_EMU_LOCK=1 # no pointer of the device's is read on the host (tests/emu/emu.h)
 emulated=$(dirname "$whit")/whit_emulated
 scratch=$3/device_quantize-$$
 here=$(cd "$(dirname "$0")" && pwd)

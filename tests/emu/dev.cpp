@@ -51,6 +51,7 @@ void whit_dev_describe(whit_dev *d, whit_dev_info *i) {
 }
 
 static void move(whit_dev *d, void *dst, const void *src, size_t bytes) {
+	emu::device_reach all;
 	if (!d->err.code && bytes) memcpy(dst, src, bytes);
 }
 void whit_dev_put(whit_dev *d, void *dst, const void *src, size_t bytes) { move(d, dst, src, bytes); }
@@ -58,12 +59,14 @@ void whit_dev_get(whit_dev *d, void *dst, const void *src, size_t bytes) { move(
 void whit_dev_copy(whit_dev *d, void *dst, const void *src, size_t bytes) { move(d, dst, src, bytes); }
 void whit_dev_upload(whit_dev *d, void *dst, const void *src, size_t bytes) { move(d, dst, src, bytes); }
 void whit_dev_zero(whit_dev *d, void *dst, size_t bytes) {
+	emu::device_reach all;
 	if (!d->err.code && bytes) memset(dst, 0, bytes);
 }
 
 void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x, const void *w, int dtype, int64_t T, int64_t rows,
                    int64_t cols, int add) {
 	if (d->err.code || T == 0 || rows == 0) return;
+	emu::device_reach all;
 	const float *fx = (const float *)x, *fw = (const float *)w;
 	float *copy = NULL;
 	if (dtype != WHIT_F32) {
@@ -81,6 +84,7 @@ void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x, const void
 void whit_dev_mul(whit_dev *d, float *c, int64_t ldc, const float *a, int64_t lda, int turn_a, const float *b,
                   int64_t ldb, int turn_b, int64_t m, int64_t n, int64_t k, int add) {
 	if (d->err.code || m == 0 || n == 0) return;
+	emu::device_reach all;
 	cblas_sgemm(CblasRowMajor, turn_a ? CblasTrans : CblasNoTrans, turn_b ? CblasTrans : CblasNoTrans, (int)m,
 	            (int)n, (int)k, 1, a, (int)lda, b, (int)ldb, add ? 1 : 0, c, (int)ldc);
 }

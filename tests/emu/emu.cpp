@@ -554,6 +554,7 @@ void describe(char *out, size_t size) {
 }
 
 int run(const launch &l, char *text, size_t size) {
+	device_reach all;
 	if (g.running) abort(); /* a launch from inside a kernel */
 	g.l = l;
 	g.failed = false, g.running = true;
@@ -777,6 +778,7 @@ namespace {
 struct allocation {
 	uint8_t *base;
 	size_t bytes;
+	bool mapped; /* pages of its own */
 };
 std::vector<allocation> allocations;
 
@@ -794,21 +796,46 @@ bool damaged(const allocation &a, char *text, size_t size) {
 }
 } // namespace
 
+/* Where the environment has WHIT_EMU_LOCK, allocations are pages that only kernels and the queue's functions reach: who
+ * reads a device's pointer on the host gets what a GPU would give, a segmentation fault. */
+bool locked = getenv("WHIT_EMU_LOCK") != NULL;
+static int reaching;
+static size_t allocated(size_t bytes) { return (bytes + 2 * GUARD + 4095) / 4096 * 4096; }
+static void protect(const allocation &a) {
+	if (a.mapped && mprotect(a.base, allocated(a.bytes), reaching ? PROT_READ | PROT_WRITE : PROT_NONE)) abort();
+}
+static void reach(int by) {
+	bool was = reaching > 0;
+	reaching += by;
+	if (was == (reaching > 0)) return;
+	for (const allocation &a : allocations) protect(a);
+}
+device_reach::device_reach() { reach(1); }
+device_reach::~device_reach() { reach(-1); }
+
 void *device_alloc(size_t bytes) {
-	uint8_t *base = (uint8_t *)aligned_alloc(256, (bytes + 2 * GUARD + 255) / 256 * 256);
-	if (!base) abort();
+	void *p = locked ? mmap(NULL, allocated(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+	                 : aligned_alloc(256, (bytes + 2 * GUARD + 255) / 256 * 256);
+	uint8_t *base = (uint8_t *)p;
+	if (!base || p == MAP_FAILED) abort();
 	guard_put(base);
 	poison(base + GUARD, bytes);
 	guard_put(base + GUARD + bytes);
-	allocations.push_back({base, bytes});
+	allocations.push_back({base, bytes, locked});
+	protect(allocations.back());
 	return base + GUARD;
 }
 
 int device_free(void *p, char *text, size_t size) {
+	device_reach all;
 	for (size_t i = 0; i < allocations.size(); i++) {
-		if (allocations[i].base + GUARD != p) continue;
-		int rc = damaged(allocations[i], text, size) ? -1 : 0;
-		free(allocations[i].base);
+		allocation a = allocations[i];
+		if (a.base + GUARD != p) continue;
+		int rc = damaged(a, text, size) ? -1 : 0;
+		if (a.mapped)
+			munmap(a.base, allocated(a.bytes));
+		else
+			free(a.base);
 		allocations.erase(allocations.begin() + (long)i);
 		return rc;
 	}
@@ -817,6 +844,7 @@ int device_free(void *p, char *text, size_t size) {
 }
 
 int device_check(char *text, size_t size) {
+	device_reach all;
 	for (const allocation &a : allocations)
 		if (damaged(a, text, size)) return -1;
 	return 0;

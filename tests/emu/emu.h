@@ -126,6 +126,14 @@ void copy_wait(int pending); /* all but the latest `pending` groups; -1: everyth
 void *device_alloc(size_t bytes);
 int device_free(void *p, char *text, size_t size); /* -1 when its guards are damaged */
 int device_check(char *text, size_t size);         /* guards of all that is allocated */
+/* Allocations from now on are the kernels' and the queue's alone; at first, whether the environment has WHIT_EMU_LOCK.
+ */
+extern bool locked;
+/* While one lives, the host reaches them too. */
+struct device_reach {
+	device_reach();
+	~device_reach();
+};
 
 #define EMU_AT const char *file = __builtin_FILE(), int line = __builtin_LINE()
 

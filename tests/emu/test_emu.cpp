@@ -1,7 +1,10 @@
 /* The emulator itself: what CUDA promises, in every order of threads, and planted faults, each of which it must find.
  */
 #include <functional>
+#include <signal.h>
 #include <string>
+#include <sys/wait.h>
+#include <unistd.h>
 #include <vector>
 #include "cuda/dev.cuh"
 extern "C" {
@@ -571,10 +574,33 @@ static void async() {
 	});
 }
 
+__global__ void twice_kernel(unsigned *x) { x[0] *= 2; }
+
+/* Device memory by kernels and copies, and by a host that has no business there: a child dies of it. */
+static void locking() {
+	emu::locked = true;
+	unsigned *x = (unsigned *)whit_dev_alloc(dev, 4), v = 21;
+	whit_dev_put(dev, x, &v, 4);
+	WHIT_LAUNCH(twice_kernel, 1, 1, 0, dev, x);
+	whit_dev_get(dev, &v, x, 4);
+	CHECK_INT(v, 42);
+	fflush(stdout);
+	pid_t child = fork();
+	if (child == 0) {
+		signal(SIGSEGV, SIG_DFL); /* a sanitizer's own would go on to exit 1 */
+		_exit(*(volatile unsigned *)x == 42 ? 0 : 2);
+	}
+	int how = 0;
+	CHECK(waitpid(child, &how, 0) == child && WIFSIGNALED(how) && WTERMSIG(how) == SIGSEGV);
+	whit_dev_free(dev, x);
+	emu::locked = false;
+}
+
 static void open_device() {
 	whit_err e = {0, ""};
 	CHECK_RC(whit_dev_open(&dev, 0, &e), e);
 }
 static void close_device() { whit_dev_close(dev); }
 
-TEST_MAIN(open_device, shapes, shared_arrays, collectives, waiting, cooperative, faults, atomics, async, close_device)
+TEST_MAIN(open_device, shapes, shared_arrays, collectives, waiting, cooperative, faults, atomics, async, locking,
+          close_device)
