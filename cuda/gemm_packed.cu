@@ -21,13 +21,7 @@
 #include <limits.h>
 #include <type_traits>
 
-#ifndef PACKED_WARPS
-#define PACKED_WARPS 12
-#endif
 enum { THREADS = 384, WARPS = THREADS / 32, TILE = 16, COLUMNS = 8, MOST = 32 };
-template <int NT> struct block_of {
-	enum { warps = NT == 1 ? PACKED_WARPS : 12, threads = 32 * warps };
-};
 
 struct packed_way {
 	const uint8_t *codes, *scales;
@@ -43,7 +37,8 @@ struct packed_args {
 	int64_t row_bytes, scale_bytes;
 	int group_shift;                /* a group is 1 << group_shift steps */
 	int steps, cols, stride, terms; /* columns of input, also rounded up to 8 */
-	int stages;                     /* steps of a warp under way */
+	int stages;                     /* lines of a warp under way */
+	int lines;                      /* of a row */
 	const uint4 *x;                 /* (steps, pairs of mmas, cols, 4): two b fragments' halves of a lane */
 	const float *sums;              /* (steps, stride): of x over the step's columns */
 	const float *back;              /* (tokens): what undoes a token's power of two */
@@ -203,15 +198,6 @@ __global__ void __launch_bounds__(THREADS, 1) input_kernel(uint16_t *out, float 
 /* ---- the product ---- */
 
 template <int V> struct words { unsigned w[V / 4]; };
-/* V bytes to a lane's place in shared memory, and from there; have 0: zeros. */
-template <int V> static __device__ __forceinline__ void fetch(uint8_t *to, const uint8_t *from, bool there) {
-	if constexpr (V == 12) {
-		WHIT_UNROLL
-		for (int i = 0; i < V; i += 4) ptx_copy_async<4>(to + i, from + i, there ? 4 : 0);
-	} else {
-		ptx_copy_async<V>(to, from, there ? V : 0);
-	}
-}
 template <int V> static __device__ __forceinline__ words<V> read(const uint8_t *p) {
 	words<V> v;
 	if constexpr (V == 16) {
@@ -227,45 +213,14 @@ template <int V> static __device__ __forceinline__ words<V> read(const uint8_t *
 	return v;
 }
 
-/* Until all but the latest `pending` steps of this lane's have arrived. */
+/* Until all but the latest `pending` lines of this lane's have arrived. */
 static __device__ __forceinline__ void arrived(int pending) {
-	switch (pending) {
-	case 1:
-		ptx_copy_wait<1>();
-		break;
-	case 2:
+	if (pending == 2)
 		ptx_copy_wait<2>();
-		break;
-	case 3:
-		ptx_copy_wait<3>();
-		break;
-	case 5:
-		ptx_copy_wait<5>();
-		break;
-	case 7:
-		ptx_copy_wait<7>();
-		break;
-	default:
+	else if (pending == 1)
+		ptx_copy_wait<1>();
+	else
 		ptx_copy_wait<0>();
-	}
-}
-
-/* Where a lane's rows q and q + 8 lie among the codes; 32 bits hold it (takes). Rows from `end` on are not read. */
-struct place_of {
-	unsigned codes[2];
-	bool there[2];
-};
-static __device__ __forceinline__ place_of find(const packed_args &a, int64_t paired, int q, int end, int offset) {
-	place_of p;
-	WHIT_UNROLL
-	for (int h = 0; h < 2; h++) {
-		whit_mat m;
-		m.paired = paired;
-		p.there[h] = q + 8 * h < end;
-		int64_t row = whit_mat_row(&m, p.there[h] ? q + 8 * h : end - 1);
-		p.codes[h] = (unsigned)(row * a.row_bytes + offset);
-	}
-	return p;
 }
 
 /* Member f of the matrix that block b multiplies; selections, since an index would put the arguments into memory. */
@@ -274,9 +229,8 @@ static __device__ __forceinline__ place_of find(const packed_args &a, int64_t pa
 /* A pass's sums of rows from q on: those of the warps that cut its columns, in order, and of a token's terms. */
 template <int ROWS, int NT>
 static __device__ __forceinline__ void put(const packed_args &a, const float *part, int q, int end, int first) {
-	constexpr int THREADS = block_of<NT>::threads;
-	int each = NT * COLUMNS / a.terms, rows = block_of<NT>::warps / a.cuts * ROWS;
-	for (int i = (int)threadIdx.x; i < rows * each; i += THREADS) {
+	int warps = (int)blockDim.x / 32, each = NT * COLUMNS / a.terms, rows = warps / a.cuts * ROWS;
+	for (int i = (int)threadIdx.x; i < rows * each; i += (int)blockDim.x) {
 		int row = i / each, r = q + row, t = first / a.terms + i % each;
 		if (r >= end || t >= a.cols / a.terms) continue;
 		const float *own = part + (row / ROWS * a.cuts * ROWS + row % ROWS) * NT * COLUMNS + i % each * a.terms;
@@ -293,22 +247,40 @@ static __device__ __forceinline__ void put(const packed_args &a, const float *pa
 	}
 }
 
-/* Bytes of a warp's step: codes of all lanes, and the word for each row that holds its F scales. */
-template <int V, int NT, int F> struct stage_of {
-	enum { R = NT <= 2 ? 2 : 1, codes = R * 2 * 32 * V, scale = F > 2 ? 2 * F : 4, bytes = codes + 32 * scale };
+/* A line: what a warp loads at once of each row of its tiles. Kernels that asked for 64, 32 or 16 bytes of a row at a
+ * time got 35 to 41 such pieces a nanosecond from an H200, whatever their size (bench/results): a part of a line of L2
+ * takes as long as the whole. In shared memory, 16 bytes lie where lanes that read together meet no bank twice; behind
+ * them the words with the rows' scales. */
+template <int V, int NT, int F> struct line_of {
+	enum {
+		R = NT <= 2 ? 2 : 1,
+		most = NT <= 2 ? 12 : 8, /* warps: 4 of NT take more than 168 registers */
+		rows = R * TILE,
+		line = V == 12 ? 96 : 128,
+		pitch = V == 12 ? 112 : 128,
+		steps = line / (4 * V),
+		chunks = line / 16,
+		copies = rows * chunks / 32, /* of 16 bytes, a lane's */
+		words = steps * F / 2 + 1,
+		codes = rows * pitch,
+		bytes = codes + rows * words * 4
+	};
+	WHIT_BOTH int turned(int row) {
+		return V == 12 ? 0 : F > 1 || V == 4 ? row & 7 : V == 8 ? (row & 3) * 2 : (row & 1) * 4;
+	}
 };
 
 template <class D, int V, int NT, int F>
-__global__ void __launch_bounds__(block_of<NT>::threads, 1) packed_kernel(const packed_args a) {
+__global__ void __launch_bounds__(32 * line_of<V, NT, F>::most, 1) packed_kernel(const packed_args a) {
 	using S = step_of<D, V>;
-	using G = stage_of<V, NT, F>;
-	constexpr int R = G::R, ROWS = R * TILE;
-	constexpr int THREADS = block_of<NT>::threads, WARPS = block_of<NT>::warps, PART = WARPS * ROWS * NT * COLUMNS;
+	using L = line_of<V, NT, F>;
+	constexpr int R = L::R, ROWS = L::rows;
 	WHIT_SHARED_DYNAMIC(uint8_t, memory);
+	int threads = (int)blockDim.x, warps = threads / 32;
 	float *part = (float *)memory; /* (warps, rows, columns) */
-	unsigned *table = (unsigned *)(part + PART);
+	unsigned *table = (unsigned *)(part + warps * ROWS * NT * COLUMNS);
 	uint8_t *stages = (uint8_t *)(table + 32 * D::entries);
-	uint4 *own = (uint4 *)(stages + a.stages * WARPS * G::bytes); /* NT 1: the input, and its sums */
+	uint4 *own = (uint4 *)(stages + a.stages * warps * L::bytes); /* NT 1: the input, and its sums */
 	int halves = a.steps * (S::mmas / 2) * a.cols * 4;
 	float *own_sums = (float *)(own + halves);
 	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
@@ -318,59 +290,48 @@ __global__ void __launch_bounds__(block_of<NT>::threads, 1) packed_kernel(const 
 	int begin = of / blocks * b + WHIT_MIN(b, more), end = begin + of / blocks + (b < more);
 	const uint8_t *codes = PICK(a, block, codes), *scales = PICK(a, block, scales);
 	const float *codebook = PICK(a, block, codebook);
-	int64_t paired = PICK(a, block, paired);
-	/* this warp's steps, and its rows of a pass: those of `cuts` warps that cut the columns */
-	int from = a.steps * (warp % a.cuts) / a.cuts, per = a.steps * (warp % a.cuts + 1) / a.cuts - from;
-	int rows = block_of<NT>::warps / a.cuts * ROWS, first = begin + warp / a.cuts * ROWS;
+	int paired = (int)PICK(a, block, paired);
+	/* this warp's lines, and its rows of a pass: those of `cuts` warps that cut the columns */
+	int from = a.lines * (warp % a.cuts) / a.cuts, per = a.lines * (warp % a.cuts + 1) / a.cuts - from;
+	int rows = warps / a.cuts * ROWS, first = begin + warp / a.cuts * ROWS;
 	int sweeps = (a.stride / COLUMNS + NT - 1) / NT, passes = (end - begin + rows - 1) / rows * sweeps;
-
-	/* 1. the first loads: lane 4 g + t also brings the scale of row g + 8 t of its tiles */
-	place_of at[R];
-	int turned = g / 2 % 4; /* so that a row's four words lie on banks of their own */
-	unsigned scale_at = 0, last_scale = (unsigned)(of * a.scale_bytes - 2);
-	bool scaled = false;
-	auto point = [&](int pass) {
-		int q = first + pass / sweeps * rows, row = q + g + 8 * t;
-		WHIT_UNROLL
-		for (int r = 0; r < R; r++) at[r] = find(a, paired, q + g + r * TILE, end, (from * 4 + t) * V);
-		whit_mat m;
-		m.paired = paired;
-		scaled = row < end;
-		scale_at = scaled ? (unsigned)(whit_mat_row(&m, row) * a.scale_bytes) : 0;
+	auto stored = [&](int row) { /* whit_mat_row; never beyond this block's */
+		                     int r = WHIT_MIN(row, end - 1), i = paired ? r % paired : 0;
+		                     return paired ? r - i + 2 * (i % (paired / 2)) + i / (paired / 2) : r;
 	};
-	int load_pass = 0, load_step = 0, load_slot = 0;
-	auto load =
-	        [&]() { /* the next step that is not under way, into the slot that is free */
-		        uint8_t *to = stages + (load_slot * WARPS + warp) * G::bytes;
-		        load_slot = load_slot + 1 < a.stages ? load_slot + 1 : 0;
-		        if (load_pass < passes && per > 0) {
-			        int s = load_step;
-			        bool column = ((from + s) * 4 + t) * V < (int)a.row_bytes;
-			        WHIT_UNROLL
-			        for (int r = 0; r < R; r++) WHIT_UNROLL
-			        for (int h = 0; h < 2; h++)
-				        fetch<V>(to + ((r * 2 + h) * 32 + (F > 1 ? lane ^ turned : lane)) * V,
-				                 codes + (at[r].codes[h] + (unsigned)s * (4 * V)),
-				                 at[r].there[h] && column);
-			        if (t < 2 * R && F > 1) {
-				        ptx_copy_async<G::scale>(to + G::codes + (g + 8 * t) * G::scale,
-				                                 scales + (scale_at + (unsigned)(from + s) * (2 * F)),
-				                                 scaled ? 2 * F : 0);
-			        } else if (t < 2 * R) { /* nothing lies behind the last */
-				        unsigned i = scale_at + (unsigned)((from + s) >> a.group_shift) * 2;
-				        ptx_copy_async<4>(to + G::codes + (g + 8 * t) * 4, scales + (i & ~3u),
-				                          !scaled                       ? 0
-				                          : i == last_scale && !(i & 2) ? 2
-				                                                        : 4);
-			        }
-			        if (++load_step == per) {
-				        load_step = 0, load_pass++;
-				        if (load_pass < passes) point(load_pass);
-			        }
-		        }
-		        ptx_copy_commit();
-	        };
-	point(0);
+
+	/* 1. the first loads */
+	unsigned scale_end = (unsigned)(of * a.scale_bytes);
+	int groups = WHIT_MAX(L::steps * F >> a.group_shift, 1);
+	int load_pass = 0, load_line = 0, load_slot = 0;
+	/* The next line that is not under way, into the slot that is free. */
+	auto load = [&]() {
+		uint8_t *to = stages + (load_slot * warps + warp) * L::bytes;
+		load_slot = load_slot + 1 < a.stages ? load_slot + 1 : 0;
+		if (load_pass < passes && per > 0) {
+			int q = first + load_pass / sweeps * rows, at = (from + load_line) * L::line;
+			WHIT_UNROLL
+			for (int k = 0; k < L::copies; k++) {
+				int i = (32 * k + lane) / L::chunks, c = (32 * k + lane) % L::chunks;
+				unsigned row = (unsigned)stored(q + i) * (unsigned)a.row_bytes;
+				bool there = q + i < end && at + c * 16 < (int)a.row_bytes;
+				ptx_copy_async<16>(to + i * L::pitch + (c ^ L::turned(i)) * 16,
+				                   codes + (row + (unsigned)(at + c * 16)), there ? 16 : 0);
+			}
+			unsigned scale = (unsigned)stored(q + lane) * (unsigned)a.scale_bytes +
+			                 (unsigned)((from + load_line) * L::steps * F >> a.group_shift) * 2;
+			WHIT_UNROLL
+			for (int j = 0; j < L::words; j++) {
+				if (lane >= ROWS || 2 * j >= (int)(scale / 2 % 2) + groups) continue;
+				unsigned word = (scale & ~3u) + 4 * j; /* nothing lies behind the last scale */
+				bool there = q + lane < end && word < scale_end;
+				ptx_copy_async<4>(to + L::codes + (lane * L::words + j) * 4, scales + word,
+				                  there ? WHIT_MIN((int)(scale_end - word), 4) : 0);
+			}
+			if (++load_line == per) load_line = 0, load_pass++;
+		}
+		ptx_copy_commit();
+	};
 	for (int d = 0; d < a.stages; d++) load();
 
 	/* 2. levels */
@@ -378,9 +339,7 @@ __global__ void __launch_bounds__(block_of<NT>::threads, 1) packed_kernel(const 
 	unsigned flip = 0;
 	if constexpr (D::entries > 0) {
 		one = 1;
-		for (int i = (int)threadIdx.x; i < 32 * D::entries; i += THREADS) {
-			table[i] = D::make(codebook, i / 32);
-		}
+		for (int i = (int)threadIdx.x; i < 32 * D::entries; i += threads) table[i] = D::make(codebook, i / 32);
 	} else if (!codebook) {
 		flip = 0x01010101u * (D::bits == 8 ? 0x80 : D::bits == 4 ? 0x88 : D::bits == 2 ? 0xaa : 0xff);
 		zero = -(float)(1 << (D::bits - 1));
@@ -395,103 +354,105 @@ __global__ void __launch_bounds__(block_of<NT>::threads, 1) packed_kernel(const 
 	const uint4 *x = NT == 1 ? own : a.x;
 	const float *sums = NT == 1 ? own_sums : a.sums;
 	if (NT == 1) {
-		for (int i = (int)threadIdx.x; i < halves; i += THREADS) own[i] = a.x[i];
-		for (int i = (int)threadIdx.x; D::entries == 0 && i < a.steps * F * COLUMNS; i += THREADS)
+		for (int i = (int)threadIdx.x; i < halves; i += threads) own[i] = a.x[i];
+		for (int i = (int)threadIdx.x; D::entries == 0 && i < a.steps * F * COLUMNS; i += threads)
 			own_sums[i] = a.sums[i];
 	}
 	__syncthreads();
 
-	/* 4. this warp's steps of all passes */
+	/* 4. this warp's lines of all passes */
 	for (int pass = 0, slot = 0; pass < passes; pass++) {
 		float total[R][NT][4] = {};
 		unsigned odd = 0; /* rows whose scales begin in the upper half of a word */
 		WHIT_UNROLL
-		for (int i = 0; i < 2 * R; i++) {
-			whit_mat m;
-			m.paired = paired;
-			int row = WHIT_MIN(first + pass / sweeps * rows + g + 8 * i, end - 1);
-			odd |= (unsigned)(whit_mat_row(&m, row) * a.scale_bytes / 2 & 1) << i;
-		}
+		for (int i = 0; i < 2 * R; i++)
+			odd |= (unsigned)(stored(first + pass / sweeps * rows + g + 8 * i) * a.scale_bytes / 2 & 1)
+			       << i;
 		int column = pass % sweeps * NT * COLUMNS; /* the first of the pass */
-		for (int step = from; step < from + per; step++) {
-			const uint8_t *have = stages + (slot * WARPS + warp) * G::bytes;
+		for (int line = from; line < from + per; line++) {
+			const uint8_t *have = stages + (slot * warps + warp) * L::bytes;
+			unsigned upper = line * L::steps * F >> a.group_shift & 1 ? ~odd : odd;
 			slot = slot + 1 < a.stages ? slot + 1 : 0;
 			arrived(a.stages - 1);
-			__syncwarp(); /* scales are other lanes' */
-			words<V> v[R][2];
-			float by[F][R][2];
-			unsigned upper = step >> a.group_shift & 1 ? ~odd : odd;
-			WHIT_UNROLL
-			for (int r = 0; r < R; r++) WHIT_UNROLL
-			for (int h = 0; h < 2; h++) {
-				const uint8_t *of_lane = have + ((r * 2 + h) * 32 + lane) * V;
-				const uint8_t *of_row = have + (r * 2 + h) * 32 * V + g * 4 * V + t * 4;
-				if constexpr (F == 1) v[r][h] = read<V>(of_lane);
+			__syncwarp(); /* lanes read what others brought */
+			WHIT_UNROLL_BY(1)
+			for (int sub = 0; sub < L::steps; sub++) {
+				int step = line * L::steps + sub;
+				words<V> v[R][2];
+				float by[F][R][2];
 				WHIT_UNROLL
-				for (int k = 0; k < V / 4 && F > 1; k++)
-					v[r][h].w[k] = *(const unsigned *)(of_row + (k ^ turned) * V);
-				const uint8_t *s = have + G::codes + (r * TILE + h * 8 + g) * G::scale;
+				for (int r = 0; r < R; r++) WHIT_UNROLL
+				for (int h = 0; h < 2; h++) {
+					int i = r * TILE + h * 8 + g;
+					const uint8_t *row = have + i * L::pitch;
+					int at = (sub * 4 + t) * V, swap = L::turned(i) * 16;
+					if constexpr (F == 1) v[r][h] = read<V>(row + (at ^ swap));
+					WHIT_UNROLL
+					for (int k = 0; k < V / 4 && F > 1; k++)
+						v[r][h].w[k] = *(const unsigned *)(row + (((sub * 4 + k) * 16) ^ swap) +
+						                                   t * 4);
+					const uint16_t *s = (const uint16_t *)(have + L::codes + i * L::words * 4);
+					WHIT_UNROLL
+					for (int f = 0; f < F; f++)
+						by[f][r][h] =
+						        whit_dev_f16(s[(upper >> (r * 2 + h) & 1) +
+						                       (unsigned)((sub * F + f) >> a.group_shift)]);
+				}
+				const uint4 *xs = x + (step * (S::mmas / 2) * a.cols + column + g) * 4 + t;
 				WHIT_UNROLL
-				for (int f = 0; f < F; f += 2) {
-					unsigned w = *(const unsigned *)(s + 2 * f);
-					if (F == 1 && upper >> (r * 2 + h) & 1) w >>= 16;
-					by[f][r][h] = whit_dev_f16((uint16_t)w);
-					if constexpr (F > 1) by[f + 1][r][h] = whit_dev_f16((uint16_t)(w >> 16));
+				for (int fold = 0; fold < F; fold++) {
+					constexpr int each = S::mmas / 2 / F;
+					float c[D::planes][R][NT][4] = {};
+					WHIT_UNROLL
+					for (int m2 = fold * each; m2 < (fold + 1) * each; m2++) {
+						uint4 f[NT];
+						WHIT_UNROLL
+						for (int n = 0; n < NT; n++) {
+							int col = column + n * COLUMNS + g;
+							f[n] = col < a.cols ? xs[n * COLUMNS * 4]
+							                    : make_uint4(0, 0, 0, 0);
+						}
+						xs += a.cols * 4;
+						WHIT_UNROLL
+						for (int m = 2 * m2; m < 2 * m2 + 2; m++) {
+							int i = m / (D::unit / 4) * D::words, q = m % (D::unit / 4) * 2;
+							WHIT_UNROLL
+							for (int r = 0; r < R; r++) WHIT_UNROLL
+							for (int p = 0; p < D::planes; p++) {
+								unsigned w[4];
+								WHIT_UNROLL
+								for (int h = 0; h < 4; h++)
+									w[h] = D::halves(v[r][h % 2].w + i, q + h / 2,
+									                 p, flip, table + lane);
+								WHIT_UNROLL
+								for (int n = 0; n < NT; n++) {
+									unsigned k[2] = {m % 2 ? f[n].z : f[n].x,
+									                 m % 2 ? f[n].w : f[n].y};
+									ptx_mma_f16(c[p][r][n], w, k);
+								}
+							}
+						}
+					}
+					WHIT_UNROLL
+					for (int n = 0; n < NT; n++) {
+						float sum[2] = {};
+						int col = column + n * COLUMNS + 2 * t;
+						if (D::entries == 0 && col < a.stride) {
+							const float *z = sums + (step * F + fold) * a.stride + col;
+							sum[0] = z[0] * zero, sum[1] = z[1] * zero;
+						}
+						WHIT_UNROLL
+						for (int r = 0; r < R; r++) WHIT_UNROLL
+						for (int k = 0; k < 4; k++) {
+							float in = fmaf(c[0][r][n][k], one, sum[k % 2]);
+							if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
+							total[r][n][k] = fmaf(by[fold][r][k / 2], in, total[r][n][k]);
+						}
+					}
 				}
 			}
 			__syncwarp();
 			load();
-			const uint4 *xs = x + (step * (S::mmas / 2) * a.cols + column + g) * 4 + t;
-			WHIT_UNROLL
-			for (int fold = 0; fold < F; fold++) {
-				constexpr int each = S::mmas / 2 / F;
-				float c[D::planes][R][NT][4] = {};
-				WHIT_UNROLL
-				for (int m2 = fold * each; m2 < (fold + 1) * each; m2++) {
-					uint4 f[NT];
-					WHIT_UNROLL
-					for (int n = 0; n < NT; n++) {
-						int col = column + n * COLUMNS + g;
-						f[n] = col < a.cols ? xs[n * COLUMNS * 4] : make_uint4(0, 0, 0, 0);
-					}
-					xs += a.cols * 4;
-					WHIT_UNROLL
-					for (int m = 2 * m2; m < 2 * m2 + 2; m++) {
-						int i = m / (D::unit / 4) * D::words, q = m % (D::unit / 4) * 2;
-						WHIT_UNROLL
-						for (int r = 0; r < R; r++) WHIT_UNROLL
-						for (int p = 0; p < D::planes; p++) {
-							unsigned w[4];
-							WHIT_UNROLL
-							for (int h = 0; h < 4; h++)
-								w[h] = D::halves(v[r][h % 2].w + i, q + h / 2, p, flip,
-								                 table + lane);
-							WHIT_UNROLL
-							for (int n = 0; n < NT; n++) {
-								unsigned k[2] = {m % 2 ? f[n].z : f[n].x,
-								                 m % 2 ? f[n].w : f[n].y};
-								ptx_mma_f16(c[p][r][n], w, k);
-							}
-						}
-					}
-				}
-				WHIT_UNROLL
-				for (int n = 0; n < NT; n++) {
-					float sum[2] = {};
-					int col = column + n * COLUMNS + 2 * t;
-					if (D::entries == 0 && col < a.stride) {
-						const float *z = sums + (step * F + fold) * a.stride + col;
-						sum[0] = z[0] * zero, sum[1] = z[1] * zero;
-					}
-					WHIT_UNROLL
-					for (int r = 0; r < R; r++) WHIT_UNROLL
-					for (int k = 0; k < 4; k++) {
-						float in = fmaf(c[0][r][n][k], one, sum[k % 2]);
-						if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
-						total[r][n][k] = fmaf(by[fold][r][k / 2], in, total[r][n][k]);
-					}
-				}
-			}
 		}
 		float *p = part + warp * ROWS * NT * COLUMNS;
 		if (pass > 0) __syncthreads(); /* the pass before has been put */
@@ -510,13 +471,13 @@ __global__ void __launch_bounds__(block_of<NT>::threads, 1) packed_kernel(const 
 
 /* ---- the host's part ---- */
 
-/* The largest loads whose step lies within a group, at their alignment; 0: none do. */
+/* The largest part of a row that a lane decodes at once, whose step lies within a group; 0: none does. */
 static int loads(const whit_mat *w) {
 	static const int of[9][4] = {{0}, {8, 4}, {8, 4}, {12}, {16, 8, 4}, {0}, {0}, {0}, {16, 8}};
 	int group = w->spec.group, bits = w->spec.bits;
+	if ((uintptr_t)w->plane[0] % 16 || w->row_bytes[0] % 16) return 0;
 	for (const int *V = of[bits]; *V; V++) {
-		int columns = 4 * *V * 8 / bits, steps = group / columns, align = *V == 12 ? 4 : *V;
-		if ((uintptr_t)w->plane[0] % align || w->row_bytes[0] % align) continue;
+		int columns = 4 * *V * 8 / bits, steps = group / columns;
 		if (!group || (group % columns == 0 && !(steps & (steps - 1)))) return *V;
 	}
 	return 0;
@@ -525,12 +486,7 @@ static int loads(const whit_mat *w) {
 /* Groups of a step of 16 bytes a lane, where they are smaller than it; 1: it lies within one. */
 static int folds(const whit_mat *w) {
 	int bits = w->spec.bits, folds = bits == 4 ? 4 : 2;
-	bool ours =
-	        w->spec.group == 32 && (bits == 4 || (bits == 8 && !w->codebook)) && w->row_bytes[1] % (2 * folds) == 0;
-	auto aligned = [](uintptr_t n) { return n % 16 == 0; };
-	return ours && aligned(w->row_bytes[0]) && aligned((uintptr_t)w->plane[0]) && aligned((uintptr_t)w->plane[1])
-	               ? folds
-	               : 1;
+	return w->spec.group == 32 && (bits == 4 || (bits == 8 && !w->codebook)) ? folds : 1;
 }
 
 bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
@@ -543,16 +499,17 @@ bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
 	return loads(w) && !w->scale_f32 && (uintptr_t)w->plane[1] % 4 == 0;
 }
 
-/* Shared memory of a block whose input takes `halves` bytes of it, and as many stages as fit: 0, where two do not. */
-template <class D, int V, int NT, int F> static size_t packed_bytes(const whit_dev *d, size_t halves, int *stages) {
-	constexpr int ROWS = stage_of<V, NT, F>::R * TILE, WARPS = block_of<NT>::warps;
-	static const int of[] = {8, 6, 4, 3, 2, 1}; /* 50 to 100 KB, as far as it goes */
-	constexpr size_t STAGE = WARPS * stage_of<V, NT, F>::bytes;
-	size_t rest = WARPS * ROWS * NT * COLUMNS * sizeof(float) + 32 * D::entries * sizeof(unsigned) + halves;
-	for (int n : of) {
-		*stages = n;
-		if (n > 2 && n * STAGE > (104 << 10)) continue;
-		if (rest + n * STAGE + 1024 <= (size_t)d->shared) return rest + n * STAGE;
+/* Shared memory of a block whose input takes `halves` bytes of it, with as many warps and lines under way as fit; 0:
+ * none do. */
+template <class D, int V, int NT, int F>
+static size_t packed_bytes(const whit_dev *d, size_t halves, int *warps, int *stages) {
+	using L = line_of<V, NT, F>;
+	static const int of[][2] = {{12, 3}, {12, 2}, {8, 2}, {6, 2}, {4, 2}, {4, 1}, {2, 1}};
+	for (const auto &n : of) {
+		size_t each = L::rows * NT * COLUMNS * sizeof(float) + (size_t)n[1] * L::bytes;
+		size_t bytes = (size_t)n[0] * each + 32 * D::entries * sizeof(unsigned) + halves;
+		*warps = n[0], *stages = n[1];
+		if (n[0] <= L::most && bytes + 1024 <= (size_t)d->shared) return bytes;
 	}
 	return 0;
 }
@@ -582,8 +539,9 @@ static int deal(packed_args &a, int grid) {
 template <class D, int V, int NT, int F>
 static void launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_mat *w) {
 	using S = step_of<D, V>;
-	constexpr int ROWS = stage_of<V, NT, F>::R * TILE, WARPS = block_of<NT>::warps;
-	a.steps = (int)((w->width + S::columns - 1) / S::columns);
+	using L = line_of<V, NT, F>;
+	a.lines = (int)((a.row_bytes + L::line - 1) / L::line);
+	a.steps = a.lines * L::steps;
 	a.group_shift = w->spec.group ? 0 : 30;
 	while (w->spec.group && S::columns << a.group_shift < w->spec.group) a.group_shift++;
 	size_t halves = (size_t)a.steps * (S::mmas / 2) * a.cols * 4 * sizeof(uint4);
@@ -595,19 +553,20 @@ static void launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_
 	WHIT_LAUNCH_EARLY((input_kernel<D, V, F>), parts, THREADS, 0, d, x, sums, back, in, a.steps, a.cols, a.stride,
 	                  a.terms);
 	a.x = (const uint4 *)x, a.sums = sums, a.back = back;
-	/* Warps that cut columns multiply few steps a pass, those that do not leave rows of their tiles empty; joining
-	 * their sums costs about two steps. */
-	int grid = WHIT_MIN(d->sms, a.m0.rows + a.m1.rows + a.m2.rows), best = INT_MAX, share = deal(a, grid);
-	for (int cuts = WARPS; cuts > 0; cuts--) {
-		int rows = WARPS / cuts * ROWS, cost = (share + rows - 1) / rows * ((a.steps + cuts - 1) / cuts + 2);
-		if (WARPS % cuts == 0 && cost < best) best = cost, a.cuts = cuts;
-	}
+	int warps;
 	size_t own = NT == 1 ? halves + (size_t)a.steps * F * COLUMNS * sizeof(float) : 0;
-	size_t bytes = packed_bytes<D, V, NT, F>(d, own, &a.stages);
+	size_t bytes = packed_bytes<D, V, NT, F>(d, own, &warps, &a.stages);
+	/* Warps that cut columns multiply few lines a pass, those that do not leave rows of their tiles empty; joining
+	 * their sums costs about a line. */
+	int grid = WHIT_MIN(d->sms, a.m0.rows + a.m1.rows + a.m2.rows), best = INT_MAX, share = deal(a, grid);
+	for (int cuts = warps; cuts > 0; cuts--) {
+		int rows = warps / cuts * L::rows, cost = (share + rows - 1) / rows * ((a.lines + cuts - 1) / cuts + 1);
+		if (warps % cuts == 0 && cost < best) best = cost, a.cuts = cuts;
+	}
 	if (bytes)
-		WHIT_LAUNCH_EARLY((packed_kernel<D, V, NT, F>), (unsigned)grid, 32 * WARPS, bytes, d, a);
+		WHIT_LAUNCH_EARLY((packed_kernel<D, V, NT, F>), (unsigned)grid, 32 * (unsigned)warps, bytes, d, a);
 	else
-		whit_dev_fail(d, WHIT_EINTERNAL, "packed product: %d bytes of shared memory hold no step", d->shared);
+		whit_dev_fail(d, WHIT_EINTERNAL, "packed product: %d bytes of shared memory hold no line", d->shared);
 }
 
 template <class D>
@@ -617,10 +576,11 @@ static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in
 		constexpr int V = decltype(size)::value, F = decltype(several)::value;
 		/* an input that does not fit is read past shared memory */
 		using S = step_of<D, V>;
-		size_t steps = (size_t)(w->width + S::columns - 1) / S::columns;
+		using L = line_of<V, 1, F>;
+		size_t steps = (size_t)((a.row_bytes + L::line - 1) / L::line * L::steps);
 		size_t halves = steps * (S::columns * (size_t)a.cols * 2 + F * COLUMNS * sizeof(float));
-		int stages;
-		if (a.cols <= COLUMNS && packed_bytes<D, V, 1, F>(d, halves, &stages))
+		int warps, stages;
+		if (a.cols <= COLUMNS && packed_bytes<D, V, 1, F>(d, halves, &warps, &stages))
 			launch<D, V, 1, F>(d, a, in, w);
 		else if (D::planes == 2 || F == 4 || a.cols <= 2 * COLUMNS) /* 4 of these would spill */
 			launch<D, V, 2, F>(d, a, in, w);
