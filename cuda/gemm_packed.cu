@@ -3,16 +3,19 @@
  *
  * - mma.m16n8k16 takes 256 weights and 8 columns of input even for one token. Which of a row's columns is which of an
  *   mma's k is free as long as both factors agree: a lane takes V bytes of a row as they lie, and the input is put into
- *   that order once, by a kernel of its own (input_kernel).
+ *   that order once, by a kernel of its own (input_kernel), which also does what stands in front of it (norm, swiglu).
  * - A field masked where it stands in the lower 10 bits of a half is a subnormal half, code * 2^(place - 24), exactly:
  *   one lop3 for two weights, and 2^-place goes into the input. Tensor cores take subnormals as they are (Fasi, Higham,
  *   Mikaitis, Pranesh 2021, Numerical behavior of NVIDIA tensor cores).
  * - Affine levels need codes alone: sum (a c + b) x = a sum c x + b sum x. Four levels that mirror each other are a sum
  *   over two bits. Three bits, and codebooks of 4 and 8, are read from shared memory, as F16, from a table for each
- * lane, so that lanes never meet in a bank.
- * - A step's columns lie within one group (V is chosen so), whose scale multiplies a step's sums once.
- * - A block has an equal share of the rows; its warps take tiles of up to 16 or 32, and cut the columns where tiles
- *   would be empty otherwise. 60 to 130 bytes a lane are under way: 25 to 50 KB a multiprocessor, as gemv.cu explains.
+ *   lane, so that lanes never meet in a bank.
+ * - A step's columns lie within one group (V is chosen so), whose scale multiplies a step's sums once. Groups of 32 at 4
+ *   and 8 bits are smaller than 16 bytes a lane: then a step holds F of them, each folded by itself.
+ * - Rows come by whole lines through shared memory (line_of), past the registers: loads into registers shared a
+ *   scoreboard, so that a step waited for what it had just asked for.
+ * - Up to three matrices of one kind in a launch share its blocks by their rows. A block's warps take tiles of 16 or 32
+ *   of its rows, and cut the columns where tiles would be empty otherwise.
  *
  * Activations are two halves each (22 bits and the row's own power of two), or one where whit_dev_terms is 1: for one
  * to four tokens the second costs nothing, since there are eight columns anyway. */
