@@ -145,7 +145,9 @@ int bench_roofline(const char *run, const char *to, whit_err *e) {
 	if (rc) return rc;
 	const json_t *rows = json_object_get(j, "rows"), *device = json_object_get(j, "device"),
 	             *date = json_object_get(j, "date");
-	p.copy = number(j, "copy_bytes_per_s"), p.read = number(j, "read_bytes_per_s");
+	const json_t *roofs = json_object_get(j, "roofs");
+	if (!roofs) roofs = j; /* files of before 2026-11-27 */
+	p.copy = number(roofs, "copy_bytes_per_s"), p.read = number(roofs, "read_bytes_per_s");
 	take_rows(&p, rows);
 	if (!p.n || !(p.copy > 0))
 		rc = whit_fail(e, WHIT_EINPUT,

@@ -67,6 +67,8 @@ check "a picture of nothing was drawn" test ! -e "$scratch/no.svg"
 json=$scratch/b.json
 "$whit" bench --device cpu --model "$model" --prompt 24 --prompt 8 -n 5 --seconds 0.01 --json "$json" >"$scratch/table" 2>"$scratch/err" ||
 	{ echo "FAILED: bench --model"; cat "$scratch/err"; failed=$((failed + 1)); }
+"$whit" bench --roofline "$json" "$scratch/today.svg" >"$scratch/out" 2>&1
+check "a run of today has no roof" grep -q '>copy [0-9.]* GB/s<' "$scratch/today.svg"
 for key in format_version program date device cpu cuda vector_level openblas compiler threads llc_bytes roofs roofs_end copy_bytes_per_s \
 	read_bytes_per_s upload_bytes_per_s sync_seconds drift_share drift rows models model arch parameters active_weights file_bytes compute \
 	greedy streams prompt n prefill decode first_token first_token_cold_seconds seconds p10 p50 p90 p99 mean samples tokens_per_s memory \
