@@ -10,8 +10,8 @@
  * - Affine levels need codes alone: sum (a c + b) x = a sum c x + b sum x. Four levels that mirror each other are a sum
  *   over two bits. Three bits, and codebooks of 4 and 8, are read from shared memory, as F16, from a table for each
  *   lane, so that lanes never meet in a bank.
- * - A step's columns lie within one group (V is chosen so), whose scale multiplies a step's sums once. Groups of 32 at 4
- *   and 8 bits are smaller than 16 bytes a lane: then a step holds F of them, each folded by itself.
+ * - A step's columns lie within one group (V is chosen so), whose scale multiplies a step's sums once. Groups of 32 at
+ * 4 and 8 bits are smaller than 16 bytes a lane: then a step holds F of them, each folded by itself.
  * - Rows come by whole lines through shared memory (line_of), past the registers: loads into registers shared a
  *   scoreboard, so that a step waited for what it had just asked for.
  * - Up to three matrices of one kind in a launch share its blocks by their rows. A block's warps take tiles of 16 or 32
@@ -35,17 +35,17 @@ struct packed_way {
 	const float *bias, *add;
 };
 struct packed_args {
-	packed_way m0, m1,
-	        m2; /* one kind of codes, of as many columns; those that are not there begin behind the last block */
+	/* one kind of codes, of as many columns; those that are not there begin behind the last block */
+	packed_way m0, m1, m2;
 	int64_t row_bytes, scale_bytes;
 	int group_shift;                /* a group is 1 << group_shift steps */
 	int steps, cols, stride, terms; /* columns of input, also rounded up to 8 */
 	int stages;                     /* lines of a warp under way */
 	int lines;                      /* of a row */
 	const uint4 *x;                 /* (steps, pairs of mmas, cols, 4): two b fragments' halves of a lane */
-	const float *sums;              /* (steps, stride): of x over the step's columns */
+	const float *sums;              /* (steps, F, stride): of x over the columns of a step, or of its groups */
 	const float *back;              /* (tokens): what undoes a token's power of two */
-	int cuts;                       /* warps that share the columns of the same rows: divides WARPS */
+	int cuts;                       /* warps that share the columns of the same rows: divides a block's */
 };
 
 /* ---- decoders ----
@@ -552,7 +552,7 @@ static void launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_
 	float *sums = (float *)whit_dev_take(d, (size_t)a.steps * F * a.stride * sizeof *sums);
 	float *back = (float *)whit_dev_take(d, (size_t)in.T * sizeof *back);
 	if (!x || !sums || !back) return;
-	dim3 parts((unsigned)in.T, (unsigned)WHIT_MIN((a.steps + 11) / 12, 16));
+	dim3 parts((unsigned)in.T, (unsigned)WHIT_MIN((a.steps + WARPS - 1) / WARPS, 16));
 	WHIT_LAUNCH_EARLY((input_kernel<D, V, F>), parts, THREADS, 0, d, x, sums, back, in, a.steps, a.cols, a.stride,
 	                  a.terms);
 	a.x = (const uint4 *)x, a.sums = sums, a.back = back;

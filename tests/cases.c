@@ -205,7 +205,7 @@ static int chosen(int argc, char **argv, const char *name) {
 }
 
 int main(int argc, char **argv) {
-	int need = 0, seeds = 3, ok = 0, failed = 0;
+	int need = 0, seeds = 3, ok = 0, failed = 0, known = 0;
 	whit_dev *dev = NULL;
 	whit_err e = {0};
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -218,6 +218,7 @@ int main(int argc, char **argv) {
 	for (int i = 0; i < WHIT_COUNT(sets); i++) {
 		tally cpu = {0}, device = {0};
 		if (!chosen(argc, argv, sets[i]->name)) continue;
+		known = 1;
 		printf("%s:", sets[i]->name);
 		if (!ON_GPU) {
 			run_cpu(sets[i], &cpu);
@@ -233,5 +234,5 @@ int main(int argc, char **argv) {
 	}
 	if (missing) printf("%s: %s\n", need ? "FAILED" : "SKIP", e.text);
 	whit_dev_close(dev);
-	return failed || (missing && need) ? 1 : ok ? 0 : missing ? 77 : 1;
+	return failed || (missing && need) || !known ? 1 : ok ? 0 : 77;
 }
