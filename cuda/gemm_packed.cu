@@ -521,17 +521,15 @@ static size_t packed_bytes(const whit_dev *d, size_t halves, int *warps, int *st
 static int deal(packed_args &a, int grid) {
 	packed_way *m[] = {&a.m0, &a.m1, &a.m2};
 	int64_t all = 0, before = 0;
-	int share = 0, last = -1;
+	int share = 0;
 	for (int k = 0; k < 3; k++) all += m[k]->rows;
-	for (int k = 0; k < 3; k++)
-		if (m[k]->rows) last = k;
 	for (int k = 0, at = 0; k < 3; k++) {
 		m[k]->block = at;
 		if (!m[k]->rows) continue;
 		before += m[k]->rows;
 		int behind = 0;
 		for (int j = k + 1; j < 3; j++) behind += m[j]->rows > 0;
-		int to = k == last ? grid : (int)((before * grid + all / 2) / all);
+		int to = behind ? (int)((before * grid + all / 2) / all) : grid;
 		to = WHIT_MIN(WHIT_MAX(to, at + 1), grid - behind);
 		share = WHIT_MAX(share, (m[k]->rows + to - at - 1) / (to - at));
 		at = to;
@@ -539,26 +537,28 @@ static int deal(packed_args &a, int grid) {
 	return share;
 }
 
+/* false: shared memory does not hold the input, or no line. */
 template <class D, int V, int NT, int F>
-static void launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_mat *w) {
+static bool launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_mat *w) {
 	using S = step_of<D, V>;
 	using L = line_of<V, NT, F>;
 	a.lines = (int)((a.row_bytes + L::line - 1) / L::line);
 	a.steps = a.lines * L::steps;
 	a.group_shift = w->spec.group ? 0 : 30;
 	while (w->spec.group && S::columns << a.group_shift < w->spec.group) a.group_shift++;
+	int warps;
 	size_t halves = (size_t)a.steps * (S::mmas / 2) * a.cols * 4 * sizeof(uint4);
+	size_t own = NT == 1 ? halves + (size_t)a.steps * F * COLUMNS * sizeof(float) : 0;
+	size_t bytes = packed_bytes<D, V, NT, F>(d, own, &warps, &a.stages);
+	if (!bytes) return false;
 	uint16_t *x = (uint16_t *)whit_dev_take(d, halves);
 	float *sums = (float *)whit_dev_take(d, (size_t)a.steps * F * a.stride * sizeof *sums);
 	float *back = (float *)whit_dev_take(d, (size_t)in.T * sizeof *back);
-	if (!x || !sums || !back) return;
+	if (!x || !sums || !back) return true; /* an error is kept */
 	dim3 parts((unsigned)in.T, (unsigned)WHIT_MIN((a.steps + WARPS - 1) / WARPS, 16));
 	WHIT_LAUNCH_EARLY((input_kernel<D, V, F>), parts, THREADS, 0, d, x, sums, back, in, a.steps, a.cols, a.stride,
 	                  a.terms);
 	a.x = (const uint4 *)x, a.sums = sums, a.back = back;
-	int warps;
-	size_t own = NT == 1 ? halves + (size_t)a.steps * F * COLUMNS * sizeof(float) : 0;
-	size_t bytes = packed_bytes<D, V, NT, F>(d, own, &warps, &a.stages);
 	/* Warps that cut columns multiply few lines a pass, those that do not leave rows of their tiles empty; joining
 	 * their sums costs about a line. */
 	int grid = WHIT_MIN(d->sms, a.m0.rows + a.m1.rows + a.m2.rows), best = INT_MAX, share = deal(a, grid);
@@ -566,10 +566,8 @@ static void launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_
 		int rows = warps / cuts * L::rows, cost = (share + rows - 1) / rows * ((a.lines + cuts - 1) / cuts + 1);
 		if (warps % cuts == 0 && cost < best) best = cost, a.cuts = cuts;
 	}
-	if (bytes)
-		WHIT_LAUNCH_EARLY((packed_kernel<D, V, NT, F>), (unsigned)grid, 32 * (unsigned)warps, bytes, d, a);
-	else
-		whit_dev_fail(d, WHIT_EINTERNAL, "packed product: %d bytes of shared memory hold no line", d->shared);
+	WHIT_LAUNCH_EARLY((packed_kernel<D, V, NT, F>), (unsigned)grid, 32 * (unsigned)warps, bytes, d, a);
+	return true;
 }
 
 template <class D>
@@ -578,17 +576,12 @@ static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in
 	auto go = [&](auto size, auto several) {
 		constexpr int V = decltype(size)::value, F = decltype(several)::value;
 		/* an input that does not fit is read past shared memory */
-		using S = step_of<D, V>;
-		using L = line_of<V, 1, F>;
-		size_t steps = (size_t)((a.row_bytes + L::line - 1) / L::line * L::steps);
-		size_t halves = steps * (S::columns * (size_t)a.cols * 2 + F * COLUMNS * sizeof(float));
-		int warps, stages;
-		if (a.cols <= COLUMNS && packed_bytes<D, V, 1, F>(d, halves, &warps, &stages))
-			launch<D, V, 1, F>(d, a, in, w);
-		else if (D::planes == 2 || F == 4 || a.cols <= 2 * COLUMNS) /* 4 of these would spill */
-			launch<D, V, 2, F>(d, a, in, w);
-		else if constexpr (D::planes == 1 && F < 4)
-			launch<D, V, 4, F>(d, a, in, w);
+		bool done = a.cols <= COLUMNS && launch<D, V, 1, F>(d, a, in, w);
+		if constexpr (D::planes == 1 && F < 4) /* 4 of the others would spill */
+			if (!done && a.cols > 2 * COLUMNS) done = launch<D, V, 4, F>(d, a, in, w);
+		if (!done && !launch<D, V, 2, F>(d, a, in, w))
+			whit_dev_fail(d, WHIT_EINTERNAL, "packed product: %d bytes of shared memory hold no line",
+			              d->shared);
 	};
 	std::integral_constant<int, 1> one;
 	std::integral_constant<int, 4> four;

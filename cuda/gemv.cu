@@ -298,16 +298,15 @@ static const float *rotated(whit_dev *d, const whit_rotation *r, const float *x,
 	return r ? y : x;
 }
 
-/* pre(x), rotated; NULL after an error. *x: pre(x), once a rotation has needed it by itself. */
-static const float *turned(whit_dev *d, const whit_gemv *g, const whit_mat *w, int64_t T, const float **x) {
+/* What in tells of g, rotated for w; NULL after an error. *x: pre(x), once a rotation has needed it by itself. */
+static const float *turned(whit_dev *d, const whit_gemv *g, const gemv_input *in, const whit_mat *w, const float **x) {
 	if (!*x && whit_rotate_takes(d, w->rot, g->pre)) {
-		gemv_input in = {g->x, g->x2, g->norm, g->eps, g->shift, g->pre, (int)T, (int)w->cols};
-		float *y = (float *)whit_dev_take(d, (size_t)(T * w->width) * sizeof *y);
-		if (y) whit_rotate_input(d, w->rot, y, &in);
+		float *y = (float *)whit_dev_take(d, (size_t)(in->T * w->width) * sizeof *y);
+		if (y) whit_rotate_input(d, w->rot, y, in);
 		return y;
 	}
-	if (!*x) *x = prepared(d, g, T, w->cols);
-	return rotated(d, w->rot, *x, T, w->width);
+	if (!*x) *x = prepared(d, g, in->T, w->cols);
+	return rotated(d, w->rot, *x, in->T, w->width);
 }
 
 /* A step at a time, by the plain kernels. */
@@ -374,7 +373,7 @@ extern "C" void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T) {
 		if (!(left >> k & 1)) continue;
 		left &= ~same;
 		if (w->rot) {
-			if (!(in.x = turned(d, g, w, T, &x))) return;
+			if (!(in.x = turned(d, g, &in, w, &x))) return;
 			in.pre = WHIT_PRE_NONE;
 		}
 		multiply(d, &in, g, same);

@@ -6,7 +6,7 @@ extern "C" {
 #include "formats/rotation.h"
 }
 
-/* pre(x), rotated, in one launch, where it takes that; in->K is the input's width before it. */
+/* pre(x), rotated, in one launch, where it takes that; in->K, the width behind it, is not read. */
 bool whit_rotate_takes(const whit_dev *d, const whit_rotation *r, int pre);
 void whit_rotate_input(whit_dev *d, const whit_rotation *r, float *y, const gemv_input *in);
 

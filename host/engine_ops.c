@@ -251,15 +251,19 @@ static int conv_backward(whit_call *c, const float *const dout[], float *const d
 	return 0;
 }
 
-static void conv_cuda(whit_call *c) {
+/* The call's sequences on the device; their lengths are not known here. */
+static whit_spans spans_of(const whit_call *c) {
 	const whit_batch *b = c->batch;
-	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos, 0};
+	return (whit_spans){b->T, b->n_seq, b->start, b->past, b->pos, 0};
+}
+
+static void conv_cuda(whit_call *c) {
+	const whit_spans at = spans_of(c);
 	whit_conv_cuda(c->dev, c->out[0], c->in[0], c->vec[0], c->state, &at, c->in_width[0], c->node->a.taps);
 }
 
 static void conv_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
-	const whit_batch *b = c->batch;
-	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos, 0};
+	const whit_spans at = spans_of(c);
 	whit_conv_back_cuda(c->dev, din[0], dw[0], dout[0], c->in[0], c->vec[0], &at, c->in_width[0], c->node->a.taps);
 }
 
@@ -326,15 +330,13 @@ static int delta_backward(whit_call *c, const float *const dout[], float *const 
 }
 
 static void delta_cuda(whit_call *c) {
-	const whit_batch *b = c->batch;
-	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos, 0};
+	const whit_spans at = spans_of(c);
 	const whit_delta d = delta_of(c, 0);
 	whit_delta_cuda(c->dev, c->out[0], &d, c->state, &at);
 }
 
 static void delta_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
-	const whit_batch *b = c->batch;
-	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos, 0};
+	const whit_spans at = spans_of(c);
 	const whit_delta d = delta_of(c, 0);
 	const whit_delta_grad g = delta_grad_of(c, din, dw, 0);
 	whit_delta_back_cuda(c->dev, &g, dout[0], &d, &at);
@@ -396,8 +398,7 @@ static int attention_backward(whit_call *c, const float *const dout[], float *co
 
 static void attention_cuda(whit_call *c) {
 	const whit_attr *a = &c->node->a;
-	const whit_batch *b = c->batch;
-	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos, 0};
+	const whit_spans at = spans_of(c);
 	if (c->state)
 		whit_attention_put_cuda(c->dev, c->state, c->kv, c->cap, c->in[1], c->in[2], &at, a->kv_heads * a->dim);
 	whit_attention_cuda(c->dev, c->out[0], c->in[0], c->in[1], c->in[2], c->state, c->kv, c->cap, &at, a->heads,
@@ -406,8 +407,7 @@ static void attention_cuda(whit_call *c) {
 
 static void attention_backward_cuda(whit_call *c, const float *const dout[], float *const din[], float *const dw[]) {
 	const whit_attr *a = &c->node->a;
-	const whit_batch *b = c->batch;
-	const whit_spans at = {b->T, b->n_seq, b->start, b->past, b->pos, 0};
+	const whit_spans at = spans_of(c);
 	(void)dw;
 	whit_attention_back_cuda(c->dev, din[0], din[1], din[2], dout[0], c->out[0], c->in[0], c->in[1], c->in[2], &at,
 	                         a->heads, a->kv_heads, a->dim, a->scale, a->window);

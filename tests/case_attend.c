@@ -119,12 +119,7 @@ static void row(case_run *r, int i) {
 		a.k_norm = case_in(r, kw, (size_t)dim * sizeof *kw);
 	}
 	float *keys[SPANS], *values[SPANS];
-	for (int s = 0; s < b.n_seq; s++) {
-		int64_t T = b.start[s + 1] - b.start[s], all = (b.past[s] + T) * width, at = b.past[s] * width;
-		keys[s] = case_normal(r, all), values[s] = case_normal(r, all);
-		memcpy(keys[s] + at, want_k + b.start[s] * width, (size_t)(T * width) * sizeof *k);
-		memcpy(values[s] + at, v + b.start[s] * width, (size_t)(T * width) * sizeof *v);
-	}
+	case_state_rows(r, &b, want_k, v, width, keys, values);
 	void *block[2][SPANS];
 	void *const *cache[2];
 	for (int c = 0; c < 2; c++)

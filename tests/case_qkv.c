@@ -29,12 +29,7 @@ static void put_case(case_run *r, const case_spans *b, int kv, int64_t cap, int6
                      const float *v) {
 	float *keys[SPANS], *values[SPANS];
 	void *block[SPANS];
-	for (int s = 0; s < b->n_seq; s++) {
-		int64_t T = b->start[s + 1] - b->start[s], all = (b->past[s] + T) * width, at = b->past[s] * width;
-		keys[s] = case_normal(r, all), values[s] = case_normal(r, all);
-		memcpy(keys[s] + at, k + b->start[s] * width, (size_t)(T * width) * sizeof *k);
-		memcpy(values[s] + at, v + b->start[s] * width, (size_t)(T * width) * sizeof *v);
-	}
+	case_state_rows(r, b, k, v, width, keys, values);
 	void *const *cache =
 	        case_states(r, b, (const float *const *)keys, (const float *const *)values, kv, cap, width, 0, block);
 	float *dk = case_in(r, k, (size_t)(b->T * width) * sizeof *k),
@@ -78,12 +73,7 @@ static void row(case_run *r, int i) {
 		a.k_norm = case_in(r, kw, (size_t)dim * sizeof *kw);
 	}
 	float *keys[SPANS], *values[SPANS];
-	for (int s = 0; s < b.n_seq; s++) {
-		int64_t T = b.start[s + 1] - b.start[s], all = (b.past[s] + T) * width, at = b.past[s] * width;
-		keys[s] = case_normal(r, all), values[s] = case_normal(r, all);
-		memcpy(keys[s] + at, want_k + b.start[s] * width, (size_t)(T * width) * sizeof *k);
-		memcpy(values[s] + at, v + b.start[s] * width, (size_t)(T * width) * sizeof *v);
-	}
+	case_state_rows(r, &b, want_k, v, width, keys, values);
 	void *block[SPANS];
 	void *const *cache = NULL;
 	a.q_out = case_out(r, n);

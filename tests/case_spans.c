@@ -21,6 +21,16 @@ void case_spans_make(case_run *r, case_spans *b, const int64_t *len, const int64
 	b->dev.pos = case_in(r, b->pos, (size_t)b->T * sizeof *b->pos);
 }
 
+void case_state_rows(case_run *r, const case_spans *b, const float *k, const float *v, int64_t width,
+                     float *keys[SPANS], float *values[SPANS]) {
+	for (int s = 0; s < b->n_seq; s++) {
+		int64_t T = b->start[s + 1] - b->start[s], all = (b->past[s] + T) * width, at = b->past[s] * width;
+		keys[s] = case_normal(r, all), values[s] = case_normal(r, all);
+		memcpy(keys[s] + at, k + b->start[s] * width, (size_t)(T * width) * sizeof *k);
+		memcpy(values[s] + at, v + b->start[s] * width, (size_t)(T * width) * sizeof *v);
+	}
+}
+
 uint32_t *case_state_bits(case_run *r, int64_t rows, const float *keys, const float *values, int dtype, int64_t cap,
                           int64_t width) {
 	int64_t n = cap * width;

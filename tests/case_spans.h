@@ -20,6 +20,9 @@ void case_spans_make(case_run *r, case_spans *b, const int64_t *len, const int64
  * the state itself, an output of case_bits. */
 void *const *case_states(case_run *r, const case_spans *b, const float *const *keys, const float *const *values,
                          int dtype, int64_t cap, int64_t width, int filled, void **block);
+/* Random earlier rows of each sequence of b, and behind them its new ones out of k and v (b->T, width). */
+void case_state_rows(case_run *r, const case_spans *b, const float *k, const float *v, int64_t width,
+                     float *keys[SPANS], float *values[SPANS]);
 /* The words of such a state with all tokens there. */
 uint32_t *case_state_bits(case_run *r, int64_t rows, const float *keys, const float *values, int dtype, int64_t cap,
                           int64_t width);
