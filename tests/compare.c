@@ -135,3 +135,25 @@ char *test_read(const char *path, size_t *n) {
 	whit_map_close(&m);
 	return text;
 }
+
+int whit_gemv_wrong(const whit_mat *m, int64_t r0, const float *x, int T) {
+	int64_t rows = m->rows, cols = m->width;
+	float *w = whit_alloc((size_t)(rows * cols) * sizeof *w), *y = whit_alloc((size_t)(8 * rows) * sizeof *y);
+	int bad = 0;
+	m->spec.fmt->decode(m, 0, rows, w);
+	for (int64_t k = 0; k < 8 * rows; k++) y[k] = 1234;
+	m->spec.fmt->gemv(m, r0, rows, x, T, y, rows);
+	m->spec.fmt->gemv(m, r0, r0, x, T, y, rows); /* nothing */
+	for (int64_t k = 0; k < 8 * rows; k++) {
+		int64_t r = k % rows, t = k / rows;
+		double dot = 0, mass = 0;
+		for (int64_t c = 0; c < cols; c++) {
+			dot += (double)w[r * cols + c] * x[t * cols + c];
+			mass += fabs((double)w[r * cols + c] * x[t * cols + c]);
+		}
+		bad += r < r0 || t >= T ? y[k] != 1234
+		                        : !(fabs(y[k] - dot) <= ((double)cols / 8 + 12) * 0x1p-23 * mass);
+	}
+	whit_free(w), whit_free(y);
+	return bad;
+}
