@@ -4,8 +4,10 @@
 #include "bench/run.h"
 #include <math.h>
 #include <stdio.h>
+#include "formats/blocks.h"
 #include "formats/codebook.h"
 #include "formats/tensor.h"
+#include "formats/twin.h"
 #include "host/ops.h"
 #include "host/progress.h"
 
@@ -44,6 +46,29 @@ static void fill(uint8_t *p, size_t bytes, int floats, uint64_t key) {
 	}
 }
 
+/* Blocks of ggml's: random codes, d and m of 2^-8 to 1. */
+static void fill_blocks(const whit_mat *m, uint8_t *p) {
+	const whit_block *b = m->spec.fmt->block;
+	int whole = !strcmp(m->spec.fmt->name, "q6_k"); /* d is its last number */
+	size_t n = (size_t)m->rows * m->row_bytes[0] / (size_t)b->bytes;
+	fill(p, n * (size_t)b->bytes, 0, 0);
+	for (size_t i = 0; i < n; i++)
+		fill(p + i * (size_t)b->bytes + (whole ? 208 : 0), whole ? 2 : 4, WHIT_F16, i + 1);
+}
+
+/* m's blocks as a device keeps them. */
+static uint8_t *twin(whit_mat *m, const uint8_t *blocks, size_t at[WHIT_PLANES], size_t *bytes) {
+	whit_mat t;
+	m->plane[0] = blocks;
+	if (!whit_twin_of(m, &t)) return NULL;
+	at[1] = ((size_t)t.rows * t.row_bytes[0] + 255) / 256 * 256;
+	*bytes = at[1] + ((size_t)t.rows * t.row_bytes[1] + 255) / 256 * 256;
+	uint8_t *p = whit_alloc(*bytes + sizeof(float) * 256);
+	whit_twin_rows(&t, m, 0, m->rows, p, p + at[1]);
+	*m = t;
+	return p;
+}
+
 static void ring_free(products *p) {
 	for (int i = 0; i < p->n; i++) whit_dev_free(p->d, p->memory[i]);
 	whit_free(p->memory);
@@ -67,16 +92,23 @@ static int ring_make(products *p, const char *format, int64_t rows, int64_t cols
 	}
 	size_t book_at = bytes;
 	uint8_t *host = whit_alloc(bytes + sizeof(float) * 256);
-	for (int i = 0; i < planes; i++)
-		fill(host + at[i], at[i] + plane[i].row_bytes * (size_t)rows - at[i],
+	int block = m.spec.fmt->block != NULL;
+	if (block) fill_blocks(&m, host);
+	for (int i = 0; i < planes && !block; i++)
+		fill(host + at[i], plane[i].row_bytes * (size_t)rows,
 		     planes == 1 ? WHIT_BF16
 		     : i         ? WHIT_F16
 		                 : 0,
 		     (uint64_t)i);
+	uint8_t *changed = block ? twin(&m, host, at, &bytes) : NULL;
+	if (changed) {
+		whit_free(host);
+		host = changed, planes = 2;
+	}
 	if (m.spec.fmt->needs_codebook) {
-		m.codebook = book;
+		if (!m.codebook) m.codebook = book;
 		whit_mat_mirror(&m);
-		memcpy(host + bytes, book, sizeof(float) << m.spec.bits);
+		memcpy(host + bytes, m.codebook, sizeof(float) << m.spec.bits);
 		bytes += sizeof(float) << m.spec.bits;
 	}
 	p->n = (int)WHIT_MAX(2, WHIT_MIN(LAUNCHES, 2 * l2 / bytes + 1));
@@ -126,7 +158,8 @@ static int wrong(products *p, whit_err *e) {
 static int shape(bench_run *b, const bench_filter *f, int64_t rows, int64_t cols, const float *x, const void *x16,
                  float *y, whit_err *e) {
 	static const char *const format[] = {"bf16",    "tq8g128", "int8g128", "tq4g128", "int4g128", "int4g32",
-	                                     "tq3g128", "tq2g128", "int2g128", "tq1g128", "tq1g256"};
+	                                     "tq3g128", "tq2g128", "int2g128", "tq1g128", "tq1g256",  "q8_0",
+	                                     "q6_k",    "q5_k",    "q4_k",     "q2_0",    "q1_0"};
 	static const int64_t Ms[] = {1, 2, 4, 8, 16, 32};
 	bench_time blas[WHIT_COUNT(Ms)] = {{0}};
 	int rc = 0;

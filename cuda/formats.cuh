@@ -262,11 +262,19 @@ WHIT_DEV_BLOCK(q5_k, 256, 176) {
 	int low = b[48 + i / 64 * 32 + i % 32] >> 4 * (i / 32 % 2) & 15;
 	return whit_dev_k45(b, i, low | (b[16 + i % 32] >> i / 32 & 1) << 4);
 }
-WHIT_DEV_BLOCK(q6_k, 256, 210) {
+/* Without d, which stands in a plane of its own (formats/twin.h). */
+static __device__ __forceinline__ float whit_dev_k6(const uint8_t *b, int i, float d) {
 	int n = i / 128, j = i / 32 % 4, r = i % 32;
 	int code = (b[64 * n + 32 * (j % 2) + r] >> 4 * (j / 2) & 15) | (b[128 + 32 * n + r] >> 2 * j & 3) << 4;
-	return whit_dev_block_f16(b, 208) * (float)(int8_t)b[192 + i / 16] * (float)(code - 32);
+	return d * (float)(int8_t)b[192 + i / 16] * (float)(code - 32);
 }
+WHIT_DEV_BLOCK(q6_k, 256, 210) { return whit_dev_k6(b, i, whit_dev_block_f16(b, 208)); }
+struct whit_fmt_q6_k_split {
+	WHIT_WEIGHT at(const whit_mat &m, int64_t r, int64_t i) {
+		float d = whit_dev_f16(whit_load_u16(whit_dev_row(m, 1, r) + i / 256 * 2));
+		return whit_dev_k6(whit_dev_row(m, 0, r) + i / 256 * 208, (int)(i % 256), d);
+	}
+};
 WHIT_DEV_BLOCK(iq4_nl, 32, 18) { return whit_dev_block_f16(b, 0) * whit_dev_iq4_level(whit_nibble(b + 2, i, 16)); }
 WHIT_DEV_BLOCK(iq4_xs, 256, 136) {
 	int g = i / 32, high = whit_load_u16(b + 2);
@@ -313,6 +321,7 @@ template <class Fn> bool whit_with_format(const whit_mat *m, Fn f) {
 	WHIT_TRY(bin, whit_fmt_bin);
 	WHIT_TRY(frc, whit_fmt_frc);
 	WHIT_TRY(vp, whit_fmt_vp);
+	WHIT_TRY(q6_k_split, whit_fmt_q6_k_split);
 	WHIT_TRY_BLOCK(q8_0);
 	WHIT_TRY_BLOCK(q4_0);
 	WHIT_TRY_BLOCK(q4_1);

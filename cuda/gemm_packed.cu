@@ -21,6 +21,9 @@
  * to four tokens the second costs nothing, since there are eight columns anyway. */
 #include "cuda/formats.cuh"
 #include "cuda/gemv.cuh"
+extern "C" {
+#include "formats/twin.h"
+}
 #include <limits.h>
 #include <type_traits>
 
@@ -54,7 +57,7 @@ struct packed_args {
 
 /* Codes q and q + 16 / bits, as fields of both halves of the word. */
 template <int B, int P> struct fields {
-	enum { bits = B, planes = P, entries = 0, unit = 32 / B, words = 1 };
+	enum { bits = B, planes = P, entries = 0, unit = 32 / B, words = 1, block = 0 };
 	WHIT_BOTH int pair(int i) { return i % (16 / B); }
 	WHIT_BOTH int high(int i) { return i / (16 / B); }
 	WHIT_BOTH int place(int q) { return B * q % 8; }
@@ -69,6 +72,7 @@ template <int B, int P> struct fields {
 
 /* Codes side by side, read from a table whose entries are 128 bytes apart: a word a lane. */
 struct table_of {
+	enum { block = 0 };
 	WHIT_BOTH int pair(int i) { return i / 2; }
 	WHIT_BOTH int high(int i) { return i % 2; }
 	WHIT_BOTH int place(int) { return 0; }
@@ -111,20 +115,108 @@ struct table8 : table_of {
 	static __device__ __forceinline__ unsigned make(const float *level, int i) { return whit_dev_to_f16(level[i]); }
 };
 
-/* Of a step: columns, and mmas of a row tile. */
-template <class D, int V> struct step_of {
-	enum { lane = V * 8 / D::bits, columns = 4 * lane, mmas = lane / 4 };
+/* ---- blocks of 256 weights as ggml lays them out (formats/fmt_q4_k.c, fmt_q5_k.c, fmt_q6_k.c) ----
+ * A line is a block of each row, a step a quarter of it: 64 columns of F groups, `held` words a lane. Its scales are
+ * multiplied out once, by a lane for each row, into `scaled` floats, four of them for each step. Codes reach from 0;
+ * what is to be taken off is a group's own minimum, or the same for all. */
+
+/* Where a step's column is: lane, mma, which of its two registers and which half of it, at 2^place. */
+struct where {
+	int lane, mma, reg, high, place;
+};
+enum { SCALED = 16, SCALED_PITCH = 20 }; /* floats; rows that far apart meet no bank twice */
+
+/* Byte b of a lane's word holds columns b and, in its upper half, b + 32. */
+template <bool five> struct block45 {
+	enum { bits = 4, planes = 1, entries = 0, unit = 8, words = 1 };
+	enum { block = five ? 176 : 144, held = five ? 4 : 2, scales = 0, minima = 1, zero = 0 };
+	static __device__ __forceinline__ int column(int step, int c) { return step * 64 + c; }
+	static __device__ __forceinline__ where place(int c) {
+		int upper = c / 32, l = c % 32;
+		return {l % 16 / 4, upper * 2 + l / 16, l % 2, l % 4 / 2, 4 * upper};
+	}
+	static __device__ __forceinline__ void hold(unsigned w[held], const uint8_t *row, int step, int t) {
+		const uint8_t *low = row + (five ? 48 : 16) + 32 * step + 4 * t, *high = row + 16 + 4 * t;
+		w[0] = *(const unsigned *)low, w[1] = *(const unsigned *)(low + 16);
+		if constexpr (five) {
+			w[2] = *(const unsigned *)high >> 2 * step;
+			w[3] = *(const unsigned *)(high + 16) >> 2 * step;
+		}
+	}
+	static __device__ __forceinline__ unsigned halves(const unsigned *w, int m, int reg) {
+		unsigned at = reg ? w[m % 2] >> 8 : w[m % 2], mask = m / 2 ? 0x00f000f0u : 0x000f000fu;
+		if constexpr (!five) return at & mask;
+		unsigned h = w[2 + m % 2],
+		         top = m / 2 ? (reg ? h >> 1 : h << 7) & 0x01000100u : (reg ? h >> 4 : h << 4) & 0x00100010u;
+		return ptx_lop3<0xea>(at, mask, top); /* a & b | c */
+	}
+	/* d * scale * 2^24 and -(m * min) of each group, in turn. */
+	static __device__ __forceinline__ void scale(float out[SCALED], const uint8_t *row, float) {
+		uint4 v = *(const uint4 *)row;
+		float d = whit_dev_f16((uint16_t)v.x) * 0x1p24f, m = -whit_dev_f16((uint16_t)(v.x >> 16));
+		unsigned s[2] = {v.y & 0x3f3f3f3fu, (v.w & 0x0f0f0f0fu) | (v.y >> 2 & 0x30303030u)};
+		unsigned n[2] = {v.z & 0x3f3f3f3fu, (v.w >> 4 & 0x0f0f0f0fu) | (v.z >> 2 & 0x30303030u)};
+		WHIT_UNROLL
+		for (int g = 0; g < 8; g++) {
+			out[2 * g] = d * (float)(s[g / 4] >> 8 * (g % 4) & 255);
+			out[2 * g + 1] = m * (float)(n[g / 4] >> 8 * (g % 4) & 255);
+		}
+	}
+};
+/* As formats/twin.h splits it: 208 bytes and, in a plane of their own, the F16s. A step is 16 of each of a half's four
+ * groups of 32; bits 4 and 5 stand for all four in one byte. */
+struct block6 {
+	enum { bits = 4, planes = 1, entries = 0, unit = 8, words = 1 };
+	enum { block = 208, held = 3, scales = 1, minima = 0, zero = -32 };
+	static __device__ __forceinline__ int column(int step, int c) {
+		return step / 4 * 256 + step % 4 / 2 * 128 + step % 2 * 16 + c / 16 * 32 + c % 16;
+	}
+	static __device__ __forceinline__ where place(int c) {
+		return {c % 16 / 4, c / 16, c % 2, c % 4 / 2, c / 32 * 4};
+	}
+	static __device__ __forceinline__ void hold(unsigned w[held], const uint8_t *row, int step, int t) {
+		const uint8_t *low = row + step / 2 * 64 + step % 2 * 16 + 4 * t;
+		w[0] = *(const unsigned *)low, w[1] = *(const unsigned *)(low + 32);
+		w[2] = *(const unsigned *)(row + 128 + step / 2 * 32 + step % 2 * 16 + 4 * t);
+	}
+	static __device__ __forceinline__ unsigned halves(const unsigned *w, int m, int reg) {
+		unsigned at = reg ? w[m % 2] >> 8 : w[m % 2], mask = m / 2 ? 0x00f000f0u : 0x000f000fu;
+		unsigned h = m % 2 ? (reg ? w[2] >> 6 : w[2] << 2) : (reg ? w[2] >> 4 : w[2] << 4);
+		return ptx_lop3<0xea>(at, mask, h & (m / 2 ? 0x03000300u : 0x00300030u)); /* a & b | c */
+	}
+	static __device__ __forceinline__ void scale(float out[SCALED], const uint8_t *row, float d) {
+		uint4 v = *(const uint4 *)(row + 192);
+		unsigned s[4] = {v.x, v.y, v.z, v.w};
+		WHIT_UNROLL
+		for (int g = 0; g < 16; g++) { /* group 8 n + 2 j + x is number j of step 2 n + x */
+			int to = (g / 8 * 2 + g % 2) * 4 + g % 8 / 2;
+			out[to] = d * 0x1p24f * (float)(int8_t)(s[g / 4] >> 8 * (g % 4));
+		}
+	}
 };
 
-/* Which lane, which of its units and which code a step's column is. Where a step holds F groups, 16 bytes are columns
- * of one of them, so the four lanes of a row share them, a word each: kernels exchange them in shared memory. */
-struct where {
-	int lane, unit, code;
+/* Of a step: columns, and mmas of a row tile. */
+template <class D, int V> struct step_of {
+	enum { lane = D::block > 0 ? 16 : V * 8 / D::bits, columns = 4 * lane, mmas = lane / 4 };
 };
+
+/* Where a step holds F groups, 16 bytes are columns of one of them, so the four lanes of a row share them, a word each:
+ * kernels exchange them in shared memory. */
 template <class D, int V, int F> static __device__ __forceinline__ where place(int c) {
-	constexpr int each = step_of<D, V>::lane;
-	if (F > 1) return {c / D::unit % 4, c / (4 * D::unit), c % D::unit};
-	return {c / each, c % each / D::unit, c % D::unit};
+	if constexpr (D::block > 0) {
+		return D::place(c);
+	} else {
+		constexpr int each = step_of<D, V>::lane;
+		int lane = F > 1 ? c / D::unit % 4 : c / each, unit = F > 1 ? c / (4 * D::unit) : c % each / D::unit;
+		int code = c % D::unit, pair = D::pair(code);
+		return {lane, unit * (D::unit / 4) + pair / 2, pair % 2, D::high(code), D::place(pair)};
+	}
+}
+template <class D, int V> static __device__ __forceinline__ int column(int step, int c) {
+	if constexpr (D::block > 0)
+		return D::column(step, c);
+	else
+		return step * step_of<D, V>::columns + c;
 }
 
 /* ---- the input in the order of the products ----
@@ -165,32 +257,35 @@ __global__ void __launch_bounds__(THREADS, 1) input_kernel(uint16_t *out, float 
 	bool first = blockIdx.y == 0;
 	if (first && threadIdx.x == 0) back[token] = __uint_as_float((unsigned)(127 - shift) << 23);
 	for (int s = (int)blockIdx.y * WARPS + warp; s < steps; s += (int)gridDim.y * WARPS) {
-		float sum[F][2] = {};
+		constexpr int shared = S::columns / F < 32 ? 2 : 1, own = F / shared; /* groups of a turn's lanes */
+		float sum[own][2] = {};
 		WHIT_UNROLL
 		for (int turn = 0; turn < S::columns / 32; turn++) {
-			int c = 32 * turn + lane, at = s * S::columns + c;
+			int c = 32 * turn + lane, at = column<D, V>(s, c);
 			auto o = place<D, V, F>(c);
-			int q = D::pair(o.code), m = o.unit * (D::unit / 4) + q / 2;
 			int there = WHIT_MIN(at, K - 1);
 			float v = value(x[there], other ? other[there] : 0), rest = at < K ? v * scale : 0.0f;
-			float up = (float)(1 << D::place(q)), down = 1 / up;
+			float up = (float)(1 << o.place), down = 1 / up;
 			WHIT_UNROLL
 			for (int k = 0; k < 2; k++) {
 				int n = token * terms + k;
 				if (k >= terms) continue;
 				uint16_t h = whit_dev_to_f16(rest * down);
 				float was = whit_dev_f16(h) * up;
-				int64_t slot = ((int64_t)(s * (S::mmas / 2) + m / 2) * cols + n) * 4 + o.lane;
-				out[(slot * 2 + m % 2) * 4 + q % 2 * 2 + D::high(o.code)] = h;
-				sum[turn * F / (S::columns / 32)][k] += was;
+				int64_t slot = ((int64_t)(s * (S::mmas / 2) + o.mma / 2) * cols + n) * 4 + o.lane;
+				out[(slot * 2 + o.mma % 2) * 4 + o.reg * 2 + o.high] = h;
+				sum[turn * own / (S::columns / 32)][k] += was;
 				rest = isfinite(rest) ? rest - was : 0.0f;
 			}
 		}
 		WHIT_UNROLL
-		for (int i = 0; i < 2 * F; i++) {
-			float all = whit_warp_sum(sum[i / 2][i % 2]);
-			if (lane == 0 && i % 2 < terms)
-				sums[(int64_t)(s * F + i / 2) * stride + token * terms + i % 2] = all;
+		for (int i = 0; i < 2 * own; i++) {
+			float all = sum[i / 2][i % 2];
+			for (int half = 16 / shared; half > 0; half /= 2)
+				all += __shfl_xor_sync(0xffffffffu, all, half);
+			if (lane % (32 / shared) || i % 2 >= terms) continue;
+			int f = i / 2 * shared + lane / 16 % shared;
+			sums[(int64_t)(s * F + f) * stride + token * terms + i % 2] = all;
 		}
 	}
 	/* the columns that round up to 8 */
@@ -200,20 +295,43 @@ __global__ void __launch_bounds__(THREADS, 1) input_kernel(uint16_t *out, float 
 
 /* ---- the product ---- */
 
-template <int V> struct words { unsigned w[V / 4]; };
-template <int V> static __device__ __forceinline__ words<V> read(const uint8_t *p) {
-	words<V> v;
-	if constexpr (V == 16) {
-		uint4 a = *(const uint4 *)p;
-		v.w[0] = a.x, v.w[1] = a.y, v.w[2] = a.z, v.w[3] = a.w;
-	} else if constexpr (V == 8) {
-		uint2 a = *(const uint2 *)p;
-		v.w[0] = a.x, v.w[1] = a.y;
-	} else {
+/* A lane's words of a step: `row` is a line of a row, whose 16 bytes lie where `swap` says. */
+template <class D, int V> WHIT_BOTH constexpr int held() {
+	if constexpr (D::block > 0)
+		return D::held;
+	else
+		return V / 4;
+}
+template <class D, int V, int F>
+static __device__ __forceinline__ void hold(unsigned *w, const uint8_t *row, int step, int t, int swap) {
+	if constexpr (D::block > 0) {
+		D::hold(*(unsigned(*)[D::held])w, row, step, t);
+	} else if constexpr (F > 1) {
 		WHIT_UNROLL
-		for (int i = 0; i < V / 4; i++) v.w[i] = ((const unsigned *)p)[i];
+		for (int k = 0; k < V / 4; k++)
+			w[k] = *(const unsigned *)(row + (((step * 4 + k) * 16) ^ swap) + t * 4);
+	} else {
+		const uint8_t *p = row + (((step * 4 + t) * V) ^ swap);
+		if constexpr (V == 16) {
+			uint4 a = *(const uint4 *)p;
+			w[0] = a.x, w[1] = a.y, w[2] = a.z, w[3] = a.w;
+		} else if constexpr (V == 8) {
+			uint2 a = *(const uint2 *)p;
+			w[0] = a.x, w[1] = a.y;
+		} else {
+			WHIT_UNROLL
+			for (int i = 0; i < V / 4; i++) w[i] = ((const unsigned *)p)[i];
+		}
 	}
-	return v;
+}
+/* Register `reg` of mma m: two codes of plane p. */
+template <class D>
+static __device__ __forceinline__ unsigned operand(const unsigned *w, int m, int reg, int p, unsigned flip,
+                                                   const unsigned *table) {
+	if constexpr (D::block > 0)
+		return D::halves(w, m, reg);
+	else
+		return D::halves(w + m / (D::unit / 4) * D::words, m % (D::unit / 4) * 2 + reg, p, flip, table);
 }
 
 /* Until all but the latest `pending` lines of this lane's have arrived. */
@@ -254,36 +372,56 @@ static __device__ __forceinline__ void put(const packed_args &a, const float *pa
  * time got 35 to 41 such pieces a nanosecond from an H200, whatever their size (bench/results): a part of a line of L2
  * takes as long as the whole. In shared memory, 16 bytes lie where lanes that read together meet no bank twice; behind
  * them the words with the rows' scales. */
-template <int V, int NT, int F> struct line_of {
+/* F16s of a row that go with a line; whether its groups have minima. */
+template <class D> WHIT_BOTH constexpr int scales_of(int flat) {
+	if constexpr (D::block > 0)
+		return D::scales;
+	else
+		return flat;
+}
+template <class D> WHIT_BOTH constexpr bool minima_of() {
+	if constexpr (D::block > 0)
+		return D::minima > 0;
+	else
+		return false;
+}
+template <class D, int V, int NT, int F> struct line_of {
 	enum {
 		R = NT <= 2 ? 2 : 1,
-		most = NT <= 2 ? 12 : 8, /* warps: 4 of NT take more than 168 registers */
+		/* warps: 4 of NT, and 2 with four groups of a block, take more than 168 registers */
+		most = NT * F < (D::block > 0 ? 8 : 16) && NT <= 2 ? 12 : 8,
 		rows = R * TILE,
-		line = V == 12 ? 96 : 128,
-		pitch = V == 12 ? 112 : 128,
-		steps = line / (4 * V),
+		line = D::block > 0 ? D::block
+		       : V == 12    ? 96
+		                    : 128,
+		pitch = V == 12 ? 112
+		                : line, /* of blocks too, an odd number of 16 bytes: words of eight rows lie apart */
+		steps = D::block > 0 ? 4 : line / (4 * WHIT_MAX(V, 1)),
 		chunks = line / 16,
-		copies = rows * chunks / 32, /* of 16 bytes, a lane's */
-		words = steps * F / 2 + 1,
+		copies = (rows * chunks + 31) / 32, /* of 16 bytes, a lane's */
+		scales = scales_of<D>(steps * F),
+		words = scales ? scales / 2 + 1 : 0,
 		codes = rows * pitch,
-		bytes = codes + rows * words * 4
+		bytes = codes + rows * words * 4,
+		scaled = D::block > 0 ? rows *SCALED_PITCH * 4 : 0 /* bytes, once for all lines of a warp */
 	};
 	WHIT_BOTH int turned(int row) {
-		return V == 12 ? 0 : F > 1 || V == 4 ? row & 7 : V == 8 ? (row & 3) * 2 : (row & 1) * 4;
+		return V == 12 || D::block > 0 ? 0 : F > 1 || V == 4 ? row & 7 : V == 8 ? (row & 3) * 2 : (row & 1) * 4;
 	}
 };
 
 template <class D, int V, int NT, int F>
-__global__ void __launch_bounds__(32 * line_of<V, NT, F>::most, 1) packed_kernel(const packed_args a) {
+__global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_kernel(const packed_args a) {
 	using S = step_of<D, V>;
-	using L = line_of<V, NT, F>;
+	using L = line_of<D, V, NT, F>;
 	constexpr int R = L::R, ROWS = L::rows;
 	WHIT_SHARED_DYNAMIC(uint8_t, memory);
 	int threads = (int)blockDim.x, warps = threads / 32;
 	float *part = (float *)memory; /* (warps, rows, columns) */
 	unsigned *table = (unsigned *)(part + warps * ROWS * NT * COLUMNS);
 	uint8_t *stages = (uint8_t *)(table + 32 * D::entries);
-	uint4 *own = (uint4 *)(stages + a.stages * warps * L::bytes); /* NT 1: the input, and its sums */
+	float *scaled = (float *)(stages + a.stages * warps * L::bytes) + (int)threadIdx.x / 32 * (L::scaled / 4);
+	uint4 *own = (uint4 *)(stages + warps * (a.stages * L::bytes + L::scaled)); /* NT 1: the input, its sums */
 	int halves = a.steps * (S::mmas / 2) * a.cols * 4;
 	float *own_sums = (float *)(own + halves);
 	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
@@ -305,7 +443,7 @@ __global__ void __launch_bounds__(32 * line_of<V, NT, F>::most, 1) packed_kernel
 
 	/* 1. the first loads */
 	unsigned scale_end = (unsigned)(of * a.scale_bytes);
-	int groups = WHIT_MAX(L::steps * F >> a.group_shift, 1);
+	int groups = WHIT_MAX(L::scales >> a.group_shift, 1);
 	int load_pass = 0, load_line = 0, load_slot = 0;
 	/* The next line that is not under way, into the slot that is free. */
 	auto load = [&]() {
@@ -318,11 +456,12 @@ __global__ void __launch_bounds__(32 * line_of<V, NT, F>::most, 1) packed_kernel
 				int i = (32 * k + lane) / L::chunks, c = (32 * k + lane) % L::chunks;
 				unsigned row = (unsigned)stored(q + i) * (unsigned)a.row_bytes;
 				bool there = q + i < end && at + c * 16 < (int)a.row_bytes;
+				if (L::rows * L::chunks % 32 && i >= ROWS) continue;
 				ptx_copy_async<16>(to + i * L::pitch + (c ^ L::turned(i)) * 16,
 				                   codes + (row + (unsigned)(at + c * 16)), there ? 16 : 0);
 			}
 			unsigned scale = (unsigned)stored(q + lane) * (unsigned)a.scale_bytes +
-			                 (unsigned)((from + load_line) * L::steps * F >> a.group_shift) * 2;
+			                 (unsigned)((from + load_line) * L::scales >> a.group_shift) * 2;
 			WHIT_UNROLL
 			for (int j = 0; j < L::words; j++) {
 				if (lane >= ROWS || 2 * j >= (int)(scale / 2 % 2) + groups) continue;
@@ -343,6 +482,8 @@ __global__ void __launch_bounds__(32 * line_of<V, NT, F>::most, 1) packed_kernel
 	if constexpr (D::entries > 0) {
 		one = 1;
 		for (int i = (int)threadIdx.x; i < 32 * D::entries; i += threads) table[i] = D::make(codebook, i / 32);
+	} else if constexpr (D::block > 0) {
+		one = 1, zero = D::zero * 0x1p-24f;
 	} else if (!codebook) {
 		flip = 0x01010101u * (D::bits == 8 ? 0x80 : D::bits == 4 ? 0x88 : D::bits == 2 ? 0xaa : 0xff);
 		zero = -(float)(1 << (D::bits - 1));
@@ -364,8 +505,35 @@ __global__ void __launch_bounds__(32 * line_of<V, NT, F>::most, 1) packed_kernel
 	__syncthreads();
 
 	/* 4. this warp's lines of all passes */
+	float total[R][NT][4] = {};
+	/* A group's sums of codes, times its scale. */
+	auto fold = [&](float(&c)[D::planes][R][NT][4], float(&by)[F][R][2], float(&less)[F][R][2], int step, int f,
+	                int column) {
+		WHIT_UNROLL
+		for (int n = 0; n < NT; n++) {
+			float sum[2] = {};
+			int col = column + n * COLUMNS + 2 * t;
+			if (D::entries == 0 && col < a.stride) {
+				const float *z = sums + (step * F + f) * a.stride + col;
+				sum[0] = z[0], sum[1] = z[1];
+			}
+			WHIT_UNROLL
+			for (int r = 0; r < R; r++) WHIT_UNROLL
+			for (int k = 0; k < 4; k++) {
+				float &to = total[r][n][k], in = c[0][r][n][k], s = by[f][r][k / 2];
+				if constexpr (minima_of<D>()) {
+					to = fmaf(less[f][r][k / 2], sum[k % 2], fmaf(s, in, to));
+				} else {
+					in = fmaf(in, one, sum[k % 2] * zero);
+					if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
+					to = fmaf(s, in, to);
+				}
+			}
+		}
+	};
 	for (int pass = 0, slot = 0; pass < passes; pass++) {
-		float total[R][NT][4] = {};
+		WHIT_UNROLL
+		for (int i = 0; i < R * NT * 4; i++) total[i / NT / 4][i / 4 % NT][i % 4] = 0;
 		unsigned odd = 0; /* rows whose scales begin in the upper half of a word */
 		WHIT_UNROLL
 		for (int i = 0; i < 2 * R; i++)
@@ -374,83 +542,84 @@ __global__ void __launch_bounds__(32 * line_of<V, NT, F>::most, 1) packed_kernel
 		int column = pass % sweeps * NT * COLUMNS; /* the first of the pass */
 		for (int line = from; line < from + per; line++) {
 			const uint8_t *have = stages + (slot * warps + warp) * L::bytes;
-			unsigned upper = line * L::steps * F >> a.group_shift & 1 ? ~odd : odd;
+			unsigned upper = line * L::scales >> a.group_shift & 1 ? ~odd : odd;
 			slot = slot + 1 < a.stages ? slot + 1 : 0;
 			arrived(a.stages - 1);
 			__syncwarp(); /* lanes read what others brought */
+			if constexpr (D::block > 0) {
+				int row = first + pass / sweeps * rows + lane;
+				const uint8_t *at = have + lane * L::pitch;
+				const uint16_t *s = (const uint16_t *)(have + L::codes + lane * L::words * 4);
+				unsigned half =
+				        L::scales ? (unsigned)(stored(row) * (a.scale_bytes / 2) + line) & 1 : 0;
+				if (lane < ROWS) {
+					float out[SCALED];
+					D::scale(out, at, L::scales ? whit_dev_f16(s[half]) : 0.0f);
+					WHIT_UNROLL
+					for (int k = 0; k < SCALED; k += 4)
+						*(float4 *)(scaled + lane * SCALED_PITCH + k) =
+						        make_float4(out[k], out[k + 1], out[k + 2], out[k + 3]);
+				}
+				__syncwarp();
+			}
 			WHIT_UNROLL_BY(1)
 			for (int sub = 0; sub < L::steps; sub++) {
 				int step = line * L::steps + sub;
-				words<V> v[R][2];
-				float by[F][R][2];
+				unsigned v[R][2][held<D, V>()];
+				float by[F][R][2], less[F][R][2] = {}; /* scale; minimum, the other way round */
 				WHIT_UNROLL
 				for (int r = 0; r < R; r++) WHIT_UNROLL
 				for (int h = 0; h < 2; h++) {
 					int i = r * TILE + h * 8 + g;
-					const uint8_t *row = have + i * L::pitch;
-					int at = (sub * 4 + t) * V, swap = L::turned(i) * 16;
-					if constexpr (F == 1) v[r][h] = read<V>(row + (at ^ swap));
-					WHIT_UNROLL
-					for (int k = 0; k < V / 4 && F > 1; k++)
-						v[r][h].w[k] = *(const unsigned *)(row + (((sub * 4 + k) * 16) ^ swap) +
-						                                   t * 4);
-					const uint16_t *s = (const uint16_t *)(have + L::codes + i * L::words * 4);
-					WHIT_UNROLL
-					for (int f = 0; f < F; f++)
-						by[f][r][h] =
-						        whit_dev_f16(s[(upper >> (r * 2 + h) & 1) +
-						                       (unsigned)((sub * F + f) >> a.group_shift)]);
+					hold<D, V, F>(v[r][h], have + i * L::pitch, sub, t, L::turned(i) * 16);
+					if constexpr (D::block > 0) {
+						float4 s = *(const float4 *)(scaled + i * SCALED_PITCH + 4 * sub);
+						float of[4] = {s.x, s.y, s.z, s.w};
+						WHIT_UNROLL
+						for (int f = 0; f < F; f++) {
+							by[f][r][h] = of[f * (1 + D::minima)];
+							if (D::minima > 0) less[f][r][h] = of[f * 2 + 1];
+						}
+					} else {
+						const uint16_t *s =
+						        (const uint16_t *)(have + L::codes + i * L::words * 4);
+						WHIT_UNROLL
+						for (int f = 0; f < F; f++)
+							by[f][r][h] = whit_dev_f16(
+							        s[(upper >> (r * 2 + h) & 1) +
+							          (unsigned)((sub * F + f) >> a.group_shift)]);
+					}
 				}
 				const uint4 *xs = x + (step * (S::mmas / 2) * a.cols + column + g) * 4 + t;
+				constexpr int each = S::mmas / F; /* of a group */
+				float c[D::planes][R][NT][4];
 				WHIT_UNROLL
-				for (int fold = 0; fold < F; fold++) {
-					constexpr int each = S::mmas / 2 / F;
-					float c[D::planes][R][NT][4] = {};
+				for (int m2 = 0; m2 < S::mmas / 2; m2++, xs += a.cols * 4) {
+					uint4 f[NT];
 					WHIT_UNROLL
-					for (int m2 = fold * each; m2 < (fold + 1) * each; m2++) {
-						uint4 f[NT];
-						WHIT_UNROLL
-						for (int n = 0; n < NT; n++) {
-							int col = column + n * COLUMNS + g;
-							f[n] = col < a.cols ? xs[n * COLUMNS * 4]
-							                    : make_uint4(0, 0, 0, 0);
-						}
-						xs += a.cols * 4;
-						WHIT_UNROLL
-						for (int m = 2 * m2; m < 2 * m2 + 2; m++) {
-							int i = m / (D::unit / 4) * D::words, q = m % (D::unit / 4) * 2;
-							WHIT_UNROLL
-							for (int r = 0; r < R; r++) WHIT_UNROLL
-							for (int p = 0; p < D::planes; p++) {
-								unsigned w[4];
-								WHIT_UNROLL
-								for (int h = 0; h < 4; h++)
-									w[h] = D::halves(v[r][h % 2].w + i, q + h / 2,
-									                 p, flip, table + lane);
-								WHIT_UNROLL
-								for (int n = 0; n < NT; n++) {
-									unsigned k[2] = {m % 2 ? f[n].z : f[n].x,
-									                 m % 2 ? f[n].w : f[n].y};
-									ptx_mma_f16(c[p][r][n], w, k);
-								}
-							}
-						}
-					}
+					for (int n = 0; n < NT; n++)
+						f[n] = column + n * COLUMNS + g < a.cols ? xs[n * COLUMNS * 4]
+						                                         : make_uint4(0, 0, 0, 0);
 					WHIT_UNROLL
-					for (int n = 0; n < NT; n++) {
-						float sum[2] = {};
-						int col = column + n * COLUMNS + 2 * t;
-						if (D::entries == 0 && col < a.stride) {
-							const float *z = sums + (step * F + fold) * a.stride + col;
-							sum[0] = z[0] * zero, sum[1] = z[1] * zero;
-						}
+					for (int m = 2 * m2; m < 2 * m2 + 2; m++) {
 						WHIT_UNROLL
 						for (int r = 0; r < R; r++) WHIT_UNROLL
-						for (int k = 0; k < 4; k++) {
-							float in = fmaf(c[0][r][n][k], one, sum[k % 2]);
-							if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
-							total[r][n][k] = fmaf(by[fold][r][k / 2], in, total[r][n][k]);
+						for (int p = 0; p < D::planes; p++) {
+							unsigned w[4];
+							WHIT_UNROLL
+							for (int h = 0; h < 4; h++)
+								w[h] = operand<D>(v[r][h % 2], m, h / 2, p, flip,
+								                  table + lane);
+							WHIT_UNROLL
+							for (int n = 0; n < NT; n++) {
+								unsigned k[2] = {m % 2 ? f[n].z : f[n].x,
+								                 m % 2 ? f[n].w : f[n].y};
+								float(&to)[4] = c[p][r][n];
+								if (m % each == 0) to[0] = to[1] = to[2] = to[3] = 0;
+								ptx_mma_f16(to, w, k);
+							}
 						}
+						if (m % each == each - 1) fold(c, by, less, step, m / each, column);
 					}
 				}
 			}
@@ -474,11 +643,16 @@ __global__ void __launch_bounds__(32 * line_of<V, NT, F>::most, 1) packed_kernel
 
 /* ---- the host's part ---- */
 
+static bool is(const whit_mat *w, const char *name) { return !strcmp(w->spec.fmt->name, name); }
+/* Blocks of 256 weights that kernels read as they are. */
+static bool blocks(const whit_mat *w) { return is(w, "q4_k") || is(w, "q5_k") || is(w, WHIT_TWIN_Q6_K); }
+
 /* The largest part of a row that a lane decodes at once, whose step lies within a group; 0: none does. */
 static int loads(const whit_mat *w) {
 	static const int of[9][4] = {{0}, {8, 4}, {8, 4}, {12}, {16, 8, 4}, {0}, {0}, {0}, {16, 8}};
 	int group = w->spec.group, bits = w->spec.bits;
 	if ((uintptr_t)w->plane[0] % 16 || w->row_bytes[0] % 16) return 0;
+	if (blocks(w)) return 16;
 	for (const int *V = of[bits]; *V; V++) {
 		int columns = 4 * *V * 8 / bits, steps = group / columns;
 		if (!group || (group % columns == 0 && !(steps & (steps - 1)))) return *V;
@@ -493,11 +667,10 @@ static int folds(const whit_mat *w) {
 }
 
 bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
-	const char *name = w->spec.fmt->name;
 	int bits = w->spec.bits;
 	if (T > MOST || w->width > 1 << 20 || (double)w->rows * (double)(w->row_bytes[0] + w->row_bytes[1]) > 4e9)
 		return false;
-	if (strcmp(name, "tq") && strcmp(name, "int")) return false;
+	if (!blocks(w) && !is(w, "tq") && !is(w, "int")) return false;
 	if (bits == 2 && w->codebook && !w->mirrored) return false;
 	return loads(w) && !w->scale_f32 && (uintptr_t)w->plane[1] % 4 == 0;
 }
@@ -506,10 +679,10 @@ bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
  * none do. */
 template <class D, int V, int NT, int F>
 static size_t packed_bytes(const whit_dev *d, size_t halves, int *warps, int *stages) {
-	using L = line_of<V, NT, F>;
+	using L = line_of<D, V, NT, F>;
 	static const int of[][2] = {{12, 3}, {12, 2}, {8, 2}, {6, 2}, {4, 2}, {4, 1}, {2, 1}};
 	for (const auto &n : of) {
-		size_t each = L::rows * NT * COLUMNS * sizeof(float) + (size_t)n[1] * L::bytes;
+		size_t each = L::rows * NT * COLUMNS * sizeof(float) + (size_t)n[1] * L::bytes + L::scaled;
 		size_t bytes = (size_t)n[0] * each + 32 * D::entries * sizeof(unsigned) + halves;
 		*warps = n[0], *stages = n[1];
 		if (n[0] <= L::most && bytes + 1024 <= (size_t)d->shared) return bytes;
@@ -541,11 +714,12 @@ static int deal(packed_args &a, int grid) {
 template <class D, int V, int NT, int F>
 static bool launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_mat *w) {
 	using S = step_of<D, V>;
-	using L = line_of<V, NT, F>;
+	using L = line_of<D, V, NT, F>;
 	a.lines = (int)((a.row_bytes + L::line - 1) / L::line);
 	a.steps = a.lines * L::steps;
-	a.group_shift = w->spec.group ? 0 : 30;
-	while (w->spec.group && S::columns << a.group_shift < w->spec.group) a.group_shift++;
+	int group = D::block > 0 ? S::columns : w->spec.group;
+	a.group_shift = group ? 0 : 30;
+	while (group && S::columns << a.group_shift < group) a.group_shift++;
 	int warps;
 	size_t halves = (size_t)a.steps * (S::mmas / 2) * a.cols * 4 * sizeof(uint4);
 	size_t own = NT == 1 ? halves + (size_t)a.steps * F * COLUMNS * sizeof(float) : 0;
@@ -577,7 +751,7 @@ static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in
 		constexpr int V = decltype(size)::value, F = decltype(several)::value;
 		/* an input that does not fit is read past shared memory */
 		bool done = a.cols <= COLUMNS && launch<D, V, 1, F>(d, a, in, w);
-		if constexpr (D::planes == 1 && F < 4) /* 4 of the others would spill */
+		if constexpr (D::planes == 1 && F < 4 && D::block == 0) /* 4 of the others would spill */
 			if (!done && a.cols > 2 * COLUMNS) done = launch<D, V, 4, F>(d, a, in, w);
 		if (!done && !launch<D, V, 2, F>(d, a, in, w))
 			whit_dev_fail(d, WHIT_EINTERNAL, "packed product: %d bytes of shared memory hold no line",
@@ -586,7 +760,11 @@ static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in
 	std::integral_constant<int, 1> one;
 	std::integral_constant<int, 4> four;
 	std::integral_constant<int, 8> eight;
-	if constexpr (D::bits == 3) {
+	if constexpr (D::block > 0) {
+		std::integral_constant<int, 0> none;
+		std::integral_constant<int, 4 / (1 + D::minima)> groups; /* of a step */
+		go(none, groups);
+	} else if constexpr (D::bits == 3) {
 		go(std::integral_constant<int, 12>(), one);
 	} else {
 		if constexpr (D::bits > 2) {
@@ -623,7 +801,7 @@ void whit_gemm_packed(whit_dev *d, const gemv_input *in, const whit_gemv *g, uns
 			continue;
 		}
 		w = m;
-		const float *levels = strcmp(m->spec.fmt->name, "tq") ? NULL : m->codebook;
+		const float *levels = is(m, "tq") ? m->codebook : NULL;
 		*ways[n++] = {m->plane[0], m->plane[1], m->paired,  levels,   (int)m->rows,
 		              0,           g->y[k],     g->bias[k], g->add[k]};
 	}
@@ -632,7 +810,13 @@ void whit_gemm_packed(whit_dev *d, const gemv_input *in, const whit_gemv *g, uns
 	a.terms = WHIT_MIN(d->terms, 2), a.cols = in->T * a.terms;
 	a.stride = (a.cols + COLUMNS - 1) / COLUMNS * COLUMNS;
 	bool tq = a.m0.codebook;
-	if (w->spec.bits == 1)
+	if (is(w, "q4_k"))
+		launch_loads<block45<false>>(d, a, *in, w);
+	else if (is(w, "q5_k"))
+		launch_loads<block45<true>>(d, a, *in, w);
+	else if (is(w, WHIT_TWIN_Q6_K))
+		launch_loads<block6>(d, a, *in, w);
+	else if (w->spec.bits == 1)
 		launch_loads<fields<1, 1>>(d, a, *in, w);
 	else if (w->spec.bits == 2 && tq)
 		launch_loads<fields<2, 2>>(d, a, *in, w);

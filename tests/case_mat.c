@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include "formats/blocks.h"
 #include "formats/frc1.h"
+#include "formats/twin.h"
 #include "formats/vp1.h"
 
 static whit_spec spec_of(const char *name) {
@@ -142,7 +143,8 @@ whit_mat case_mat_in(case_run *r, const whit_mat *m) {
 
 int case_mat_packed(const whit_mat *m, int64_t T) {
 	const char *name = m->spec.fmt->name;
-	return T <= 32 && (!strcmp(name, "tq") || !strcmp(name, "int"));
+	return T <= 32 && (!strcmp(name, "tq") || !strcmp(name, "int") || !strcmp(name, "q4_k") ||
+	                   !strcmp(name, "q5_k") || !strcmp(name, WHIT_TWIN_Q6_K));
 }
 
 /* Levels of a table are F16, within 2^-12, and x two F16, within 2^-23. Others are codes less an offset, so that sums

@@ -1,6 +1,8 @@
 /* packed: codes times few tokens on tensor cores (cuda/gemm_packed.cu), exactly. Weights, scales and activations are
- * such that every sum is a multiple of 2^-6 below 2^17: whatever the order and the way of rounding, one float is right.
- * What rounds is judged by linear and gemv. */
+ * such that every sum is a multiple of 2^-6 below 2^17 (of blocks, 2^-3 below 2^20): whatever the order and the way of
+ * rounding, one float is right. What rounds is judged by linear and gemv. */
+#include "formats/blocks.h"
+#include "formats/twin.h"
 #include "host/ops.h"
 #include "tests/case_mat.h"
 #include <math.h>
@@ -64,6 +66,19 @@ static const struct {
         {"int8g128", 20, 128, 32, 0, 0, 0, 1},
         {"int4g128", 5, 5120, 8, 0, 0, 0, 2},
         {"tq4g256", 3, 2048, 16, 0, 0, 0, 2},
+        /* blocks: one, several, two rows' worth of a pass, more columns than a pass */
+        {"q4_k", 1, 256, 1, 0, 0, 0, 2},
+        {"q4_k", 37, 512, 1, 0, 0, 1, 2},
+        {"q4_k", 70, 768, 3, 10, 0, 0, 2},
+        {"q4_k", 20, 1280, 9, 0, 0, 1, 2},
+        {"q4_k", 33, 256, 32, 0, 0, 0, 1},
+        {"q5_k", 34, 512, 1, 0, 0, 1, 2},
+        {"q5_k", 65, 1024, 5, 0, 0, 0, 2},
+        {"q5_k", 9, 256, 17, 0, 0, 0, 2},
+        {"q6_k", 1, 256, 1, 0, 0, 0, 2},
+        {"q6_k", 35, 512, 1, 0, 0, 1, 2},
+        {"q6_k", 66, 768, 4, 6, 0, 0, 2},
+        {"q6_k", 18, 1280, 16, 0, 0, 1, 2},
         /* nothing */
         {"int4g128", 0, 256, 1, 0, 0, 0, 2},
         {"int4g128", 3, 256, 0, 0, 0, 0, 2},
@@ -76,9 +91,33 @@ static const struct {
         {"tq8g128", 1024, 5120, 4, 0, 0, 0, 2},
         {"tq4g128", 7168, 1024, 32, 0, 0, 0, 2}};
 
+/* Random blocks whose F16s are 1/8 to 1, and what a device makes of them. */
+static whit_mat plain_blocks(case_run *r, whit_mat m) {
+	const whit_block *b = m.spec.fmt->block;
+	int64_t n = m.rows * m.width / b->weights, six = b->bytes == 210;
+	const uint8_t *pick = case_random(r, (size_t)(2 * n + 1));
+	for (int64_t k = 0; k < n; k++)
+		for (int j = six; j < 2; j++) {
+			uint16_t h = whit_f32_to_f16(ldexpf(1, -(pick[2 * k + j] % 4)));
+			memcpy((uint8_t *)(uintptr_t)m.plane[0] + k * b->bytes + (six ? 208 : 2 * j), &h, sizeof h);
+		}
+	whit_mat t;
+	if (!whit_twin_of(&m, &t)) return m;
+	uint8_t *codes = case_host(r, (size_t)m.rows * t.row_bytes[0] + 1),
+	        *scales = case_host(r, (size_t)m.rows * t.row_bytes[1] + 1);
+	whit_twin_rows(&t, &m, 0, m.rows, codes, scales);
+	t.plane[0] = codes, t.plane[1] = scales;
+	return t;
+}
+
 /* Random codes; scales 1/8 to 1; levels multiples of 1/8 up to 16. */
 static whit_mat plain_numbers(case_run *r, int i) {
 	whit_mat m = case_mat(r, rows[i].format, rows[i].rows, rows[i].width, 1);
+	if (m.spec.fmt->block) {
+		m = plain_blocks(r, m);
+		m.paired = rows[i].paired;
+		return m;
+	}
 	int64_t groups = m.spec.group ? (m.width + m.spec.group - 1) / m.spec.group : 1;
 	const uint8_t *pick = case_random(r, (size_t)(m.rows * groups + 256));
 	float *book = case_host(r, 256 * sizeof *book);

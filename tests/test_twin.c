@@ -40,8 +40,9 @@ static void twins(void) {
 	static const struct {
 		const char *block, *twin;
 		int64_t unit;
-	} of[] = {{"q8_0", "int8g32", 32},  {"q4_0", "int4g32", 32},  {"q2_0", "int2g64", 64},
-	          {"q1_0", "tq1g128", 128}, {"iq4_nl", "tq4g32", 32}, {"tq2_0", "int2g256", 256}};
+	} of[] = {{"q8_0", "int8g32", 32},      {"q4_0", "int4g32", 32},  {"q2_0", "int2g64", 64},
+	          {"q1_0", "tq1g128", 128},     {"iq4_nl", "tq4g32", 32}, {"tq2_0", "int2g256", 256},
+	          {"q6_k", WHIT_TWIN_Q6_K, 256}};
 	for (int i = 0; i < WHIT_COUNT(of); i++)
 		for (int any = 0; any < 2; any++) {
 			check(of[i].block, of[i].twin, 5, 3 * of[i].unit, any);
@@ -50,7 +51,7 @@ static void twins(void) {
 }
 
 static void others(void) {
-	static const char *const none[] = {"q4_k", "q4_1", "q6_k", "mxfp4", "tq1_0", "bf16", "int4g32", "frc128"};
+	static const char *const none[] = {"q4_k", "q4_1", "q5_k", "mxfp4", "tq1_0", "bf16", "int4g32", "frc128"};
 	for (int i = 0; i < WHIT_COUNT(none); i++) {
 		whit_mat m = {.rows = 1, .cols = 256, .width = 256}, t;
 		whit_err e;
