@@ -76,6 +76,7 @@ static int open_on(whit_dev **out, int index, bool lent, cudaStream_t stream, wh
 	whit_dev *d = (whit_dev *)whit_alloc(sizeof *d);
 	d->index = index;
 	d->terms = 3;
+	d->capability = p.major * 10 + p.minor;
 	d->lent = lent, d->stream = stream;
 	if (make(d)) {
 		whit_fail(e, WHIT_ERESOURCE, "device %d: %s: %s", index, p.name, d->err.text);

@@ -20,6 +20,7 @@ struct whit_dev {
 	whit_err err; /* code 0: none */
 	int plain, terms;
 	int sms, shared; /* multiprocessors; bytes of shared memory that a block may ask for */
+	int capability;  /* compute capability, 80 for 8.0 */
 	/* memory.cu's */
 	struct {
 		uint8_t *p;

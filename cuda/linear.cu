@@ -1,7 +1,7 @@
 /* linear: y = x W^T + bias, W of any number format. Few tokens are gemv.cu's; for many, this file brings x and W to
  * what cuBLAS multiplies. */
-#include "cuda/formats.cuh"
 #include "cuda/gemv.cuh"
+#include "cuda/runs.cuh"
 extern "C" {
 #include "formats/tensor.h"
 }
@@ -91,12 +91,14 @@ __global__ void terms_f16_kernel(uint16_t *out, float *back, const float *x, int
 	}
 }
 
-/* y (T, rows) = y * back[t] + bias[r]; either may be NULL. */
-__global__ void linear_end_kernel(float *y, int64_t T, int64_t rows, const float *back, const float *bias) {
+/* y (T, rows) = y * back[t] * undo[r] + bias[r]; each may be NULL. */
+__global__ void linear_end_kernel(float *y, int64_t T, int64_t rows, const float *back, const float *undo,
+                                  const float *bias) {
 	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
 	if (i >= T * rows) return;
 	float v = y[i];
 	if (back) v *= back[i / rows];
+	if (undo) v *= undo[i % rows];
 	if (bias) v += bias[i % rows];
 	y[i] = v;
 }
@@ -108,11 +110,63 @@ __global__ void rows16_kernel(uint16_t *out, const whit_mat m, int64_t r0) {
 		out[blockIdx.x * m.width + i] = whit_load_u16(p + 2 * i);
 }
 
+/* Logical rows [r0, ...) of any format as F16 terms (terms, rows, width), as terms_f16_kernel makes those of x: a row
+ * is scaled by a power of two, which `undo` (rows) undoes. A block a row, decoded twice: held in registers, it would
+ * let one block onto a multiprocessor, which then either reads or writes. */
+template <class F>
+__global__ void __launch_bounds__(THREADS, 4)
+        expand_kernel(uint16_t *out, float *undo, const whit_mat m, int64_t r0, int terms) {
+	WHIT_SHARED(unsigned, tops, [THREADS / 32]);
+	typename run<F>::row row = {};
+	float w[RUN];
+	unsigned top = 0; /* bits of |w|: in order of size */
+	int width = (int)m.width, i0 = (int)threadIdx.x * RUN;
+	row.begin(m, whit_mat_row(&m, r0 + blockIdx.x));
+	for (int i = i0; i < width; i += THREADS * RUN) {
+		run<F>::load(w, m, row, i, WHIT_MIN(width - i, RUN));
+		WHIT_UNROLL
+		for (int k = 0; k < RUN; k++)
+			if (isfinite(w[k])) top = WHIT_MAX(top, __float_as_uint(w[k]) & 0x7fffffffu);
+	}
+	top = __reduce_max_sync(0xffffffffu, top);
+	if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top;
+	__syncthreads();
+	for (int k = 0; k < THREADS / 32; k++) top = WHIT_MAX(top, tops[k]);
+	int shift = WHIT_MIN(127 + 14 - (int)(top >> 23), 126);
+	float scale = __uint_as_float((unsigned)(127 + shift) << 23);
+	if (threadIdx.x == 0) undo[blockIdx.x] = __uint_as_float((unsigned)(127 - shift) << 23);
+	out += (int64_t)blockIdx.x * width;
+	for (int i = i0; i < width; i += THREADS * RUN) {
+		int n = WHIT_MIN(width - i, RUN);
+		run<F>::load(w, m, row, i, n);
+		for (int k = 0; k < terms; k++) {
+			uint16_t h[RUN];
+			WHIT_UNROLL
+			for (int c = 0; c < RUN; c++) {
+				float rest = k ? w[c] : w[c] * scale;
+				h[c] = whit_dev_to_f16(rest);
+				w[c] = isfinite(rest) ? rest - whit_dev_f16(h[c]) : 0.0f;
+			}
+			uint16_t *to = out + k * (int64_t)gridDim.x * width + i;
+			if (width % RUN == 0) {
+				*(uint4 *)to = make_uint4(h[0] | (unsigned)h[1] << 16, h[2] | (unsigned)h[3] << 16,
+				                          h[4] | (unsigned)h[5] << 16, h[6] | (unsigned)h[7] << 16);
+				continue;
+			}
+			WHIT_UNROLL
+			for (int c = 0; c < RUN; c++)
+				if (c < n) to[c] = h[c];
+		}
+	}
+}
+
 /* ---- many tokens ---- */
 
-static void end(whit_dev *d, float *y, int64_t T, int64_t rows, const float *back, const float *bias) {
-	if (back || bias)
-		WHIT_LAUNCH(linear_end_kernel, whit_blocks(T * rows, THREADS), THREADS, 0, d, y, T, rows, back, bias);
+static void end(whit_dev *d, float *y, int64_t T, int64_t rows, const float *back, const float *undo,
+                const float *bias) {
+	if (back || undo || bias)
+		WHIT_LAUNCH(linear_end_kernel, whit_blocks(T * rows, THREADS), THREADS, 0, d, y, T, rows, back, undo,
+		            bias);
 }
 
 /* cuBLAS reads rows side by side, in order, at their type's alignment. */
@@ -145,7 +199,7 @@ static void multiply16(whit_dev *d, float *y, const float *x, int64_t T, const w
 				              copy ? (const void *)copy : w->plane[0], dtype, n, m, K,
 				              k < d->terms - 1);
 		}
-		end(d, y + t * w->rows, n, w->rows, back, bias);
+		end(d, y + t * w->rows, n, w->rows, back, NULL, bias);
 	}
 }
 
@@ -161,7 +215,44 @@ static void multiply32(whit_dev *d, float *y, const float *x, int64_t T, const w
 			whit_dev_gemm(d, y + r, w->rows, x, tile, WHIT_F32, T, m, K, 0);
 		}
 	}
-	end(d, y, T, w->rows, NULL, bias);
+	end(d, y, T, w->rows, NULL, NULL, bias);
+}
+
+/* W of any format and x by two F16 terms each, W a tile of rows at a time: of the four products the least, 2^-22, is
+ * left out. Where d->terms is 1, one term each. */
+static void multiply_wide(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+	int terms = WHIT_MIN(d->terms, 2);
+	int64_t K = w->width, one = 2 * K * terms, tokens = WHIT_MIN(T, WHIT_MAX(1, SCRATCH / one));
+	int64_t rows = WHIT_MIN(w->rows, WHIT_MAX(1, SCRATCH / one));
+	uint16_t *term = (uint16_t *)whit_dev_take(d, (size_t)(tokens * one));
+	uint16_t *tile = (uint16_t *)whit_dev_take(d, (size_t)(rows * one));
+	float *back = (float *)whit_dev_take(d, (size_t)(tokens + w->rows) * sizeof *back), *undo = back + tokens;
+	for (int64_t t = 0; t < T && !whit_dev_failed(d); t += tokens) {
+		int64_t n = WHIT_MIN(tokens, T - t);
+		WHIT_LAUNCH(terms_f16_kernel, whit_blocks(n, 1), THREADS, 0, d, term, back, x + t * K, K, terms);
+		for (int64_t r = 0; r < w->rows; r += rows) {
+			int64_t m = WHIT_MIN(rows, w->rows - r);
+			float *to = y + t * w->rows + r;
+			bool known = whit_with_format(w, [&](auto f) {
+				WHIT_LAUNCH((expand_kernel<decltype(f)>), whit_blocks(m, 1), THREADS, 0, d, tile,
+				            undo + r, *w, r, terms);
+			});
+			if (!known)
+				whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no device code", w->spec.fmt->name);
+			for (int k = 2 * (terms - 1); k >= 0; k--) /* x's second term, W's, neither */
+				whit_dev_gemm(d, to, w->rows, term + (k == 2) * n * K, tile + (k == 1) * m * K,
+				              WHIT_F16, n, m, K, k < 2 * (terms - 1));
+		}
+		end(d, y + t * w->rows, n, w->rows, back, undo, bias);
+	}
+}
+
+/* Whether that is the quicker way: three products of F16 instead of one of F32. Tensor cores that add in F32 have 16
+ * times the rate of F32 on compute capability 8.0 and 9.0 (A100, H100: NVIDIA's data sheets), but twice on 8.6 and 8.9
+ * (RTX 3090, 4060). */
+static bool widens(const whit_dev *d, const whit_mat *w) {
+	return w->width < 1 << 30 && strcmp(w->spec.fmt->name, "f32") &&
+	       (d->terms == 1 || d->capability == 80 || d->capability >= 90);
 }
 
 /* One matrix by itself, x as its columns are. */
@@ -196,6 +287,8 @@ extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t 
 		multiply16(d, y, x, T, w, WHIT_BF16, bias);
 	else if (!strcmp(name, "f16"))
 		multiply16(d, y, x, T, w, WHIT_F16, bias);
+	else if (widens(d, w))
+		multiply_wide(d, y, x, T, w, bias);
 	else
 		multiply32(d, y, x, T, w, bias);
 }

@@ -47,7 +47,8 @@ typedef struct whit_kernels_plane {
 int whit_kernels_planes(whit_kernels *k, const whit_kernels_matrix *m, whit_kernels_plane plane[WHIT_KERNELS_PLANES]);
 
 /* y (tokens, rows) = x (tokens, cols) W^T + bias (rows, or NULL), straight from the codes: up to 32 tokens tensor cores
- * or a warp a row, above decoded tiles and cuBLAS, never TF32. exact 0: activations count as one half of 16 bits. */
+ * or a warp a row, above cuBLAS and decoded tiles of two F16 terms each (22 bits; F32 on compute capability 8.6 and 8.9),
+ * never TF32. exact 0: activations and decoded tiles count as one half of 16 bits. */
 int whit_kernels_linear(whit_kernels *k, float *y, const float *x, int64_t tokens, const whit_kernels_matrix *w,
                         const float *bias, int exact);
 /* out (n, cols) = rows [first, first + n) of W. */

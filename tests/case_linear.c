@@ -63,6 +63,11 @@ static const struct {
             {"int3", 5, 35, 9, 0, 0, 0},
             {"bf16", 1, 1, 33, 0, 0, 0},
             {"f16", 0, 8, 9, 0, 1, 0},
+            {"q3_k", 20, 512, 12, 4, 1, 0},
+            {"iq4_xs", 3, 256, 40, 0, 0, 0},
+            {"frc128k", 24, 300, 20, 0, 1, 0},
+            {"vp", 30, 96, 9, 0, 0, 0},
+            {"int8", 2, 41, 37, 0, 0, 0},
             /* planes off their type's alignment */
             {"bf16", 6, 64, 1, 0, 0, 1},
             {"bf16", 12, 96, 17, 0, 1, 1},
@@ -116,18 +121,21 @@ static void product(case_run *r, int i) {
 	/* A lane adds K / 32 products, five additions join lanes, twelve at most warps, one adds the bias, one rounds
 	 * the reference: a rounding each, of at most the sum of magnitudes. cuBLAS: in order of k at worst, and mma may
 	 * cut off where it should round. */
+	int wide = !bits16(rows[i].format) && strcmp(rows[i].format, "f32"); /* W and x by two F16 terms, 2^-22 each */
 	double lanes = ((double)(K + 31) / 32 + 5 + 2) * 0x1p-24, order = ((double)K + 6) * 0x1p-23;
 	whit_linear_cuda(r->dev, y, dx, T, &at, db);
 	if (case_mat_packed(&m, T))
 		case_near(r, y, want, case_mat_packed_bound(r, &m, x, mag, T), T * N, 1);
 	else
-		case_near(r, y, want, mag, T * N, T > WHIT_GEMV_MAX ? order : lanes + 12 * 0x1p-24);
-	if (T > WHIT_GEMV_MAX && bits16(rows[i].format)) { /* and x rounded to the weight's type */
+		case_near(r, y, want, mag, T * N,
+		          T <= WHIT_GEMV_MAX ? lanes + 12 * 0x1p-24 : order + (wide ? 0x1p-20 : 0));
+	if (T > WHIT_GEMV_MAX && strcmp(rows[i].format, "f32") && !case_mat_packed(&m, T)) {
+		/* and x rounded to the weight's type, or both to F16 */
 		y = case_out(r, T * N);
 		whit_dev_terms(r->dev, 1);
 		whit_linear_cuda(r->dev, y, dx, T, &at, db);
 		whit_dev_terms(r->dev, 3);
-		case_near(r, y, want, mag, T * N, order + ldexp(1, -bits16(rows[i].format)));
+		case_near(r, y, want, mag, T * N, order + ldexp(1, wide ? -10 : -bits16(rows[i].format)));
 	}
 	y = case_out(r, T * N);
 	whit_dev_plain(r->dev, 1);

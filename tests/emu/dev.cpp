@@ -29,7 +29,7 @@ int whit_dev_open(whit_dev **d, int index, whit_err *e) {
 	if (index) return whit_fail(e, WHIT_ERESOURCE, "device %d: is not there, need 0", index);
 	*d = (whit_dev *)whit_alloc(sizeof **d);
 	(*d)->terms = 3;
-	(*d)->sms = 4, (*d)->shared = 99 << 10;
+	(*d)->sms = 4, (*d)->shared = 99 << 10, (*d)->capability = 80;
 	return 0;
 }
 
