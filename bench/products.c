@@ -23,6 +23,8 @@ typedef struct products {
 	float *y;        /* (M, rows) */
 	const void *x16; /* (M, cols) BF16: then cuBLAS multiplies, m being BF16 */
 	double bytes;    /* one copy */
+	int64_t rank;    /* of a low-rank branch; 0: none */
+	whit_low *low;   /* n */
 } products;
 
 static void queue(void *ctx, int i) {
@@ -31,7 +33,7 @@ static void queue(void *ctx, int i) {
 	if (p->x16)
 		whit_dev_gemm(p->d, p->y, m->rows, p->x16, m->plane[0], WHIT_BF16, p->M, m->rows, m->cols, 0);
 	else
-		whit_linear_cuda(p->d, p->y, p->x, p->M, m, NULL);
+		whit_linear_low_cuda(p->d, p->y, p->x, p->M, m, p->rank ? &p->low[i % p->n] : NULL, NULL);
 }
 
 /* Random codes; 16-bit floats of either sign from 2^-8 to 1 where scales or weights are. */
@@ -73,15 +75,21 @@ static void ring_free(products *p) {
 	for (int i = 0; i < p->n; i++) whit_dev_free(p->d, p->memory[i]);
 	whit_free(p->memory);
 	whit_free(p->m);
-	p->memory = NULL, p->m = NULL, p->n = 0;
+	whit_free(p->low);
+	p->memory = NULL, p->m = NULL, p->low = NULL, p->n = 0;
 }
 
+/* format: a name, or name+rRANK for a low-rank branch beside it. */
 static int ring_make(products *p, const char *format, int64_t rows, int64_t cols, size_t l2, int emulated, float *book,
                      whit_err *e) {
+	const char *plus = strchr(format, '+');
+	char name[32];
+	snprintf(name, sizeof name, "%.*s", plus ? (int)(plus - format) : 31, format);
+	p->rank = plus ? strtol(plus + 2, NULL, 10) : 0;
 	whit_mat m = {.rows = rows, .cols = cols, .width = cols};
 	whit_plane_desc plane[WHIT_PLANES];
 	size_t at[WHIT_PLANES] = {0}, bytes = 0;
-	int rc = whit_spec_parse(format, &m.spec, e), planes;
+	int rc = whit_spec_parse(name, &m.spec, e), planes;
 	if (!rc && m.spec.fmt->needs_codebook)
 		rc = whit_codebook(book, m.spec.bits, WHIT_DENSITY_GAUSSIAN, m.spec.group ? m.spec.group : cols, e);
 	if (rc) return rc;
@@ -111,11 +119,18 @@ static int ring_make(products *p, const char *format, int64_t rows, int64_t cols
 		memcpy(host + bytes, m.codebook, sizeof(float) << m.spec.bits);
 		bytes += sizeof(float) << m.spec.bits;
 	}
+	size_t low_at = (bytes + 255) / 256 * 256, half = (size_t)p->rank * 2;
+	if (p->rank) { /* B A x is to be about as large as what it is added to */
+		host = whit_realloc(host, bytes, low_at + half * (size_t)(rows + cols));
+		bytes = low_at + half * (size_t)(rows + cols);
+		fill(host + low_at, half * (size_t)(rows + cols), WHIT_F16, 9);
+	}
 	p->n = (int)WHIT_MAX(2, WHIT_MIN(LAUNCHES, 2 * l2 / bytes + 1));
 	p->launches = LAUNCHES / p->n * p->n;
 	if (emulated) p->n = p->launches = 2;
 	p->bytes = (double)bytes;
 	p->m = whit_alloc(sizeof *p->m * (size_t)p->n);
+	p->low = whit_alloc(sizeof *p->low * (size_t)p->n);
 	p->memory = whit_alloc(sizeof *p->memory * (size_t)p->n);
 	memset(p->memory, 0, sizeof *p->memory * (size_t)p->n);
 	for (int i = 0; i < p->n; i++) {
@@ -125,6 +140,8 @@ static int ring_make(products *p, const char *format, int64_t rows, int64_t cols
 		p->m[i] = m;
 		for (int k = 0; k < planes; k++) p->m[i].plane[k] = to + at[k];
 		if (m.codebook) p->m[i].codebook = (const float *)(const void *)(to + book_at);
+		const uint16_t *a = (const uint16_t *)(const void *)(to + low_at);
+		p->low[i] = (whit_low){a, a + p->rank * cols, p->rank, 0x1p-10f};
 	}
 	rc = whit_dev_sync(p->d, e);
 	whit_free(host);
@@ -141,10 +158,10 @@ static int wrong(products *p, whit_err *e) {
 	memset(a, 0xff, sizeof *a * (size_t)n);
 	whit_dev_reset(p->d);
 	whit_dev_put(p->d, p->y, a, sizeof *a * (size_t)n);
-	whit_linear_cuda(p->d, p->y, p->x, p->M, &p->m[p->n - 1], NULL);
+	queue(p, p->n - 1);
 	whit_dev_get(p->d, a, p->y, sizeof *a * (size_t)n);
 	int was = whit_dev_plain(p->d, 1);
-	whit_linear_cuda(p->d, p->y, p->x, p->M, &p->m[p->n - 1], NULL);
+	queue(p, p->n - 1);
 	whit_dev_plain(p->d, was);
 	whit_dev_get(p->d, b, p->y, sizeof *b * (size_t)n);
 	bad = whit_dev_sync(p->d, e);
@@ -157,9 +174,10 @@ static int wrong(products *p, whit_err *e) {
 
 static int shape(bench_run *b, const bench_filter *f, int64_t rows, int64_t cols, const float *x, const void *x16,
                  float *y, whit_err *e) {
-	static const char *const format[] = {"bf16",    "tq8g128", "int8g128", "tq4g128", "int4g128", "int4g32",
-	                                     "tq3g128", "tq2g128", "int2g128", "tq1g128", "tq1g256",  "q8_0",
-	                                     "q6_k",    "q5_k",    "q4_k",     "q2_0",    "q1_0"};
+	static const char *const format[] = {"bf16",         "tq8g128",       "int8g128", "tq4g128", "int4g128",
+	                                     "int4g128+r32", "int4g128+r128", "int4g32",  "tq3g128", "tq2g128",
+	                                     "tq2g128+r32",  "int2g128",      "tq1g128",  "tq1g256", "q8_0",
+	                                     "q6_k",         "q5_k",          "q4_k",     "q2_0",    "q1_0"};
 	static const int64_t Ms[] = {1, 2, 4, 8, 16, 32};
 	bench_time blas[WHIT_COUNT(Ms)] = {{0}};
 	int rc = 0;

@@ -36,6 +36,16 @@ struct packed_way {
 	int rows, block;       /* the first of its blocks */
 	float *y;
 	const float *bias, *add;
+	const uint16_t *low; /* (rows, rank): a low-rank branch's B; NULL: none */
+	const float *ax;     /* (tokens, rank) */
+	int rank;
+	float low_scale;
+};
+/* A low-rank branch's A (rank, K), whose products with the input its kernel makes too: of up to three matrices. */
+struct low_down {
+	const uint16_t *a0, *a1, *a2;
+	int first1, first2, rows; /* the second's first row of all, the third's */
+	float *ax0, *ax1, *ax2;
 };
 struct packed_args {
 	/* one kind of codes, of as many columns; those that are not there begin behind the last block */
@@ -223,9 +233,31 @@ template <class D, int V> static __device__ __forceinline__ int column(int step,
  * Tokens as halves, scaled by a power of two so that a row's largest finite value lies in [2^14, 2^15): the smallest
  * place takes it to 2^7, which leaves 2^-32 of it as the last bit. Zeros beyond K. Blocks (tokens, parts): each finds
  * the row's largest value anew, which is quicker than asking another, and makes its part of the steps. */
+
+/* Row r of a branch's A times the input, by a block; value(column) is that. */
+template <class Value>
+static __device__ __forceinline__ void low_row(const low_down &low, int r, int token, int K, Value value) {
+	const uint16_t *a = r < low.first1 ? low.a0 : r < low.first2 ? low.a1 : low.a2;
+	float *ax = r < low.first1 ? low.ax0 : r < low.first2 ? low.ax1 : low.ax2;
+	int begin = r < low.first1 ? 0 : r < low.first2 ? low.first1 : low.first2;
+	int end = r < low.first1 ? low.first1 : r < low.first2 ? low.first2 : low.rows;
+	float sum = 0;
+	for (int i = (int)threadIdx.x * 8; i < K; i += 8 * THREADS) {
+		uint4 v = *(const uint4 *)(a + (int64_t)(r - begin) * K + i);
+		unsigned w[4] = {v.x, v.y, v.z, v.w};
+		WHIT_UNROLL
+		for (int k = 0; k < 8; k++)
+			sum = fmaf(whit_dev_f16((uint16_t)(w[k / 2] >> 16 * (k % 2))), value(i + k), sum);
+	}
+	sum = whit_block_sum(sum);
+	if (threadIdx.x == 0) ax[(int64_t)token * (end - begin) + r - begin] = sum;
+}
+
+/* Blocks (tokens, parts of the steps + rows of low-rank branches). */
 template <class D, int V, int F>
-__global__ void __launch_bounds__(THREADS, 1) input_kernel(uint16_t *out, float *sums, float *back, const gemv_input in,
-                                                           int steps, int cols, int stride, int terms) {
+__global__ void __launch_bounds__(THREADS, 1)
+        input_kernel(uint16_t *out, float *sums, float *back, const gemv_input in, int steps, int cols, int stride,
+                     int terms, int parts, const low_down low) {
 	using S = step_of<D, V>;
 	WHIT_SHARED(unsigned, tops, [WARPS]);
 	int token = (int)blockIdx.x, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, K = in.K;
@@ -244,6 +276,11 @@ __global__ void __launch_bounds__(THREADS, 1) input_kernel(uint16_t *out, float 
 		if (in.pre == WHIT_PRE_NORM) return v * norm * (o + in.shift);
 		return in.pre == WHIT_PRE_SWIGLU ? v / (1 + expf(-v)) * o : v;
 	};
+	if ((int)blockIdx.y >= parts) {
+		low_row(low, (int)blockIdx.y - parts, token, K,
+		        [&](int i) { return value(x[i], other ? other[i] : 0); });
+		return;
+	}
 	gemv_each<1, 12>(x, other, K, [&](int, const gemv_floats<1> &v, const gemv_floats<1> &o) {
 		float f = value(v.f[0], o.f[0]);
 		if (isfinite(f)) top = WHIT_MAX(top, __float_as_uint(f) & 0x7fffffffu);
@@ -256,7 +293,7 @@ __global__ void __launch_bounds__(THREADS, 1) input_kernel(uint16_t *out, float 
 	float scale = __uint_as_float((unsigned)(127 + shift) << 23);
 	bool first = blockIdx.y == 0;
 	if (first && threadIdx.x == 0) back[token] = __uint_as_float((unsigned)(127 - shift) << 23);
-	for (int s = (int)blockIdx.y * WARPS + warp; s < steps; s += (int)gridDim.y * WARPS) {
+	for (int s = (int)blockIdx.y * WARPS + warp; s < steps; s += parts * WARPS) {
 		constexpr int shared = S::columns / F < 32 ? 2 : 1, own = F / shared; /* groups of a turn's lanes */
 		float sum[own][2] = {};
 		WHIT_UNROLL
@@ -347,6 +384,26 @@ static __device__ __forceinline__ void arrived(int pending) {
 /* Member f of the matrix that block b multiplies; selections, since an index would put the arguments into memory. */
 #define PICK(a, b, f) ((b) < (a).m1.block ? (a).m0.f : (b) < (a).m2.block ? (a).m1.f : (a).m2.f)
 
+/* Row r of a branch's B times what A made of token t. */
+static __device__ __forceinline__ float low_dot(const uint16_t *b, const float *ax, int rank, int r, int t) {
+	const uint4 *p = (const uint4 *)(b + (int64_t)r * rank);
+	const float4 *q = (const float4 *)(ax + (int64_t)t * rank);
+	float sum = 0;
+	for (int k = 0; k < rank / 8; k++) {
+		uint4 w = p[k];
+		float4 x = q[2 * k], z = q[2 * k + 1];
+		sum = fmaf(whit_dev_f16((uint16_t)w.x), x.x, sum),
+		sum = fmaf(whit_dev_f16((uint16_t)(w.x >> 16)), x.y, sum);
+		sum = fmaf(whit_dev_f16((uint16_t)w.y), x.z, sum),
+		sum = fmaf(whit_dev_f16((uint16_t)(w.y >> 16)), x.w, sum);
+		sum = fmaf(whit_dev_f16((uint16_t)w.z), z.x, sum),
+		sum = fmaf(whit_dev_f16((uint16_t)(w.z >> 16)), z.y, sum);
+		sum = fmaf(whit_dev_f16((uint16_t)w.w), z.z, sum),
+		sum = fmaf(whit_dev_f16((uint16_t)(w.w >> 16)), z.w, sum);
+	}
+	return sum;
+}
+
 /* A pass's sums of rows from q on: those of the warps that cut its columns, in order, and of a token's terms. */
 template <int ROWS, int NT>
 static __device__ __forceinline__ void put(const packed_args &a, const float *part, int q, int end, int first) {
@@ -360,6 +417,8 @@ static __device__ __forceinline__ void put(const packed_args &a, const float *pa
 			for (int w = 0; w < a.cuts; w++) v += own[w * ROWS * NT * COLUMNS + k];
 		v *= a.back[t];
 		int b = (int)blockIdx.x;
+		const uint16_t *low = PICK(a, b, low);
+		if (low) v = fmaf(PICK(a, b, low_scale), low_dot(low, PICK(a, b, ax), PICK(a, b, rank), r, t), v);
 		int64_t at = (int64_t)t * PICK(a, b, rows) + r;
 		const float *bias = PICK(a, b, bias), *add = PICK(a, b, add);
 		if (bias) v += bias[r];
@@ -712,7 +771,7 @@ static int deal(packed_args &a, int grid) {
 
 /* false: shared memory does not hold the input, or no line. */
 template <class D, int V, int NT, int F>
-static bool launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_mat *w) {
+static bool launch(whit_dev *d, packed_args a, const gemv_input &in, const low_down &low, const whit_mat *w) {
 	using S = step_of<D, V>;
 	using L = line_of<D, V, NT, F>;
 	a.lines = (int)((a.row_bytes + L::line - 1) / L::line);
@@ -729,9 +788,9 @@ static bool launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_
 	float *sums = (float *)whit_dev_take(d, (size_t)a.steps * F * a.stride * sizeof *sums);
 	float *back = (float *)whit_dev_take(d, (size_t)in.T * sizeof *back);
 	if (!x || !sums || !back) return true; /* an error is kept */
-	dim3 parts((unsigned)in.T, (unsigned)WHIT_MIN((a.steps + WARPS - 1) / WARPS, 16));
-	WHIT_LAUNCH_EARLY((input_kernel<D, V, F>), parts, THREADS, 0, d, x, sums, back, in, a.steps, a.cols, a.stride,
-	                  a.terms);
+	int parts = WHIT_MIN((a.steps + WARPS - 1) / WARPS, 16);
+	WHIT_LAUNCH_EARLY((input_kernel<D, V, F>), dim3((unsigned)in.T, (unsigned)(parts + low.rows)), THREADS, 0, d, x,
+	                  sums, back, in, a.steps, a.cols, a.stride, a.terms, parts, low);
 	a.x = (const uint4 *)x, a.sums = sums, a.back = back;
 	/* Warps that cut columns multiply few lines a pass, those that do not leave rows of their tiles empty; joining
 	 * their sums costs about a line. */
@@ -745,15 +804,16 @@ static bool launch(whit_dev *d, packed_args a, const gemv_input &in, const whit_
 }
 
 template <class D>
-static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in, const whit_mat *w) {
+static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in, const low_down &low,
+                         const whit_mat *w) {
 	int V = loads(w);
 	auto go = [&](auto size, auto several) {
 		constexpr int V = decltype(size)::value, F = decltype(several)::value;
 		/* an input that does not fit is read past shared memory */
-		bool done = a.cols <= COLUMNS && launch<D, V, 1, F>(d, a, in, w);
+		bool done = a.cols <= COLUMNS && launch<D, V, 1, F>(d, a, in, low, w);
 		if constexpr (D::planes == 1 && F < 4 && D::block == 0) /* 4 of the others would spill */
-			if (!done && a.cols > 2 * COLUMNS) done = launch<D, V, 4, F>(d, a, in, w);
-		if (!done && !launch<D, V, 2, F>(d, a, in, w))
+			if (!done && a.cols > 2 * COLUMNS) done = launch<D, V, 4, F>(d, a, in, low, w);
+		if (!done && !launch<D, V, 2, F>(d, a, in, low, w))
 			whit_dev_fail(d, WHIT_EINTERNAL, "packed product: %d bytes of shared memory hold no line",
 			              d->shared);
 	};
@@ -787,9 +847,37 @@ static bool alike(const whit_mat *a, const whit_mat *b) {
 	       loads(a) == loads(b) && folds(a) == folds(b);
 }
 
+/* What the input's kernel and the sums' end can do by the way. */
+static bool fuses(const whit_low *low, int K) {
+	return low && low->rank > 0 && low->rank <= 1024 && low->rank % 8 == 0 && K % 8 == 0 &&
+	       (uintptr_t)low->a % 16 == 0 && (uintptr_t)low->b % 16 == 0;
+}
+
+/* Puts the branches of the ways that have one together; false after an error. */
+static bool join(whit_dev *d, const gemv_input *in, const whit_low *const of[3], packed_way *const ways[3],
+                 low_down *low) {
+	const uint16_t **a[] = {&low->a0, &low->a1, &low->a2};
+	float **ax[] = {&low->ax0, &low->ax1, &low->ax2};
+	int *first[] = {&low->first1, &low->first2, &low->rows};
+	for (int k = 0; k < 3; k++) {
+		int rank = of[k] ? (int)of[k]->rank : 0;
+		if (rank) {
+			*ax[k] = (float *)whit_dev_take(d, (size_t)in->T * (size_t)rank * sizeof **ax);
+			if (!*ax[k]) return false;
+			*a[k] = of[k]->a;
+			ways[k]->low = of[k]->b, ways[k]->ax = *ax[k], ways[k]->rank = rank;
+			ways[k]->low_scale = of[k]->scale;
+		}
+		*first[k] = (k ? *first[k - 1] : 0) + rank;
+	}
+	return true;
+}
+
 void whit_gemm_packed(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsigned which) {
 	packed_args a = {};
 	packed_way *ways[] = {&a.m0, &a.m1, &a.m2};
+	low_down low = {};
+	const whit_low *of[3] = {};
 	const whit_mat *w = NULL;
 	unsigned left = 0;
 	int n = 0;
@@ -802,35 +890,41 @@ void whit_gemm_packed(whit_dev *d, const gemv_input *in, const whit_gemv *g, uns
 		}
 		w = m;
 		const float *levels = is(m, "tq") ? m->codebook : NULL;
-		*ways[n++] = {m->plane[0], m->plane[1], m->paired,  levels,   (int)m->rows,
-		              0,           g->y[k],     g->bias[k], g->add[k]};
+		*ways[n] = {m->plane[0], m->plane[1], m->paired,  levels,    (int)m->rows,
+		            0,           g->y[k],     g->bias[k], g->add[k], NULL,
+		            NULL,        0,           0};
+		if (fuses(g->low[k], in->K)) of[n] = g->low[k];
+		n++;
 	}
-	if (!w) return;
+	if (!w || !join(d, in, of, ways, &low)) return;
 	a.row_bytes = (int64_t)w->row_bytes[0], a.scale_bytes = (int64_t)w->row_bytes[1];
 	a.terms = WHIT_MIN(d->terms, 2), a.cols = in->T * a.terms;
 	a.stride = (a.cols + COLUMNS - 1) / COLUMNS * COLUMNS;
 	bool tq = a.m0.codebook;
 	if (is(w, "q4_k"))
-		launch_loads<block45<false>>(d, a, *in, w);
+		launch_loads<block45<false>>(d, a, *in, low, w);
 	else if (is(w, "q5_k"))
-		launch_loads<block45<true>>(d, a, *in, w);
+		launch_loads<block45<true>>(d, a, *in, low, w);
 	else if (is(w, WHIT_TWIN_Q6_K))
-		launch_loads<block6>(d, a, *in, w);
+		launch_loads<block6>(d, a, *in, low, w);
 	else if (w->spec.bits == 1)
-		launch_loads<fields<1, 1>>(d, a, *in, w);
+		launch_loads<fields<1, 1>>(d, a, *in, low, w);
 	else if (w->spec.bits == 2 && tq)
-		launch_loads<fields<2, 2>>(d, a, *in, w);
+		launch_loads<fields<2, 2>>(d, a, *in, low, w);
 	else if (w->spec.bits == 2)
-		launch_loads<fields<2, 1>>(d, a, *in, w);
+		launch_loads<fields<2, 1>>(d, a, *in, low, w);
 	else if (w->spec.bits == 3)
-		launch_loads<table3>(d, a, *in, w);
+		launch_loads<table3>(d, a, *in, low, w);
 	else if (w->spec.bits == 4 && tq)
-		launch_loads<table4>(d, a, *in, w);
+		launch_loads<table4>(d, a, *in, low, w);
 	else if (w->spec.bits == 4)
-		launch_loads<fields<4, 1>>(d, a, *in, w);
+		launch_loads<fields<4, 1>>(d, a, *in, low, w);
 	else if (tq)
-		launch_loads<table8>(d, a, *in, w);
+		launch_loads<table8>(d, a, *in, low, w);
 	else
-		launch_loads<fields<8, 1>>(d, a, *in, w);
+		launch_loads<fields<8, 1>>(d, a, *in, low, w);
+	for (int k = 0; k < g->n; k++)
+		if (which >> k & ~(left >> k) & 1 && g->low[k] && !fuses(g->low[k], in->K))
+			whit_low_add(d, g->y[k], in, g->w[k]->rows, g->low[k]);
 	whit_gemm_packed(d, in, g, left);
 }

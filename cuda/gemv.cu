@@ -318,6 +318,8 @@ static void plain(whit_dev *d, const whit_gemv *g, int64_t T) {
 		if (!rx) return;
 		whit_linear_plain(d, g->y[k], rx, T, w, g->bias[k]);
 		if (g->add[k]) whit_add_cuda(d, g->y[k], g->y[k], g->add[k], T * w->rows);
+		gemv_input in = {rx, NULL, NULL, 0, 0, WHIT_PRE_NONE, (int)T, (int)w->width};
+		if (g->low[k]) whit_low_add(d, g->y[k], &in, w->rows, g->low[k]);
 	}
 }
 
@@ -342,6 +344,9 @@ static void multiply(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsi
 			whit_gemv_packed(d, in, g->w[k], g->y[k], g->bias[k], g->add[k]);
 	}
 	whit_gemm_packed(d, in, g, packed);
+	for (int k = 0; k < g->n; k++)
+		if (which >> k & 1 && !(packed >> k & 1) && g->low[k])
+			whit_low_add(d, g->y[k], in, g->w[k]->rows, g->low[k]);
 }
 
 extern "C" void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T) {

@@ -160,6 +160,11 @@ __global__ void __launch_bounds__(THREADS, 4)
 	}
 }
 
+__global__ void low_add_kernel(float *y, const float *part, int64_t n, float scale) {
+	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
+	if (i < n) y[i] = fmaf(scale, part[i], y[i]);
+}
+
 /* ---- many tokens ---- */
 
 static void end(whit_dev *d, float *y, int64_t T, int64_t rows, const float *back, const float *undo,
@@ -256,20 +261,56 @@ static bool widens(const whit_dev *d, const whit_mat *w) {
 }
 
 /* One matrix by itself, x as its columns are. */
-static void packed(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+static void packed(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const whit_low *low,
+                   const float *bias) {
 	whit_gemv g = {};
 	gemv_input in = {x, NULL, NULL, 0, 0, WHIT_PRE_NONE, (int)T, (int)w->width};
-	g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias;
+	g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias, g.low[0] = low;
 	whit_gemm_packed(d, &in, &g, 1);
+}
+
+static whit_mat factor(const uint16_t *p, int64_t rows, int64_t cols) {
+	whit_mat m = {};
+	whit_err e;
+	whit_spec_parse("f16", &m.spec, &e);
+	m.rows = rows, m.cols = m.width = cols, m.plane[0] = (const uint8_t *)p, m.row_bytes[0] = (size_t)cols * 2;
+	return m;
+}
+
+void whit_low_add(whit_dev *d, float *y, const gemv_input *in, int64_t rows, const whit_low *low) {
+	int64_t tokens = WHIT_MIN(in->T, WHIT_MAX(1, SCRATCH / (4 * rows)));
+	float *ax = (float *)whit_dev_take(d, (size_t)(in->T * low->rank) * sizeof *ax);
+	float *part = (float *)whit_dev_take(d, (size_t)(tokens * rows) * sizeof *part);
+	if (!ax || !part || !low->rank) return;
+	whit_mat a = factor(low->a, low->rank, in->K), b = factor(low->b, rows, low->rank);
+	if (in->pre == WHIT_PRE_NONE) {
+		whit_linear_cuda(d, ax, in->x, in->T, &a, NULL);
+	} else {
+		whit_gemv g = {};
+		g.x = in->x, g.x2 = in->x2, g.pre = in->pre, g.norm = in->norm, g.eps = in->eps, g.shift = in->shift;
+		g.n = 1, g.w[0] = &a, g.y[0] = ax;
+		whit_gemv_cuda(d, &g, in->T);
+	}
+	for (int64_t t = 0; t < in->T; t += tokens) {
+		int64_t n = WHIT_MIN(tokens, in->T - t);
+		whit_linear_cuda(d, part, ax + t * low->rank, n, &b, NULL);
+		WHIT_LAUNCH(low_add_kernel, whit_blocks(n * rows, THREADS), THREADS, 0, d, y + t * rows, part, n * rows,
+		            low->scale);
+	}
 }
 
 extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
                                  const float *bias) {
+	whit_linear_low_cuda(d, y, x, T, w, NULL, bias);
+}
+
+extern "C" void whit_linear_low_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
+                                     const whit_low *low, const float *bias) {
 	const char *name = w->spec.fmt->name;
 	if (T == 0 || w->rows == 0) return;
 	if (T <= WHIT_GEMV_MAX) {
 		whit_gemv g = {};
-		g.x = x, g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias;
+		g.x = x, g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias, g.low[0] = low;
 		whit_gemv_cuda(d, &g, T);
 		return;
 	}
@@ -279,10 +320,12 @@ extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t 
 		whit_rotate_cuda(d, w->rot, rotated, x, T);
 		x = rotated;
 	}
+	if (!d->plain && whit_gemm_packed_takes(w, T)) {
+		packed(d, y, x, T, w, low, bias);
+		return;
+	}
 	if (d->plain)
 		whit_linear_plain(d, y, x, T, w, bias);
-	else if (whit_gemm_packed_takes(w, T))
-		packed(d, y, x, T, w, bias);
 	else if (!strcmp(name, "bf16"))
 		multiply16(d, y, x, T, w, WHIT_BF16, bias);
 	else if (!strcmp(name, "f16"))
@@ -291,6 +334,8 @@ extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t 
 		multiply_wide(d, y, x, T, w, bias);
 	else
 		multiply32(d, y, x, T, w, bias);
+	gemv_input in = {x, NULL, NULL, 0, 0, WHIT_PRE_NONE, (int)T, (int)w->width};
+	if (low) whit_low_add(d, y, &in, w->rows, low);
 }
 
 /* ---- gradients ---- */

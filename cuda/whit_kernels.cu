@@ -161,9 +161,14 @@ extern "C" int whit_kernels_linear(whit_kernels *k, float *y, const float *x, in
 	if (need_count(k, "tokens", tokens) || matrix_of(k, &m, w) || need_pointer(k, "y", y, 4) ||
 	    need_pointer(k, "x", x, 4) || need_pointer(k, "bias", bias, 4, 1))
 		return k->err.code;
+	if (need(k, w->rank >= 0 && w->rank <= INT32_MAX, "matrix: rank is %lld, need 0 or more", (long long)w->rank) ||
+	    (w->rank &&
+	     (need_pointer(k, "matrix: low_a", w->low_a, 2) || need_pointer(k, "matrix: low_b", w->low_b, 2))))
+		return k->err.code;
+	whit_low low = {(const uint16_t *)w->low_a, (const uint16_t *)w->low_b, w->rank, w->low_scale};
 	int was = whit_dev_terms(k->d, exact ? 3 : 1);
 	whit_dev_reset(k->d);
-	whit_linear_cuda(k->d, y, x, tokens, &m, bias);
+	whit_linear_low_cuda(k->d, y, x, tokens, &m, w->rank ? &low : NULL, bias);
 	whit_dev_terms(k->d, was);
 	return done(k);
 }

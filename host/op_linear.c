@@ -19,6 +19,24 @@ static void linear_ints(float *y, const float *x, int64_t T, const whit_mat *w, 
 	whit_free(frame);
 }
 
+void whit_low_cpu(float *y, const float *x, int64_t T, int64_t rows, int64_t width, const whit_low *low) {
+	double *ax = whit_alloc((size_t)(low->rank + 1) * sizeof *ax);
+	for (int64_t t = 0; t < T; t++) {
+		for (int64_t k = 0; k < low->rank; k++) {
+			ax[k] = 0;
+			for (int64_t i = 0; i < width; i++)
+				ax[k] += (double)whit_f16_to_f32(low->a[k * width + i]) * x[t * width + i];
+		}
+		for (int64_t r = 0; r < rows; r++) {
+			double sum = 0;
+			for (int64_t k = 0; k < low->rank; k++)
+				sum += whit_f16_to_f32(low->b[r * low->rank + k]) * ax[k];
+			y[t * rows + r] = (float)(y[t * rows + r] + low->scale * sum);
+		}
+	}
+	whit_free(ax);
+}
+
 void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
 	if (w->spec.fmt->block) {
 		linear_ints(y, x, T, w, bias);

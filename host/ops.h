@@ -152,6 +152,22 @@ void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w
 WHIT_DEVICE void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
                                   const float *bias);
 
+/* A low-rank branch beside a matrix: y += scale B (A x) (LoRA, 2106.09685 eq. 3; FBQuant's sub-branch, 2501.16385). A
+ * (rank, width) multiplies what the matrix's stored columns do, behind its rotation; B (rows, rank) has logical rows.
+ * F16, borrowed, where the op computes. */
+typedef struct whit_low {
+	const uint16_t *a, *b;
+	int64_t rank;
+	float scale;
+} whit_low;
+/* y (T, rows) += scale B (A x), x (T, width); plain: sums in double. */
+void whit_low_cpu(float *y, const float *x, int64_t T, int64_t rows, int64_t width, const whit_low *low);
+/* whit_linear_cuda with low added to it; NULL: none. Packed matrices of up to 32 tokens, whose rank and width are
+ * multiples of 8 and A and B on multiples of 16 bytes: A x is made by the input's kernel, and B's part is added where
+ * sums are stored. Others: three more launches. */
+WHIT_DEVICE void whit_linear_low_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
+                                      const whit_low *low, const float *bias);
+
 /* y_k (T, rows_k) = pre(x) W_k^T + bias_k + add_k for up to three matrices that multiply one input, T <= WHIT_GEMV_MAX:
  * decoding, where launches cost as much as the small kernels they are for. No pointer may overlap y_k. The device's
  * alone: the CPU has nothing to gain from it. */
@@ -167,10 +183,11 @@ typedef struct whit_gemv {
 	const float *norm; /* (K) */
 	float eps, shift;
 	int n;
-	const whit_mat *w[WHIT_GEMV_WAYS]; /* (rows_k, K) on the host, planes and codebooks on the device */
-	float *y[WHIT_GEMV_WAYS];          /* (T, rows_k) */
-	const float *bias[WHIT_GEMV_WAYS]; /* (rows_k), or NULL */
-	const float *add[WHIT_GEMV_WAYS];  /* (T, rows_k), or NULL */
+	const whit_mat *w[WHIT_GEMV_WAYS];   /* (rows_k, K) on the host, planes and codebooks on the device */
+	float *y[WHIT_GEMV_WAYS];            /* (T, rows_k) */
+	const float *bias[WHIT_GEMV_WAYS];   /* (rows_k), or NULL */
+	const float *add[WHIT_GEMV_WAYS];    /* (T, rows_k), or NULL */
+	const whit_low *low[WHIT_GEMV_WAYS]; /* on the host, or NULL */
 } whit_gemv;
 WHIT_DEVICE void whit_gemv_cuda(whit_dev *d, const whit_gemv *g, int64_t T);
 

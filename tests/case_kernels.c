@@ -29,7 +29,11 @@ static void bad_input(case_run *r, whit_kernels *k, const whit_kernels_matrix *g
 	        "x: lies 2 bytes off");
 	refused(r, k, whit_kernels_decode(k, y, &m, 1, m.rows), BAD, "the matrix has");
 	refused(r, k, whit_kernels_decode(k, y, &m, 0, 0), BAD, "rows to decode: is 0");
-	m.plane[0] = NULL;
+	m.rank = -1;
+	refused(r, k, whit_kernels_linear(k, y, x, 1, &m, NULL, 1), BAD, "rank is -1");
+	m.rank = 8, m.low_a = NULL;
+	refused(r, k, whit_kernels_linear(k, y, x, 1, &m, NULL, 1), BAD, "low_a: is NULL");
+	m = *good, m.plane[0] = NULL;
 	refused(r, k, whit_kernels_linear(k, y, x, 1, &m, NULL, 1), BAD, "plane: is NULL");
 	m = (whit_kernels_matrix){.format = "tq4g100", .rows = 4, .cols = 200};
 	refused(r, k, whit_kernels_planes(k, &m, p), BAD, "tq4g100");
@@ -60,6 +64,28 @@ static void bad_input(case_run *r, whit_kernels *k, const whit_kernels_matrix *g
 static void copied(case_run *r) {
 	whit_err e;
 	if (whit_dev_sync(r->dev, &e)) case_fail(r, "%s", e.text);
+}
+
+/* A branch of rank 1, all ones: y gains the sum of a token's x, and half of it at scale 0.5. */
+static void branch(case_run *r, whit_kernels *k, whit_kernels_matrix m, float *y, const float *dx, const float *x,
+                   const float *was, int64_t T) {
+	int64_t n = WHIT_MAX(m.rows, m.cols);
+	uint16_t *ones = case_host(r, (size_t)n * sizeof *ones);
+	float *want = case_host(r, (size_t)(T * m.rows) * sizeof *want),
+	      *mag = case_host(r, (size_t)(T * m.rows) * sizeof *mag);
+	for (int64_t i = 0; i < n; i++) ones[i] = whit_f32_to_f16(1);
+	m.low_a = m.low_b = case_in(r, ones, (size_t)n * sizeof *ones);
+	m.rank = 1, m.low_scale = 0.5f;
+	for (int64_t i = 0; i < T * m.rows; i++) {
+		double sum = 0, all = 0;
+		for (int64_t c = 0; c < m.cols; c++)
+			sum += x[i / m.rows * m.cols + c], all += fabsf(x[i / m.rows * m.cols + c]);
+		want[i] = (float)(was[i] + 0.5 * sum), mag[i] = (float)(fabsf(was[i]) + all);
+	}
+	copied(r);
+	if (whit_kernels_linear(k, y, dx, T, &m, NULL, 1) || whit_kernels_sync(k))
+		case_fail(r, "%s", whit_kernels_error(k));
+	case_near(r, y, want, mag, T * m.rows, 0x1p-18);
 }
 
 /* Rotated there and back. */
@@ -136,6 +162,8 @@ static void row(case_run *r, int i) {
 	for (int again = 0; again < 3; again++)
 		if (whit_kernels_linear(k, product, dx, T, &m, NULL, 1)) case_fail(r, "%s", whit_kernels_error(k));
 	if (whit_kernels_sync(k) || whit_kernels_memory(k) != kept) case_fail(r, "calls leave memory behind");
+	if (whit_kernels_get(k, y, product, (size_t)(T * N) * sizeof *y)) case_fail(r, "%s", whit_kernels_error(k));
+	branch(r, k, m, case_out(r, T * N), dx, x, y, T);
 	whit_kernels_close(k);
 	whit_mat_free(&own);
 }
