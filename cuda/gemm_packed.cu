@@ -1,4 +1,4 @@
-/* gemm_packed: codes of 1, 2, 3, 4 or 8 bits times up to 32 tokens on tensor cores, straight from the canonical bytes.
+/* gemm_packed: codes of 1, 2, 3, 4 or 8 bits times up to 128 tokens on tensor cores, straight from the canonical bytes.
  * What decides few bits is instructions per weight (kernels.md; bench/instructions.sh counts them), so:
  *
  * - mma.m16n8k16 takes 256 weights and 8 columns of input even for one token. Which of a row's columns is which of an
@@ -27,7 +27,7 @@ extern "C" {
 #include <limits.h>
 #include <type_traits>
 
-enum { THREADS = 384, WARPS = THREADS / 32, TILE = 16, COLUMNS = 8, MOST = 32 };
+enum { THREADS = 384, WARPS = THREADS / 32, TILE = 16, COLUMNS = 8, MOST = 128 };
 
 struct packed_way {
 	const uint8_t *codes, *scales;
@@ -54,6 +54,7 @@ struct packed_args {
 	int group_shift;                /* a group is 1 << group_shift steps */
 	int steps, cols, stride, terms; /* columns of input, also rounded up to 8 */
 	int stages;                     /* lines of a warp under way */
+	int parted;                     /* sums go through shared memory: warps cut columns, or there are branches */
 	int lines;                      /* of a row */
 	const uint4 *x;                 /* (steps, pairs of mmas, cols, 4): two b fragments' halves of a lane */
 	const float *sums;              /* (steps, F, stride): of x over the columns of a step, or of its groups */
@@ -404,33 +405,37 @@ static __device__ __forceinline__ float low_dot(const uint16_t *b, const float *
 	return sum;
 }
 
-/* A pass's sums of rows from q on: those of the warps that cut its columns, in order, and of a token's terms. */
+/* A row's product with a token to where it belongs. */
+static __device__ __forceinline__ void finish(const packed_args &a, int r, int t, float v) {
+	int b = (int)blockIdx.x;
+	int64_t at = (int64_t)t * PICK(a, b, rows) + r;
+	const float *bias = PICK(a, b, bias), *add = PICK(a, b, add);
+	if (bias) v += bias[r];
+	if (add) v += add[at];
+	PICK(a, b, y)[at] = v;
+}
+
+/* A pass's sums of rows from q on: those of the warps that cut its columns, in order, and of a token's terms, the
+ * smaller one first. part (warps, rows of a warp, columns). */
 template <int ROWS, int NT>
 static __device__ __forceinline__ void put(const packed_args &a, const float *part, int q, int end, int first) {
-	int warps = (int)blockDim.x / 32, each = NT * COLUMNS / a.terms, rows = warps / a.cuts * ROWS;
-	for (int i = (int)threadIdx.x; i < rows * each; i += (int)blockDim.x) {
-		int row = i / each, r = q + row, t = first / a.terms + i % each;
+	int warps = (int)blockDim.x / 32, each = NT * COLUMNS / a.terms, W = warps / a.cuts;
+	for (int i = (int)threadIdx.x; i < W * ROWS * each; i += (int)blockDim.x) {
+		int row = i / each, r = q + row, t = first / a.terms + i % each, tile = row / TILE;
 		if (r >= end || t >= a.cols / a.terms) continue;
-		const float *own = part + (row / ROWS * a.cuts * ROWS + row % ROWS) * NT * COLUMNS + i % each * a.terms;
+		const float *own = part + ((tile % W * a.cuts) * ROWS + tile / W * TILE + row % TILE) * NT * COLUMNS +
+		                   i % each * a.terms;
 		float v = 0;
-		for (int k = a.terms - 1; k >= 0; k--) /* the smaller term first */
+		for (int k = a.terms - 1; k >= 0; k--)
 			for (int w = 0; w < a.cuts; w++) v += own[w * ROWS * NT * COLUMNS + k];
-		v *= a.back[t];
 		int b = (int)blockIdx.x;
 		const uint16_t *low = PICK(a, b, low);
+		v *= a.back[t];
 		if (low) v = fmaf(PICK(a, b, low_scale), low_dot(low, PICK(a, b, ax), PICK(a, b, rank), r, t), v);
-		int64_t at = (int64_t)t * PICK(a, b, rows) + r;
-		const float *bias = PICK(a, b, bias), *add = PICK(a, b, add);
-		if (bias) v += bias[r];
-		if (add) v += add[at];
-		PICK(a, b, y)[at] = v;
+		finish(a, r, t, v);
 	}
 }
 
-/* A line: what a warp loads at once of each row of its tiles. Kernels that asked for 64, 32 or 16 bytes of a row at a
- * time got 35 to 41 such pieces a nanosecond from an H200, whatever their size (bench/results): a part of a line of L2
- * takes as long as the whole. In shared memory, 16 bytes lie where lanes that read together meet no bank twice; behind
- * them the words with the rows' scales. */
 /* F16s of a row that go with a line; whether its groups have minima. */
 template <class D> WHIT_BOTH constexpr int scales_of(int flat) {
 	if constexpr (D::block > 0)
@@ -444,11 +449,16 @@ template <class D> WHIT_BOTH constexpr bool minima_of() {
 	else
 		return false;
 }
+
+/* A line: what a warp loads at once of each row of its tiles. Kernels that asked for 64, 32 or 16 bytes of a row at a
+ * time got 35 to 41 such pieces a nanosecond from an H200, whatever their size (bench/results): a part of a line of L2
+ * takes as long as the whole. In shared memory, 16 bytes lie where lanes that read together meet no bank twice; behind
+ * them the words with the rows' scales. */
 template <class D, int V, int NT, int F> struct line_of {
 	enum {
-		R = NT <= 2 ? 2 : 1,
-		/* warps: 4 of NT, and 2 with four groups of a block, take more than 168 registers */
-		most = NT * F < (D::block > 0 ? 8 : 16) && NT <= 2 ? 12 : 8,
+		/* row tiles of a warp, and warps: what registers hold (12 warps: 168, 8: 255) */
+		R = NT <= 2 || (NT == 8 && D::planes * F == 1) ? 2 : 1,
+		most = NT == 8 || NT * D::planes * F >= 8 || (NT == 2 && V == 16) ? 8 : 12,
 		rows = R * TILE,
 		line = D::block > 0 ? D::block
 		       : V == 12    ? 96
@@ -462,11 +472,18 @@ template <class D, int V, int NT, int F> struct line_of {
 		words = scales ? scales / 2 + 1 : 0,
 		codes = rows * pitch,
 		bytes = codes + rows * words * 4,
-		scaled = D::block > 0 ? rows *SCALED_PITCH * 4 : 0 /* bytes, once for all lines of a warp */
+		scaled = D::block > 0 ? rows *SCALED_PITCH * 4 : 0, /* bytes, once for all lines of a warp */
+		pairs = steps * (step_of<D, V>::mmas / 2),          /* of mmas */
+		input = pairs * NT * COLUMNS * 4                    /* of x, in 16 bytes */
 	};
 	WHIT_BOTH int turned(int row) {
 		return V == 12 || D::block > 0 ? 0 : F > 1 || V == 4 ? row & 7 : V == 8 ? (row & 3) * 2 : (row & 1) * 4;
 	}
+};
+
+/* Which line is next: of which pass, into which stage. */
+struct cursor {
+	int pass, line, slot;
 };
 
 template <class D, int V, int NT, int F>
@@ -475,15 +492,16 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 	using L = line_of<D, V, NT, F>;
 	constexpr int R = L::R, ROWS = L::rows;
 	WHIT_SHARED_DYNAMIC(uint8_t, memory);
-	int threads = (int)blockDim.x, warps = threads / 32;
-	float *part = (float *)memory; /* (warps, rows, columns) */
-	unsigned *table = (unsigned *)(part + warps * ROWS * NT * COLUMNS);
+	int threads = (int)blockDim.x, warps = threads / 32, lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32;
+	int g = lane / 4, t = lane % 4, W = warps / a.cuts, w = warp / a.cuts, cut = warp % a.cuts;
+	float *part = (float *)memory; /* (warps, rows, columns), where warps cut columns */
+	unsigned *table = (unsigned *)(part + (a.parted ? warps * ROWS * NT * COLUMNS : 0));
 	uint8_t *stages = (uint8_t *)(table + 32 * D::entries);
-	float *scaled = (float *)(stages + a.stages * warps * L::bytes) + (int)threadIdx.x / 32 * (L::scaled / 4);
-	uint4 *own = (uint4 *)(stages + warps * (a.stages * L::bytes + L::scaled)); /* NT 1: the input, its sums */
+	float *scaled = (float *)(stages + a.stages * warps * L::bytes) + warp * (L::scaled / 4);
+	/* the input: NT 1: all of it, and its sums; else what goes with lines, (stages, cuts, pairs, columns, 4) */
+	uint4 *own = (uint4 *)(stages + warps * (a.stages * L::bytes + L::scaled));
 	int halves = a.steps * (S::mmas / 2) * a.cols * 4;
 	float *own_sums = (float *)(own + halves);
-	int lane = (int)threadIdx.x % 32, warp = (int)threadIdx.x / 32, g = lane / 4, t = lane % 4;
 	int block = (int)blockIdx.x, of = PICK(a, block, rows), first_block = PICK(a, block, block);
 	int next = block < a.m1.block ? a.m1.block : block < a.m2.block ? a.m2.block : (int)gridDim.x;
 	int blocks = next - first_block, b = block - first_block, more = of % blocks;
@@ -491,49 +509,77 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 	const uint8_t *codes = PICK(a, block, codes), *scales = PICK(a, block, scales);
 	const float *codebook = PICK(a, block, codebook);
 	int paired = (int)PICK(a, block, paired);
-	/* this warp's lines, and its rows of a pass: those of `cuts` warps that cut the columns */
-	int from = a.lines * (warp % a.cuts) / a.cuts, per = a.lines * (warp % a.cuts + 1) / a.cuts - from;
-	int rows = warps / a.cuts * ROWS, first = begin + warp / a.cuts * ROWS;
-	int sweeps = (a.stride / COLUMNS + NT - 1) / NT, passes = (end - begin + rows - 1) / rows * sweeps;
+	/* this warp's lines, and its tiles of a pass: number w, w + W, ... */
+	int from = a.lines * cut / a.cuts, per = a.lines * (cut + 1) / a.cuts - from,
+	    longest = (a.lines + a.cuts - 1) / a.cuts;
+	int sweeps = (a.stride / COLUMNS + NT - 1) / NT, passes = (end - begin + W * ROWS - 1) / (W * ROWS) * sweeps;
 	auto stored = [&](int row) { /* whit_mat_row; never beyond this block's */
 		                     int r = WHIT_MIN(row, end - 1), i = paired ? r % paired : 0;
 		                     return paired ? r - i + 2 * (i % (paired / 2)) + i / (paired / 2) : r;
+	};
+	auto row_of = [&](int pass, int i) { /* row i of this warp's */
+		                             return begin + pass / sweeps * (W * ROWS) + (i / TILE * W + w) * TILE +
+		                                    i % TILE;
+	};
+	/* Those that share what is loaded: a warp, or, with lines of the input, the block. */
+	auto meet = [&]() {
+		if (NT > 1)
+			__syncthreads();
+		else
+			__syncwarp();
 	};
 
 	/* 1. the first loads */
 	unsigned scale_end = (unsigned)(of * a.scale_bytes);
 	int groups = WHIT_MAX(L::scales >> a.group_shift, 1);
-	int load_pass = 0, load_line = 0, load_slot = 0;
-	/* The next line that is not under way, into the slot that is free. */
-	auto load = [&]() {
-		uint8_t *to = stages + (load_slot * warps + warp) * L::bytes;
-		load_slot = load_slot + 1 < a.stages ? load_slot + 1 : 0;
-		if (load_pass < passes && per > 0) {
-			int q = first + load_pass / sweeps * rows, at = (from + load_line) * L::line;
-			WHIT_UNROLL
-			for (int k = 0; k < L::copies; k++) {
-				int i = (32 * k + lane) / L::chunks, c = (32 * k + lane) % L::chunks;
-				unsigned row = (unsigned)stored(q + i) * (unsigned)a.row_bytes;
-				bool there = q + i < end && at + c * 16 < (int)a.row_bytes;
-				if (L::rows * L::chunks % 32 && i >= ROWS) continue;
-				ptx_copy_async<16>(to + i * L::pitch + (c ^ L::turned(i)) * 16,
-				                   codes + (row + (unsigned)(at + c * 16)), there ? 16 : 0);
-			}
-			unsigned scale = (unsigned)stored(q + lane) * (unsigned)a.scale_bytes +
-			                 (unsigned)((from + load_line) * L::scales >> a.group_shift) * 2;
-			WHIT_UNROLL
-			for (int j = 0; j < L::words; j++) {
-				if (lane >= ROWS || 2 * j >= (int)(scale / 2 % 2) + groups) continue;
-				unsigned word = (scale & ~3u) + 4 * j; /* nothing lies behind the last scale */
-				bool there = q + lane < end && word < scale_end;
-				ptx_copy_async<4>(to + L::codes + (lane * L::words + j) * 4, scales + word,
-				                  there ? WHIT_MIN((int)(scale_end - word), 4) : 0);
-			}
-			if (++load_line == per) load_line = 0, load_pass++;
+	auto load = [&](const cursor &c) {
+		uint8_t *to = stages + (c.slot * warps + warp) * L::bytes;
+		if (c.pass >= passes || c.line >= per) return;
+		int at = (from + c.line) * L::line;
+		WHIT_UNROLL
+		for (int k = 0; k < L::copies; k++) {
+			int i = (32 * k + lane) / L::chunks, j = (32 * k + lane) % L::chunks, r = row_of(c.pass, i);
+			unsigned row = (unsigned)stored(r) * (unsigned)a.row_bytes;
+			bool there = r < end && at + j * 16 < (int)a.row_bytes;
+			if (L::rows * L::chunks % 32 && i >= ROWS) continue;
+			ptx_copy_async<16>(to + i * L::pitch + (j ^ L::turned(i)) * 16,
+			                   codes + (row + (unsigned)(at + j * 16)), there ? 16 : 0);
 		}
-		ptx_copy_commit();
+		int r = row_of(c.pass, lane);
+		unsigned scale = (unsigned)stored(r) * (unsigned)a.scale_bytes +
+		                 (unsigned)((from + c.line) * L::scales >> a.group_shift) * 2;
+		WHIT_UNROLL
+		for (int j = 0; j < L::words; j++) {
+			if (lane >= ROWS || 2 * j >= (int)(scale / 2 % 2) + groups) continue;
+			unsigned word = (scale & ~3u) + 4 * j; /* nothing lies behind the last scale */
+			bool there = r < end && word < scale_end;
+			ptx_copy_async<4>(to + L::codes + (lane * L::words + j) * 4, scales + word,
+			                  there ? WHIT_MIN((int)(scale_end - word), 4) : 0);
+		}
 	};
-	for (int d = 0; d < a.stages; d++) load();
+	auto load_input =
+	        [&](const cursor &c) { /* by the warps of this cut */
+		                       uint4 *to = own + (c.slot * a.cuts + cut) * L::input;
+		                       if (c.pass >= passes || c.line >= per) return;
+		                       int column = c.pass % sweeps * NT * COLUMNS, pair = (from + c.line) * L::pairs;
+		                       for (int i = w * 32 + lane; i < L::input; i += W * 32) {
+			                       int col = column + i / 4 % (NT * COLUMNS),
+			                           m = pair + i / (4 * NT * COLUMNS);
+			                       bool there = col < a.cols;
+			                       ptx_copy_async<16>(to + i,
+			                                          a.x + (there ? (m * a.cols + col) * 4 + i % 4 : 0),
+			                                          there ? 16 : 0);
+		                       }
+	        };
+	auto onward = [&](cursor &c) {
+		c.slot = c.slot + 1 < a.stages ? c.slot + 1 : 0;
+		if (++c.line == longest) c.line = 0, c.pass++;
+	};
+	cursor ahead = {0, 0, 0};
+	for (int d = 0; d < a.stages; d++, onward(ahead)) {
+		load(ahead);
+		ptx_copy_commit();
+	}
 
 	/* 2. levels */
 	float one = 0x1p24f, two = 0, zero = 0; /* of planes, and of sums of x */
@@ -554,20 +600,25 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 
 	/* 3. the input */
 	WHIT_AFTER();
-	const uint4 *x = NT == 1 ? own : a.x;
 	const float *sums = NT == 1 ? own_sums : a.sums;
 	if (NT == 1) {
 		for (int i = (int)threadIdx.x; i < halves; i += threads) own[i] = a.x[i];
 		for (int i = (int)threadIdx.x; D::entries == 0 && i < a.steps * F * COLUMNS; i += threads)
 			own_sums[i] = a.sums[i];
+	} else {
+		cursor c = {0, 0, 0};
+		for (int d = 0; d < a.stages; d++, onward(c)) {
+			load_input(c);
+			ptx_copy_commit();
+		}
 	}
 	__syncthreads();
 
 	/* 4. this warp's lines of all passes */
 	float total[R][NT][4] = {};
 	/* A group's sums of codes, times its scale. */
-	auto fold = [&](float(&c)[D::planes][R][NT][4], float(&by)[F][R][2], float(&less)[F][R][2], int step, int f,
-	                int column) {
+	auto fold = [&](float(&c)[R][NT][4], float(&c2)[R][NT][4], float(&by)[F][R][2], float(&less)[F][R][2], int step,
+	                int f, int column) {
 		WHIT_UNROLL
 		for (int n = 0; n < NT; n++) {
 			float sum[2] = {};
@@ -579,12 +630,12 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 			WHIT_UNROLL
 			for (int r = 0; r < R; r++) WHIT_UNROLL
 			for (int k = 0; k < 4; k++) {
-				float &to = total[r][n][k], in = c[0][r][n][k], s = by[f][r][k / 2];
+				float &to = total[r][n][k], in = c[r][n][k], s = by[f][r][k / 2];
 				if constexpr (minima_of<D>()) {
 					to = fmaf(less[f][r][k / 2], sum[k % 2], fmaf(s, in, to));
 				} else {
 					in = fmaf(in, one, sum[k % 2] * zero);
-					if constexpr (D::planes == 2) in = fmaf(c[1][r][n][k], two, in);
+					if constexpr (D::planes == 2) in = fmaf(c2[r][n][k], two, in);
 					to = fmaf(s, in, to);
 				}
 			}
@@ -596,33 +647,42 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 		unsigned odd = 0; /* rows whose scales begin in the upper half of a word */
 		WHIT_UNROLL
 		for (int i = 0; i < 2 * R; i++)
-			odd |= (unsigned)(stored(first + pass / sweeps * rows + g + 8 * i) * a.scale_bytes / 2 & 1)
-			       << i;
+			odd |= (unsigned)(stored(row_of(pass, g + 8 * i)) * a.scale_bytes / 2 & 1) << i;
 		int column = pass % sweeps * NT * COLUMNS; /* the first of the pass */
-		for (int line = from; line < from + per; line++) {
+		bool idle = row_of(pass, 0) >= end, second = R > 1 && row_of(pass, TILE) < end;
+		for (int line = from; line < from + longest; line++) {
 			const uint8_t *have = stages + (slot * warps + warp) * L::bytes;
+			int width = NT > 1 ? NT * COLUMNS : a.cols; /* columns of the input there */
+			const uint4 *x = own +
+			                 (NT > 1 ? (slot * a.cuts + cut) * L::input : line * L::pairs * width * 4) +
+			                 g * 4 + t;
 			unsigned upper = line * L::scales >> a.group_shift & 1 ? ~odd : odd;
 			slot = slot + 1 < a.stages ? slot + 1 : 0;
 			arrived(a.stages - 1);
-			__syncwarp(); /* lanes read what others brought */
-			if constexpr (D::block > 0) {
-				int row = first + pass / sweeps * rows + lane;
-				const uint8_t *at = have + lane * L::pitch;
-				const uint16_t *s = (const uint16_t *)(have + L::codes + lane * L::words * 4);
-				unsigned half =
-				        L::scales ? (unsigned)(stored(row) * (a.scale_bytes / 2) + line) & 1 : 0;
-				if (lane < ROWS) {
-					float out[SCALED];
-					D::scale(out, at, L::scales ? whit_dev_f16(s[half]) : 0.0f);
-					WHIT_UNROLL
-					for (int k = 0; k < SCALED; k += 4)
-						*(float4 *)(scaled + lane * SCALED_PITCH + k) =
-						        make_float4(out[k], out[k + 1], out[k + 2], out[k + 3]);
+			meet(); /* lanes read what others brought */
+			if (D::block > 0 && line < from + per && !idle) {
+				if constexpr (D::block > 0) {
+					const uint8_t *at = have + lane * L::pitch;
+					const uint16_t *s = (const uint16_t *)(have + L::codes + lane * L::words * 4);
+					unsigned half =
+					        L::scales
+					                ? (unsigned)(stored(row_of(pass, lane)) * (a.scale_bytes / 2) +
+					                             line) &
+					                          1
+					                : 0;
+					if (lane < ROWS) {
+						float out[SCALED];
+						D::scale(out, at, L::scales ? whit_dev_f16(s[half]) : 0.0f);
+						WHIT_UNROLL
+						for (int k = 0; k < SCALED; k += 4)
+							*(float4 *)(scaled + lane * SCALED_PITCH + k) =
+							        make_float4(out[k], out[k + 1], out[k + 2], out[k + 3]);
+					}
 				}
 				__syncwarp();
 			}
 			WHIT_UNROLL_BY(1)
-			for (int sub = 0; sub < L::steps; sub++) {
+			for (int sub = 0; sub < L::steps && line < from + per && !idle; sub++) {
 				int step = line * L::steps + sub;
 				unsigned v[R][2][held<D, V>()];
 				float by[F][R][2], less[F][R][2] = {}; /* scale; minimum, the other way round */
@@ -649,41 +709,66 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 							          (unsigned)((sub * F + f) >> a.group_shift)]);
 					}
 				}
-				const uint4 *xs = x + (step * (S::mmas / 2) * a.cols + column + g) * 4 + t;
-				constexpr int each = S::mmas / F; /* of a group */
-				float c[D::planes][R][NT][4];
+				const uint4 *xs = x + sub * (S::mmas / 2) * width * 4;
+				constexpr int each = S::mmas / F;                /* of a group */
+				float c[each == 1 ? 2 : 1][D::planes][R][NT][4]; /* of the groups that a pair is of */
 				WHIT_UNROLL
-				for (int m2 = 0; m2 < S::mmas / 2; m2++, xs += a.cols * 4) {
-					uint4 f[NT];
+				for (int m2 = 0; m2 < S::mmas / 2; m2++, xs += width * 4) {
+					unsigned o[2][D::planes][R][4];
 					WHIT_UNROLL
-					for (int n = 0; n < NT; n++)
-						f[n] = column + n * COLUMNS + g < a.cols ? xs[n * COLUMNS * 4]
-						                                         : make_uint4(0, 0, 0, 0);
+					for (int i = 0; i < 2 * D::planes * R * 4; i++) {
+						int m = i % 2, p = i / 2 % D::planes, r = i / 2 / D::planes % R,
+						    h = i / 2 / D::planes / R;
+						if (r == 0 || second)
+							o[m][p][r][h] = operand<D>(v[r][h % 2], 2 * m2 + m, h / 2, p,
+							                           flip, table + lane);
+					}
 					WHIT_UNROLL
-					for (int m = 2 * m2; m < 2 * m2 + 2; m++) {
+					for (int n = 0; n < NT; n++) {
+						uint4 f = NT > 1 || g < a.cols ? xs[n * COLUMNS * 4]
+						                               : make_uint4(0, 0, 0, 0);
 						WHIT_UNROLL
-						for (int r = 0; r < R; r++) WHIT_UNROLL
-						for (int p = 0; p < D::planes; p++) {
-							unsigned w[4];
+						for (int m = 2 * m2; m < 2 * m2 + 2; m++) {
+							unsigned k[2] = {m % 2 ? f.z : f.x, m % 2 ? f.w : f.y};
 							WHIT_UNROLL
-							for (int h = 0; h < 4; h++)
-								w[h] = operand<D>(v[r][h % 2], m, h / 2, p, flip,
-								                  table + lane);
-							WHIT_UNROLL
-							for (int n = 0; n < NT; n++) {
-								unsigned k[2] = {m % 2 ? f[n].z : f[n].x,
-								                 m % 2 ? f[n].w : f[n].y};
-								float(&to)[4] = c[p][r][n];
+							for (int r = 0; r < R; r++) WHIT_UNROLL
+							for (int p = 0; p < D::planes; p++) {
+								float(&to)[4] = c[each == 1 ? m % 2 : 0][p][r][n];
 								if (m % each == 0) to[0] = to[1] = to[2] = to[3] = 0;
-								ptx_mma_f16(to, w, k);
+								if (r == 0 || second)
+									ptx_mma_f16(to, o[m % 2][p][r], k);
 							}
 						}
-						if (m % each == each - 1) fold(c, by, less, step, m / each, column);
 					}
+					WHIT_UNROLL
+					for (int m = 2 * m2; m < 2 * m2 + 2; m++)
+						if (m % each == each - 1) {
+							auto &of = c[each == 1 ? m % 2 : 0];
+							fold(of[0], of[D::planes - 1], by, less, step, m / each,
+							     column);
+						}
 				}
 			}
-			__syncwarp();
-			load();
+			meet();
+			load(ahead);
+			if (NT > 1) load_input(ahead);
+			onward(ahead);
+			ptx_copy_commit();
+		}
+		if (!a.parted) {
+			WHIT_UNROLL
+			for (int i = 0; i < R * NT * 4; i++) {
+				int r = i / NT / 4, n = i / 4 % NT, k = i % 4,
+				    row = row_of(pass, r * TILE + g + k / 2 * 8);
+				int col = column + n * COLUMNS + 2 * t + k % 2;
+				if (row >= end || col >= a.cols) continue;
+				if (a.terms == 1)
+					finish(a, row, col, a.back[col] * total[r][n][k]);
+				else if (k % 2 == 0)
+					finish(a, row, col / 2,
+					       a.back[col / 2] * (total[r][n][k + 1] + total[r][n][k]));
+			}
+			continue;
 		}
 		float *p = part + warp * ROWS * NT * COLUMNS;
 		if (pass > 0) __syncthreads(); /* the pass before has been put */
@@ -695,7 +780,7 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 			p[row * NT * COLUMNS + col] = total[r][n][k];
 		}
 		__syncthreads();
-		put<ROWS, NT>(a, part, begin + pass / sweeps * rows, end, column);
+		put<ROWS, NT>(a, part, begin + pass / sweeps * (W * ROWS), end, column);
 	}
 	ptx_copy_wait<0>();
 }
@@ -734,21 +819,6 @@ bool whit_gemm_packed_takes(const whit_mat *w, int64_t T) {
 	return loads(w) && !w->scale_f32 && (uintptr_t)w->plane[1] % 4 == 0;
 }
 
-/* Shared memory of a block whose input takes `halves` bytes of it, with as many warps and lines under way as fit; 0:
- * none do. */
-template <class D, int V, int NT, int F>
-static size_t packed_bytes(const whit_dev *d, size_t halves, int *warps, int *stages) {
-	using L = line_of<D, V, NT, F>;
-	static const int of[][2] = {{12, 3}, {12, 2}, {8, 2}, {6, 2}, {4, 2}, {4, 1}, {2, 1}};
-	for (const auto &n : of) {
-		size_t each = L::rows * NT * COLUMNS * sizeof(float) + (size_t)n[1] * L::bytes + L::scaled;
-		size_t bytes = (size_t)n[0] * each + 32 * D::entries * sizeof(unsigned) + halves;
-		*warps = n[0], *stages = n[1];
-		if (n[0] <= L::most && bytes + 1024 <= (size_t)d->shared) return bytes;
-	}
-	return 0;
-}
-
 /* Deals the blocks out by rows, each matrix one at least where it has rows; the largest share of a block. */
 static int deal(packed_args &a, int grid) {
 	packed_way *m[] = {&a.m0, &a.m1, &a.m2};
@@ -769,6 +839,34 @@ static int deal(packed_args &a, int grid) {
 	return share;
 }
 
+/* Warps, stages and cuts for blocks of `share` rows, whose input takes `own` bytes of shared memory: of those that fit
+ * the least time, in lines of a tile: what the warp with most of them needs, or what keeps a multiprocessor busy, eight
+ * warps. Warps that cut columns multiply few lines a pass, those that do not may be without rows; joining their sums
+ * costs about a line. Fewer stages wait longer; by how much is a guess. Returns the bytes; 0: nothing fits. */
+template <class D, int V, int NT, int F>
+static size_t arrange(const whit_dev *d, size_t own, int share, bool branches, packed_args &a, int *warps) {
+	using L = line_of<D, V, NT, F>;
+	static const int of[][2] = {{12, 3}, {12, 2}, {9, 3}, {9, 2}, {8, 3}, {8, 2}, {6, 2}, {4, 2}, {4, 1}, {2, 1}};
+	double least = 0;
+	size_t best = 0;
+	for (const auto &n : of)
+		for (int cuts = n[0]; cuts > 0; cuts--) {
+			int W = n[0] / cuts, tiles = (share + TILE - 1) / TILE;
+			size_t bytes = own + (size_t)n[0] * (n[1] * L::bytes + L::scaled) + 32 * D::entries * 4;
+			if (cuts > 1 || branches) bytes += (size_t)n[0] * L::rows * NT * COLUMNS * sizeof(float);
+			if (NT > 1) bytes += (size_t)n[1] * cuts * L::input * sizeof(uint4);
+			if (n[0] % cuts || n[0] > L::most || bytes + 1024 > (size_t)d->shared) continue;
+			double alone = (double)((tiles + W - 1) / W) * ((a.lines + cuts - 1) / cuts + 1);
+			double cost = fmax(alone, (double)tiles * (a.lines + cuts) / 8);
+			cost *= (n[1] == 3 ? 1 : n[1] == 2 ? 1.05 : 1.5);
+			if (best && cost >= least) continue;
+			least = cost, best = bytes;
+			*warps = n[0], a.stages = n[1], a.cuts = cuts;
+			a.parted = cuts > 1 || branches;
+		}
+	return best;
+}
+
 /* false: shared memory does not hold the input, or no line. */
 template <class D, int V, int NT, int F>
 static bool launch(whit_dev *d, packed_args a, const gemv_input &in, const low_down &low, const whit_mat *w) {
@@ -779,10 +877,10 @@ static bool launch(whit_dev *d, packed_args a, const gemv_input &in, const low_d
 	int group = D::block > 0 ? S::columns : w->spec.group;
 	a.group_shift = group ? 0 : 30;
 	while (group && S::columns << a.group_shift < group) a.group_shift++;
-	int warps;
 	size_t halves = (size_t)a.steps * (S::mmas / 2) * a.cols * 4 * sizeof(uint4);
 	size_t own = NT == 1 ? halves + (size_t)a.steps * F * COLUMNS * sizeof(float) : 0;
-	size_t bytes = packed_bytes<D, V, NT, F>(d, own, &warps, &a.stages);
+	int grid = WHIT_MIN(d->sms, a.m0.rows + a.m1.rows + a.m2.rows), warps = 0;
+	size_t bytes = arrange<D, V, NT, F>(d, own, deal(a, grid), low.rows > 0, a, &warps);
 	if (!bytes) return false;
 	uint16_t *x = (uint16_t *)whit_dev_take(d, halves);
 	float *sums = (float *)whit_dev_take(d, (size_t)a.steps * F * a.stride * sizeof *sums);
@@ -792,13 +890,6 @@ static bool launch(whit_dev *d, packed_args a, const gemv_input &in, const low_d
 	WHIT_LAUNCH_EARLY((input_kernel<D, V, F>), dim3((unsigned)in.T, (unsigned)(parts + low.rows)), THREADS, 0, d, x,
 	                  sums, back, in, a.steps, a.cols, a.stride, a.terms, parts, low);
 	a.x = (const uint4 *)x, a.sums = sums, a.back = back;
-	/* Warps that cut columns multiply few lines a pass, those that do not leave rows of their tiles empty; joining
-	 * their sums costs about a line. */
-	int grid = WHIT_MIN(d->sms, a.m0.rows + a.m1.rows + a.m2.rows), best = INT_MAX, share = deal(a, grid);
-	for (int cuts = warps; cuts > 0; cuts--) {
-		int rows = warps / cuts * L::rows, cost = (share + rows - 1) / rows * ((a.lines + cuts - 1) / cuts + 1);
-		if (warps % cuts == 0 && cost < best) best = cost, a.cuts = cuts;
-	}
 	WHIT_LAUNCH_EARLY((packed_kernel<D, V, NT, F>), (unsigned)grid, 32 * (unsigned)warps, bytes, d, a);
 	return true;
 }
@@ -809,10 +900,10 @@ static void launch_loads(whit_dev *d, const packed_args &a, const gemv_input &in
 	int V = loads(w);
 	auto go = [&](auto size, auto several) {
 		constexpr int V = decltype(size)::value, F = decltype(several)::value;
-		/* an input that does not fit is read past shared memory */
+		/* as many columns as a pass can have, fewer where shared memory does not hold that */
 		bool done = a.cols <= COLUMNS && launch<D, V, 1, F>(d, a, in, low, w);
-		if constexpr (D::planes == 1 && F < 4 && D::block == 0) /* 4 of the others would spill */
-			if (!done && a.cols > 2 * COLUMNS) done = launch<D, V, 4, F>(d, a, in, low, w);
+		if (!done && a.cols > 4 * COLUMNS) done = launch<D, V, 8, F>(d, a, in, low, w);
+		if (!done && a.cols > 2 * COLUMNS) done = launch<D, V, 4, F>(d, a, in, low, w);
 		if (!done && !launch<D, V, 2, F>(d, a, in, low, w))
 			whit_dev_fail(d, WHIT_EINTERNAL, "packed product: %d bytes of shared memory hold no line",
 			              d->shared);

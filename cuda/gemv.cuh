@@ -23,7 +23,7 @@ struct gemv_input {
 /* y (T, rows) += a low-rank branch, by kernels of its own (linear.cu); x as gemv_input says, rotated already. */
 void whit_low_add(whit_dev *d, float *y, const gemv_input *in, int64_t rows, const whit_low *low);
 
-/* Codes of 1, 2, 3, 4 or 8 bits times up to 32 tokens, on tensor cores (gemm_packed.cu), where it takes the matrix;
+/* Codes of 1, 2, 3, 4 or 8 bits times up to 128 tokens, on tensor cores (gemm_packed.cu), where it takes the matrix;
  * those of `which` (bits) whose codes are of one kind in one launch. x is rotated already. */
 bool whit_gemm_packed_takes(const whit_mat *w, int64_t T);
 void whit_gemm_packed(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsigned which);

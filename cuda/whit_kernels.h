@@ -38,7 +38,7 @@ typedef struct whit_kernels_matrix {
 	int scale_f32;         /* scales are floats, not halves */
 	const float *codebook; /* host memory, ascending, 2^bits; NULL: the format's own, or it has none */
 	/* A low-rank branch, which whit_kernels_linear adds: low_scale low_b (rows, rank) (low_a (rank, cols) x), both
-	 * F16; rank 0: none. Up to 32 tokens it is part of a packed product where rank and cols are multiples of 8 and
+	 * F16; rank 0: none. Up to 128 tokens it is part of a packed product where rank and cols are multiples of 8 and
 	 * both pointers of 16. */
 	int64_t rank;
 	const void *low_a, *low_b;
@@ -53,8 +53,8 @@ typedef struct whit_kernels_plane {
 int whit_kernels_planes(whit_kernels *k, const whit_kernels_matrix *m, whit_kernels_plane plane[WHIT_KERNELS_PLANES]);
 
 /* y (tokens, rows) = x (tokens, cols) W^T + bias (rows, or NULL) + W's low-rank branch, straight from the codes: up to
- * 32 tokens tensor cores or a warp a row, above cuBLAS and decoded tiles of two F16 terms each (22 bits; F32 on compute
- * capability 8.6 and 8.9), never TF32. exact 0: activations and decoded tiles count as one half of 16 bits. */
+ * 128 tokens tensor cores or a warp a row, above cuBLAS and decoded tiles of two F16 terms each (22 bits; F32 on
+ * compute capability 8.6 and 8.9), never TF32. exact 0: activations and decoded tiles count as one half of 16 bits. */
 int whit_kernels_linear(whit_kernels *k, float *y, const float *x, int64_t tokens, const whit_kernels_matrix *w,
                         const float *bias, int exact);
 /* out (n, cols) = rows [first, first + n) of W. */

@@ -162,7 +162,7 @@ typedef struct whit_low {
 } whit_low;
 /* y (T, rows) += scale B (A x), x (T, width); plain: sums in double. */
 void whit_low_cpu(float *y, const float *x, int64_t T, int64_t rows, int64_t width, const whit_low *low);
-/* whit_linear_cuda with low added to it; NULL: none. Packed matrices of up to 32 tokens, whose rank and width are
+/* whit_linear_cuda with low added to it; NULL: none. Packed matrices of up to 128 tokens, whose rank and width are
  * multiples of 8 and A and B on multiples of 16 bytes: A x is made by the input's kernel, and B's part is added where
  * sums are stored. Others: three more launches. */
 WHIT_DEVICE void whit_linear_low_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,

@@ -143,7 +143,7 @@ whit_mat case_mat_in(case_run *r, const whit_mat *m) {
 
 int case_mat_packed(const whit_mat *m, int64_t T) {
 	const char *name = m->spec.fmt->name;
-	return T <= 32 && (!strcmp(name, "tq") || !strcmp(name, "int") || !strcmp(name, "q4_k") ||
+	return T <= 128 && (!strcmp(name, "tq") || !strcmp(name, "int") || !strcmp(name, "q4_k") ||
 	                   !strcmp(name, "q5_k") || !strcmp(name, WHIT_TWIN_Q6_K));
 }
 

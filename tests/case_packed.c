@@ -1,4 +1,4 @@
-/* packed: codes times few tokens on tensor cores (cuda/gemm_packed.cu), exactly. Weights, scales and activations are
+/* packed: codes times up to 128 tokens on tensor cores (cuda/gemm_packed.cu), exactly. Weights, scales and activations are
  * such that every sum is a multiple of 2^-6 below 2^17 (of blocks, 2^-3 below 2^20): whatever the order and the way of
  * rounding, one float is right. What rounds is judged by linear and gemv. */
 #include "formats/blocks.h"
@@ -66,6 +66,18 @@ static const struct {
         {"int8g128", 20, 128, 32, 0, 0, 0, 1},
         {"int4g128", 5, 5120, 8, 0, 0, 0, 2},
         {"tq4g256", 3, 2048, 16, 0, 0, 0, 2},
+        /* several passes, of columns and of rows */
+        {"tq4g128", 33, 128, 128, 0, 0, 1, 2},
+        {"int4g32", 20, 128, 64, 0, 0, 0, 1},
+        {"int4g128", 240, 384, 33, 6, 0, 0, 2},
+        {"int8g128", 40, 640, 40, 0, 0, 1, 2},
+        {"int8g32", 18, 128, 65, 0, 0, 0, 1},
+        {"tq2g128", 35, 256, 65, 0, 0, 0, 2},
+        {"tq3g128", 18, 384, 34, 0, 0, 0, 2},
+        {"tq1g256", 190, 512, 12, 0, 0, 0, 2},
+        {"q4_k", 17, 512, 40, 0, 0, 0, 2},
+        {"q5_k", 70, 256, 33, 0, 0, 0, 1},
+        {"q6_k", 16, 256, 100, 0, 0, 1, 2},
         /* blocks: one, several, two rows' worth of a pass, more columns than a pass */
         {"q4_k", 1, 256, 1, 0, 0, 0, 2},
         {"q4_k", 37, 512, 1, 0, 0, 1, 2},
