@@ -173,6 +173,28 @@ static __device__ __forceinline__ float whit_warp_sum(float v) {
 	return v;
 }
 
+/* Lane l gets the sum over the warp of v[l / (32 / N)], in the order of whit_warp_sum: N - 1 exchanges and log2(32 / N)
+ * sums, where one value after another takes 5 N. N a power of two up to 32; v is used up. */
+template <int N, class T> static __device__ __forceinline__ T whit_warp_sums(T (&v)[N]) {
+	int lane = (int)threadIdx.x % 32, half = 16;
+	WHIT_UNROLL
+	for (int n = N / 2; n > 0; n /= 2, half /= 2) {
+		bool upper = lane & half; /* this lane goes on with the upper half of the values */
+		WHIT_UNROLL
+		for (int i = 0; i < n; i++) {
+			T give = upper ? v[i] : v[i + n], keep = upper ? v[i + n] : v[i];
+			v[i] = keep + __shfl_xor_sync(0xffffffffu, give, half);
+		}
+	}
+	WHIT_UNROLL
+	for (; half > 0; half /= 2) v[0] += __shfl_xor_sync(0xffffffffu, v[0], half);
+	return v[0];
+}
+
+/* a[i] = (add ? a[i] : 0) + part[0][i] + part[1][i] + ..., in that order, i < n, and b (NULL: not) of the `parts` parts
+ * behind those (sums.cu). */
+void whit_dev_parts(whit_dev *d, double *a, double *b, const double *part, int64_t n, int64_t parts, int add);
+
 /* Every thread gets the sum over a block of whole warps; may be called again at once. */
 static __device__ __forceinline__ float whit_block_sum(float v) {
 	WHIT_SHARED(float, warp_sums, [32]);

@@ -114,18 +114,6 @@ __global__ void kmeans_pieces_kernel(double *sum, double *weight, const int32_t 
 	}
 }
 
-__global__ void kmeans_add_kernel(double *sum, double *weight, const double *sums, const double *weights, int64_t all,
-                                  int64_t pieces) {
-	int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x;
-	double s = 0, t = 0;
-	if (i >= all) return;
-	for (int64_t p = 0; p < pieces; p++) {
-		s += sums[p * all + i];
-		t += weights[p * all + i];
-	}
-	sum[i] = s, weight[i] = t;
-}
-
 extern "C" void whit_kmeans_sums_cuda(whit_dev *d, double *sum, double *weight, const int32_t *nearest, const float *x,
                                       const float *w, int64_t n, int64_t dim, int k) {
 	int64_t piece = whit_kmeans_piece(n, dim), pieces = (n + piece - 1) / piece, all = k * dim;
@@ -135,6 +123,5 @@ extern "C" void whit_kmeans_sums_cuda(whit_dev *d, double *sum, double *weight, 
 	if (pieces)
 		WHIT_LAUNCH(kmeans_pieces_kernel, dim3((unsigned)pieces, whit_blocks(dim, STRIP)), STRIP, 0, d, sums,
 		            weights, nearest, x, w, n, dim, k, piece);
-	WHIT_LAUNCH(kmeans_add_kernel, whit_blocks(all, THREADS), THREADS, 0, d, sum, weight, sums, weights, all,
-	            pieces);
+	whit_dev_parts(d, sum, weight, sums, all, pieces, 0);
 }

@@ -264,6 +264,7 @@ extern "C" int whit_kernels_square_sums(whit_kernels *k, float *full, double *ro
 	    need_pointer(k, "full", full, 4, 1) || need_pointer(k, "row", row, 8, 1) ||
 	    need_pointer(k, "col", col, 8, 1))
 		return k->err.code;
+	whit_dev_reset(k->d);
 	whit_square_sums_cuda(k->d, full, row, col, g, rows, cols);
 	return done(k);
 }

@@ -286,11 +286,14 @@ void whit_draw_cpu(int32_t *out, const float *z, const double *u, int64_t T, int
 WHIT_DEVICE void whit_draw_cuda(whit_dev *d, int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab);
 
 /* ---- sums that statistics are made of (calib/stats.h) ----
- * Added to what is there unless said. On a device the same bits as on the CPU, but for gram. */
+ * Added to what is there unless said. On a device the same bits as on the CPU, but for gram. Their order, on every
+ * device: a column is added up row after row in pieces of WHIT_SUM_ROWS rows, a row in spans of WHIT_SUM_COLS columns
+ * (within one, column j in lane j % 32 of a warp, lanes by halves), and pieces or spans are added one after another to
+ * what is there. */
+enum { WHIT_SUM_ROWS = 64, WHIT_SUM_COLS = 128 };
 
-/* sum[j] += sum_t x[t][j], sq[j] += sum_t weight[t] x[t][j]^2 over x (T, cols); sum or sq NULL: not wanted, weight
- * NULL:
- * 1. Token after token in double: how tokens are cut into calls does not show. */
+/* sum[j] += sum_t x[t][j], sq[j] += sum_t weight[t] x[t][j]^2 over x (T, cols), in double; sum or sq NULL: not wanted,
+ * weight NULL: 1. A device takes scratch, as it does for square sums. */
 void whit_column_sums_cpu(double *sum, double *sq, const float *x, const double *weight, int64_t T, int64_t cols);
 WHIT_DEVICE void whit_column_sums_cuda(whit_dev *d, double *sum, double *sq, const float *x, const double *weight,
                                        int64_t T, int64_t cols);

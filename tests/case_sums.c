@@ -6,7 +6,8 @@
 static const struct {
 	int64_t T, cols;
 	int weighted;
-} rows[] = {{1, 1, 0}, {5, 3, 1}, {33, 64, 0}, {7, 200, 1}, {64, 97, 1}, {0, 8, 0}, {300, 130, 0}, {2048, 5120, 1}};
+} rows[] = {{1, 1, 0}, {5, 3, 1},     {33, 64, 0},   {7, 200, 1},    {64, 97, 1},
+            {0, 8, 0}, {300, 130, 0}, {65, 1100, 1}, {129, 1025, 0}, {2048, 5120, 1}};
 
 /* n doubles that begin as init and are then added to, on the target. */
 static double *doubles(case_run *r, const double *init, int64_t n) {
