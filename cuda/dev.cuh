@@ -175,19 +175,15 @@ static __device__ __forceinline__ float whit_warp_sum(float v) {
 
 /* Lane l gets the sum over the warp of v[l / (32 / N)], in the order of whit_warp_sum: N - 1 exchanges and log2(32 / N)
  * sums, where one value after another takes 5 N. N a power of two up to 32; v is used up. */
-template <int N, class T> static __device__ __forceinline__ T whit_warp_sums(T (&v)[N]) {
-	int lane = (int)threadIdx.x % 32, half = 16;
+template <int N, int half = 16, class T> static __device__ __forceinline__ T whit_warp_sums(T *v) {
+	bool upper = threadIdx.x & half; /* this lane goes on with the upper half of the values */
 	WHIT_UNROLL
-	for (int n = N / 2; n > 0; n /= 2, half /= 2) {
-		bool upper = lane & half; /* this lane goes on with the upper half of the values */
-		WHIT_UNROLL
-		for (int i = 0; i < n; i++) {
-			T give = upper ? v[i] : v[i + n], keep = upper ? v[i + n] : v[i];
-			v[i] = keep + __shfl_xor_sync(0xffffffffu, give, half);
-		}
+	for (int i = 0; i < N / 2; i++) {
+		T give = upper ? v[i] : v[i + N / 2], keep = upper ? v[i + N / 2] : v[i];
+		v[i] = keep + __shfl_xor_sync(0xffffffffu, give, half);
 	}
-	WHIT_UNROLL
-	for (; half > 0; half /= 2) v[0] += __shfl_xor_sync(0xffffffffu, v[0], half);
+	if (N == 1) v[0] += __shfl_xor_sync(0xffffffffu, v[0], half);
+	if constexpr (half > 1) return whit_warp_sums<(N > 1 ? N / 2 : 1), half / 2>(v);
 	return v[0];
 }
 

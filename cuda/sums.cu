@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(THREADS)
 			double d = c0 + 32 * k + lane < cols ? v[k] : 0.0f;
 			s[k / HELD] = fma(d, d, s[k / HELD]);
 		}
-		double part = whit_warp_sums(s); /* spans behind the last column add +0 */
+		double part = whit_warp_sums<SPANS>(s); /* spans behind the last column add +0 */
 		WHIT_UNROLL
 		for (int i = 0; i < SPANS; i++) sum += __shfl_sync(0xffffffffu, part, i * (32 / SPANS));
 	}
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(THREADS, 5)
 			s[i / HELD] = fma(d, d, s[i / HELD]);
 		}
 		if (!row) continue;
-		double sum = whit_warp_sums(s);
+		double sum = whit_warp_sums<BATCH>(s);
 		int64_t at = r + lane / (32 / BATCH);
 		if (lane % (32 / BATCH) == 0 && at < r1) row[span * rows + at] = sum;
 	}
