@@ -168,3 +168,99 @@ extern "C" void whit_rows_scale_cuda(whit_dev *d, float *y, const float *x, cons
 	int64_t n = T * cols;
 	if (n) WHIT_LAUNCH(rows_scale_kernel, whit_blocks(n, THREADS), THREADS, 0, d, y, x, w, n, cols);
 }
+
+/* ---- gram ----
+ * x 2^s = hi + lo + r, the largest |x| 2^s in [2^14, 2^15). F16 has 11 bits, so |lo| <= 2^-11 |x 2^s| and |r| <= 2^-22
+ * |x 2^s|, or 2^-25 where lo is subnormal: 2^-39 of the largest. Of x_i x_j the sum of hi hi, hi lo and lo hi lacks
+ * lo lo, r_i x_j and x_i r_j: 3 * 2^-22 |x_i x_j| (+ 2^-39 max |x| (|x_i| + |x_j|)). Products of F16 are exact in FP32;
+ * a tensor core adds 16 at a time to its accumulator, which costs a last place (2^-23, if it cuts off) each time: 3 T /
+ * 16 of them for a piece of T tokens, and another for the sum with h. */
+
+enum { TILE = 32 };
+static constexpr unsigned TOP_BLOCKS = 1024;
+static constexpr int64_t GRAM_ROWS = 1024; /* of a strip: 0.60 of all products at 5120 columns, 0.53 at 17408 */
+
+/* Bits of the largest finite |x|: in order of size. */
+__global__ void gram_top_kernel(unsigned *top, const float *x, int64_t n) {
+	unsigned most = 0, v[BATCH];
+	for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n;
+	     i += (int64_t)gridDim.x * THREADS * BATCH) {
+		WHIT_UNROLL
+		for (int k = 0; k < BATCH; k++) v[k] = __float_as_uint(x[WHIT_MIN(i + k * gridDim.x * THREADS, n - 1)]);
+		WHIT_UNROLL
+		for (int k = 0; k < BATCH; k++)
+			v[k] &= 0x7fffffff, most = v[k] < 0x7f800000 ? WHIT_MAX(most, v[k]) : most;
+	}
+	most = __reduce_max_sync(0xffffffffu, most);
+	if (threadIdx.x % 32 == 0) atomicMax(top, most);
+}
+
+template <int W> struct __align__(4 * W) some_floats { float v[W]; };
+template <int W> struct __align__(2 * W) some_halves { uint16_t v[W]; };
+
+/* out (4, n): lo, hi, hi, lo. Three terms from the first on against three from the second on are all three products in
+ * one. W values a thread, aligned. scale: what whit_dev_mul_f16 needs; beyond 2^+-60 squares are none of FP32's. */
+template <int W>
+__global__ void gram_terms_kernel(uint16_t *out, float *scale, const unsigned *top, const float *x, int64_t n) {
+	int64_t i = ((int64_t)blockIdx.x * THREADS + threadIdx.x) * W;
+	int s = WHIT_MAX(WHIT_MIN(127 + 14 - (int)(*top >> 23), 60), -60);
+	float by = __uint_as_float((unsigned)(127 + s) << 23);
+	some_halves<W> hi, lo;
+	if (i == 0) scale[0] = __uint_as_float((unsigned)(127 - 2 * s) << 23), scale[1] = 1;
+	if (i >= n) return;
+	some_floats<W> got = *reinterpret_cast<const some_floats<W> *>(x + i);
+	WHIT_UNROLL
+	for (int k = 0; k < W; k++) {
+		float v = got.v[k] * by;
+		hi.v[k] = whit_dev_to_f16(v);
+		lo.v[k] = whit_dev_to_f16(v - whit_dev_f16(hi.v[k]));
+	}
+	WHIT_UNROLL
+	for (int k = 0; k < 4; k++) *reinterpret_cast<some_halves<W> *>(out + k * n + i) = k == 1 || k == 2 ? hi : lo;
+}
+
+static void gram_terms(whit_dev *d, uint16_t *term, float *scale, unsigned *top, const float *x, int64_t n) {
+	whit_dev_zero(d, top, sizeof *top);
+	WHIT_LAUNCH(gram_top_kernel, WHIT_MIN(whit_blocks(n, THREADS * BATCH), TOP_BLOCKS), THREADS, 0, d, top, x, n);
+	if (n % 4 || (uintptr_t)x % 16)
+		WHIT_LAUNCH((gram_terms_kernel<1>), whit_blocks(n, THREADS), THREADS, 0, d, term, scale, top, x, n);
+	else
+		WHIT_LAUNCH((gram_terms_kernel<4>), whit_blocks(n / 4, THREADS), THREADS, 0, d, term, scale, top, x, n);
+}
+
+extern "C" void whit_gram_cuda(whit_dev *d, float *h, const float *x, int64_t T, int64_t n) {
+	int64_t piece = whit_gram_piece(T, n);
+	if (T * n == 0) return;
+	if (d->plain) {
+		whit_dev_mul(d, h, n, x, n, 1, x, n, 0, n, n, T, 1);
+		return;
+	}
+	float *scale = (float *)whit_dev_take(d, 4 * sizeof *scale);
+	uint16_t *term = (uint16_t *)whit_dev_take(d, (size_t)(4 * piece * n) * sizeof *term);
+	if (!scale || !term) return;
+	for (int64_t t = 0; t < T; t += piece) {
+		int64_t here = WHIT_MIN(piece, T - t), values = here * n;
+		gram_terms(d, term, scale, (unsigned *)scale + 2, x + t * n, values);
+		for (int64_t r = 0; r < n; r += GRAM_ROWS)
+			whit_dev_mul_f16(d, h + r * n + r, n, term + r, term + values + r, n,
+			                 WHIT_MIN(GRAM_ROWS, n - r), n - r, 3 * here, scale);
+	}
+}
+
+/* A tile below the diagonal, or on it, from the one above it. */
+__global__ void mirror_kernel(float *h, int64_t n) {
+	WHIT_SHARED(float, tile, [TILE][TILE + 1]);
+	int64_t i0 = (int64_t)blockIdx.y * TILE, j0 = (int64_t)blockIdx.x * TILE;
+	int x = (int)threadIdx.x % TILE;
+	if (j0 > i0) return;
+	for (int y = (int)threadIdx.x / TILE; y < TILE; y += THREADS / TILE)
+		if (j0 + y < n && i0 + x < n) tile[y][x] = h[(j0 + y) * n + i0 + x];
+	__syncthreads();
+	for (int y = (int)threadIdx.x / TILE; y < TILE; y += THREADS / TILE)
+		if (i0 + y < n && j0 + x < i0 + y) h[(i0 + y) * n + j0 + x] = tile[x][y];
+}
+
+extern "C" void whit_gram_mirror_cuda(whit_dev *d, float *h, int64_t n) {
+	unsigned tiles = whit_blocks(n, TILE);
+	if (n) WHIT_LAUNCH(mirror_kernel, dim3(tiles, tiles), THREADS, 0, d, h, n);
+}
