@@ -76,49 +76,71 @@ static __device__ __forceinline__ void codes_put(const whit_mat &m, int64_t stor
 
 /* ---- tq ---- */
 
+/* Where y is compared: a group's boundaries are those of the codebook times its norm, in double. Of up to 16 levels
+ * each of its threads has rounded one down to float, which y lies above as often. */
+struct tq_levels {
+	const float *codebook, *below; /* below: few levels' boundaries */
+	double norm;
+	int bits;
+};
+
+static __device__ __forceinline__ double tq_boundary(const tq_levels &v, int k) {
+	return 0.5 * ((double)v.codebook[k] + v.codebook[k + 1]) * v.norm;
+}
+
 /* Boundaries strictly below y. */
-static __device__ __forceinline__ int tq_code(const whit_mat &m, float y, double norm) {
+template <bool few> static __device__ __forceinline__ int tq_code(const tq_levels &v, float y) {
 	int k = 0;
-	for (int step = 1 << (m.spec.bits - 1); step; step >>= 1) {
-		double boundary = 0.5 * ((double)m.codebook[k + step - 1] + m.codebook[k + step]) * norm;
-		if (y > boundary) k += step;
-	}
+	for (int step = 1 << (v.bits - 1); step; step >>= 1)
+		if (few ? y > v.below[k + step - 1] : y > tq_boundary(v, k + step - 1)) k += step;
 	return k;
 }
 
-static __device__ __forceinline__ void tq_dots(const lanes &l, const whit_mat &m, double norm, const float *imp,
-                                               double *yc, double *cc) {
-	double a = 0, b = 0;
-	for (int64_t i = l.lane; i < l.n; i += LANES) {
-		double c = m.codebook[tq_code(m, l.y[i], norm)], p = imp ? imp[i] * c : c;
-		a = fma(p, (double)l.y[i], a);
-		b = fma(p, c, b);
-	}
-	*yc = encode_sum<LANES>(a, l.mask), *cc = encode_sum<LANES>(b, l.mask);
+/* <y, c> and <c, c>, a thread's part of each. */
+struct tq_parts {
+	double yc, cc;
+};
+
+static __device__ __forceinline__ void tq_add(tq_parts *p, const tq_levels &v, int code, float y, const float *imp) {
+	double c = v.codebook[code], by = imp ? *imp * c : c;
+	p->yc = fma(by, (double)y, p->yc);
+	p->cc = fma(by, c, p->cc);
 }
 
-__global__ void __launch_bounds__(THREADS) tq_encode_kernel(const whit_mat m, const encode_args a) {
+template <bool few> __global__ void __launch_bounds__(THREADS) tq_encode_kernel(const whit_mat m, const encode_args a) {
+	WHIT_SHARED(float, below, [THREADS]);
 	lanes l;
 	int64_t row, g;
 	if (!lanes_take(l, a, m.width, &row, &g)) return;
 	int64_t stored = whit_mat_row(&m, a.r0 + row);
-	double sum = 0, s = 0, yc, cc;
-	for (int64_t i = l.lane; i < l.n; i += LANES) sum += (double)l.y[i] * l.y[i];
-	double n2 = encode_sum<LANES>(sum, l.mask), norm = sqrt(n2);
+	double sum = 0, s = 0;
+	for (int64_t i = l.lane; i < l.n; i += LANES) sum = fma((double)l.y[i], (double)l.y[i], sum);
+	double n2 = encode_sum<LANES>(sum, l.mask);
+	tq_levels v = {m.codebook, below + threadIdx.x / LANES * LANES, sqrt(n2), m.spec.bits};
+	tq_parts p = {0, 0};
+	const float *imp = a.rule == WHIT_SCALE_LS ? l.imp : NULL;
+	if (few && l.lane + 1 < 1 << v.bits) below[threadIdx.x] = __double2float_rd(tq_boundary(v, l.lane));
+	__syncwarp(l.mask);
 	for (int64_t i0 = 0; i0 < l.n; i0 += LANES) {
 		int64_t i = i0 + l.lane;
-		int code = n2 > 0 && i < l.n ? tq_code(m, l.y[i], norm) : 0;
+		bool in = n2 > 0 && i < l.n;
+		int code = in ? tq_code<few>(v, l.y[i]) : 0;
 		codes_put(m, stored, g * a.group + i0, l.n - i0, code, l);
+		if (in) tq_add(&p, v, code, l.y[i], imp ? imp + i : NULL);
 	}
-	if (n2 > 0 && a.rule == WHIT_SCALE_RAW) {
-		s = norm;
-	} else if (n2 > 0) {
-		tq_dots(l, m, norm, a.rule == WHIT_SCALE_LS ? l.imp : NULL, &yc, &cc);
-		if (a.rule == WHIT_SCALE_LS && !(cc > 0)) tq_dots(l, m, norm, NULL, &yc, &cc);
-		s = a.rule == WHIT_SCALE_NORM ? sqrt(n2 / cc) : a.rule == WHIT_SCALE_IP ? n2 / yc : yc / cc;
-	} else if (l.lane == 0) {
+	double yc = encode_sum<LANES>(p.yc, l.mask), cc = encode_sum<LANES>(p.cc, l.mask);
+	if (n2 > 0 && imp && !(cc > 0)) { /* without importance, then */
+		p = {0, 0};
+		for (int64_t i = l.lane; i < l.n; i += LANES) tq_add(&p, v, tq_code<few>(v, l.y[i]), l.y[i], NULL);
+		yc = encode_sum<LANES>(p.yc, l.mask), cc = encode_sum<LANES>(p.cc, l.mask);
+	}
+	if (n2 > 0)
+		s = a.rule == WHIT_SCALE_RAW    ? v.norm
+		    : a.rule == WHIT_SCALE_NORM ? sqrt(n2 / cc)
+		    : a.rule == WHIT_SCALE_IP   ? n2 / yc
+		                                : yc / cc;
+	else if (l.lane == 0)
 		atomicAdd(reinterpret_cast<unsigned long long *>(a.count + 1), 1ull);
-	}
 	scale_put(m, stored, g, s, l.lane, a.count);
 }
 
@@ -326,7 +348,8 @@ extern "C" void whit_rows_encode_cuda(whit_dev *d, const whit_mat *m, int64_t r0
 	a.group = m->spec.group ? m->spec.group : m->width;
 	a.groups = (m->width + a.group - 1) / a.group;
 	if (!strcmp(name, "tq")) {
-		WHIT_LAUNCH(tq_encode_kernel, whit_blocks(n * a.groups * LANES, THREADS), THREADS, 0, d, *m, a);
+		auto *kernel = m->spec.bits <= 4 ? tq_encode_kernel<true> : tq_encode_kernel<false>;
+		WHIT_LAUNCH(kernel, whit_blocks(n * a.groups * LANES, THREADS), THREADS, 0, d, *m, a);
 	} else if (!strcmp(name, "int")) {
 		int_trials(&a, m->spec.bits);
 		auto *kernel = a.group <= 2 * LANES   ? imp ? int_encode_kernel<2, true> : int_encode_kernel<2, false>
