@@ -49,8 +49,7 @@ static void sums(void *ctx, int i) {
 }
 static void gram(void *ctx, int i) {
 	const task *t = ctx;
-	const float *x = t->x[i % t->n];
-	whit_dev_mul(t->d, t->u, t->cols, x, t->cols, 1, x, t->cols, 0, t->cols, t->cols, t->rows, 1);
+	whit_gram_cuda(t->d, t->u, t->x[i % t->n], t->rows, t->cols);
 }
 static void squares(void *ctx, int i) {
 	const task *t = ctx;

@@ -125,10 +125,10 @@ static int64_t context_of(const whit_model *m, const whit_stats_opts *o) {
 }
 
 /* Of the layer that has most: its sums, and the largest weight's gradient. */
-static size_t sums_bytes(const whit_model *m, const whit_stats_opts *o) {
+static size_t sums_bytes(const whit_model *m, const whit_stats_opts *o, int64_t ctx) {
 	size_t most = 0;
 	for (int64_t l = 0; l < m->layers; l++) {
-		size_t n = 0, largest = 0;
+		size_t n = 0, largest = 0, terms = 0; /* terms: a device's scratch */
 		for (int k = 0; k < m->layer[l].n_slot; k++) {
 			const whit_slot *w = &m->layer[l].slot[k];
 			size_t square = (size_t)w->cols * (size_t)w->cols * sizeof(float);
@@ -139,8 +139,9 @@ static size_t sums_bytes(const whit_model *m, const whit_stats_opts *o) {
 			if (o->kinds & WHIT_STAT_FISHER_FULL) n += full;
 			if (o->kinds & WHIT_STAT_GUIDED) n += (size_t)o->groups * square;
 			largest = WHIT_MAX(largest, full);
+			terms = WHIT_MAX(terms, 8 * (size_t)(whit_gram_piece(ctx, w->cols) * w->cols));
 		}
-		most = WHIT_MAX(most, n + largest);
+		most = WHIT_MAX(most, n + largest + (o->kinds & WHIT_STAT_HESSIAN ? terms : 0));
 	}
 	return most;
 }
@@ -152,7 +153,8 @@ size_t whit_stats_need(const whit_model *m, const whit_stats_opts *o) {
 		int64_t each, held;
 		sizes(m, o, ctx, o->chunks ? o->chunks : INT32_MAX, back, &each, &held);
 		size_t n = whit_model_need(m, each * ctx, o->head ? head_tile(m, each * ctx) : 0, 0, 0) +
-		           sums_bytes(m, o) + (size_t)(held * ctx * m->hidden * copies_of(m, o, back)) * sizeof(float);
+		           sums_bytes(m, o, ctx) +
+		           (size_t)(held * ctx * m->hidden * copies_of(m, o, back)) * sizeof(float);
 		if (back)
 			n += whit_model_back_need(m, each * ctx) +
 			     (size_t)(WHIT_MIN(ctx, whit_model_head_tile(m)) * m->vocab) * sizeof(float);
@@ -261,7 +263,8 @@ static void product(pass *p, float *to, const float *d, const float *x, int64_t 
 
 static void gram(pass *p, float *to, const float *x, int64_t cols) {
 	if (p->m->dev) {
-		product(p, to, x, x, cols, cols);
+		whit_dev_reset(p->m->dev);
+		whit_gram_cuda(p->m->dev, to, x, p->rows, cols);
 	} else {
 		whit_arena_reset(&p->scratch);
 		whit_gram_fast_cpu(to, x, p->rows, cols, &p->scratch);

@@ -181,22 +181,37 @@ void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x, const void
 	            "cublasGemmEx");
 }
 
+static bool fits_blas(whit_dev *d, int64_t m, int64_t n, int64_t k, int64_t ld) {
+	if (WHIT_MAX(WHIT_MAX(m, n), WHIT_MAX(k, ld)) <= INT32_MAX) return true;
+	whit_dev_fail(d, WHIT_EINTERNAL, "mul: %lld x %lld x %lld, need less than 2^31 each", (long long)m,
+	              (long long)n, (long long)k);
+	return false;
+}
+
 void whit_dev_mul(whit_dev *d, float *c, int64_t ldc, const float *a, int64_t lda, int turn_a, const float *b,
                   int64_t ldb, int turn_b, int64_t m, int64_t n, int64_t k, int add) {
 	float one = 1, zero = 0;
 	if (d->err.code || m == 0 || n == 0) return;
-	if (WHIT_MAX(WHIT_MAX(m, n), WHIT_MAX(k, WHIT_MAX(ldc, WHIT_MAX(lda, ldb)))) > INT32_MAX) {
-		whit_dev_fail(d, WHIT_EINTERNAL, "mul: %lld x %lld x %lld, need less than 2^31 each", (long long)m,
-		              (long long)n, (long long)k);
-		return;
-	}
-	cublasHandle_t h = blas(d);
+	cublasHandle_t h = fits_blas(d, m, n, k, WHIT_MAX(ldc, WHIT_MAX(lda, ldb))) ? blas(d) : NULL;
 	if (!h) return;
 	/* column by column, as cuBLAS reads it: c^T (n, m) = B^T A^T */
 	blas_failed(d,
 	            cublasSgemm(h, turn_b ? CUBLAS_OP_T : CUBLAS_OP_N, turn_a ? CUBLAS_OP_T : CUBLAS_OP_N, (int)n,
 	                        (int)m, (int)k, &one, b, (int)ldb, a, (int)lda, add ? &one : &zero, c, (int)ldc),
 	            "cublasSgemm");
+}
+
+void whit_dev_mul_f16(whit_dev *d, float *c, int64_t ldc, const uint16_t *a, const uint16_t *b, int64_t ld, int64_t m,
+                      int64_t n, int64_t k, const float *scale) {
+	if (d->err.code || m == 0 || n == 0) return;
+	cublasHandle_t h = fits_blas(d, m, n, k, WHIT_MAX(ldc, ld)) ? blas(d) : NULL;
+	if (!h || blas_failed(d, cublasSetPointerMode(h, CUBLAS_POINTER_MODE_DEVICE), "cublasSetPointerMode")) return;
+	blas_failed(d,
+	            cublasGemmEx(h, CUBLAS_OP_N, CUBLAS_OP_T, (int)n, (int)m, (int)k, scale, b, CUDA_R_16F, (int)ld, a,
+	                         CUDA_R_16F, (int)ld, scale + 1, c, CUDA_R_32F, (int)ldc, CUBLAS_COMPUTE_32F,
+	                         CUBLAS_GEMM_DEFAULT),
+	            "cublasGemmEx");
+	blas_failed(d, cublasSetPointerMode(h, CUBLAS_POINTER_MODE_HOST), "cublasSetPointerMode");
 }
 
 int whit_dev_sync(whit_dev *d, whit_err *e) {

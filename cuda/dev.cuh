@@ -174,6 +174,24 @@ static __device__ __forceinline__ float whit_warp_sum(float v) {
 	return v;
 }
 
+/* Lane l gets the sum over the warp of v[l / (32 / N)], in the order of whit_warp_sum: N - 1 exchanges and log2(32 / N)
+ * sums, where one value after another takes 5 N. N a power of two up to 32; v is used up. */
+template <int N, int half = 16, class T> static __device__ __forceinline__ T whit_warp_sums(T *v) {
+	bool upper = threadIdx.x & half; /* this lane goes on with the upper half of the values */
+	WHIT_UNROLL
+	for (int i = 0; i < N / 2; i++) {
+		T give = upper ? v[i] : v[i + N / 2], keep = upper ? v[i + N / 2] : v[i];
+		v[i] = keep + __shfl_xor_sync(0xffffffffu, give, half);
+	}
+	if (N == 1) v[0] += __shfl_xor_sync(0xffffffffu, v[0], half);
+	if constexpr (half > 1) return whit_warp_sums<(N > 1 ? N / 2 : 1), half / 2>(v);
+	return v[0];
+}
+
+/* a[i] = (add ? a[i] : 0) + part[0][i] + part[1][i] + ..., in that order, i < n, and b (NULL: not) of the `parts` parts
+ * behind those (sums.cu). */
+void whit_dev_parts(whit_dev *d, double *a, double *b, const double *part, int64_t n, int64_t parts, int add);
+
 /* Every thread gets the sum over a block of whole warps; may be called again at once. */
 static __device__ __forceinline__ float whit_block_sum(float v) {
 	WHIT_SHARED(float, warp_sums, [32]);

@@ -63,6 +63,10 @@ WHIT_DEVICE void whit_dev_gemm(whit_dev *d, float *y, int64_t ldy, const void *x
  * turned; B likewise (k, n) or (n, k). F32 as above. */
 WHIT_DEVICE void whit_dev_mul(whit_dev *d, float *c, int64_t ldc, const float *a, int64_t lda, int turn_a,
                               const float *b, int64_t ldb, int turn_b, int64_t m, int64_t n, int64_t k, int add);
+/* c (m, ldc, of which n are written) += scale[0] A^T B of a (k, ld, of which m are read) and b (k, ld, of which n),
+ * F16: products and sums in 32 bits. scale: device memory, scale[1] is 1. */
+WHIT_DEVICE void whit_dev_mul_f16(whit_dev *d, float *c, int64_t ldc, const uint16_t *a, const uint16_t *b, int64_t ld,
+                                  int64_t m, int64_t n, int64_t k, const float *scale);
 /* Waits for all that is queued. 0, or the first error since the last call, which is then forgotten. */
 WHIT_DEVICE int whit_dev_sync(whit_dev *d, whit_err *e);
 /* Keeps an error, unless one is kept already: what a twin cannot do. */

@@ -1,8 +1,7 @@
 /* encode: the nearest codes and scales of rows, the CPU's bytes: formats/fmt_tq.c, fmt_int.c and fmt_float.c, whose
  * rules stand there. Their sums are sixteen of doubles, term i in sum i % 16, added one after the other: so sixteen
- * threads have a group, a sum each, and nothing is shared but by shuffles. A group's weights are read two or three
- * times (ten times and more by int's trials), but from L1 or L2 after the first. Blocks:
- * encode_blocks.cu. */
+ * threads have a group, a sum each. A group's weights are read two or three times, but from L1 or L2 after the first;
+ * int's trials have those of groups of up to 128 in registers. Blocks: encode_blocks.cu. */
 #include "cuda/encode.cuh"
 #include <float.h>
 #include <math.h>
@@ -77,49 +76,71 @@ static __device__ __forceinline__ void codes_put(const whit_mat &m, int64_t stor
 
 /* ---- tq ---- */
 
+/* Where y is compared: a group's boundaries are those of the codebook times its norm, in double. Of up to 16 levels
+ * each of its threads has rounded one down to float, which y lies above as often. */
+struct tq_levels {
+	const float *codebook, *below; /* below: few levels' boundaries */
+	double norm;
+	int bits;
+};
+
+static __device__ __forceinline__ double tq_boundary(const tq_levels &v, int k) {
+	return 0.5 * ((double)v.codebook[k] + v.codebook[k + 1]) * v.norm;
+}
+
 /* Boundaries strictly below y. */
-static __device__ __forceinline__ int tq_code(const whit_mat &m, float y, double norm) {
+template <bool few> static __device__ __forceinline__ int tq_code(const tq_levels &v, float y) {
 	int k = 0;
-	for (int step = 1 << (m.spec.bits - 1); step; step >>= 1) {
-		double boundary = 0.5 * ((double)m.codebook[k + step - 1] + m.codebook[k + step]) * norm;
-		if (y > boundary) k += step;
-	}
+	for (int step = 1 << (v.bits - 1); step; step >>= 1)
+		if (few ? y > v.below[k + step - 1] : y > tq_boundary(v, k + step - 1)) k += step;
 	return k;
 }
 
-static __device__ __forceinline__ void tq_dots(const lanes &l, const whit_mat &m, double norm, const float *imp,
-                                               double *yc, double *cc) {
-	double a = 0, b = 0;
-	for (int64_t i = l.lane; i < l.n; i += LANES) {
-		double c = m.codebook[tq_code(m, l.y[i], norm)], p = imp ? imp[i] * c : c;
-		a = fma(p, (double)l.y[i], a);
-		b = fma(p, c, b);
-	}
-	*yc = encode_sum<LANES>(a, l.mask), *cc = encode_sum<LANES>(b, l.mask);
+/* <y, c> and <c, c>, a thread's part of each. */
+struct tq_parts {
+	double yc, cc;
+};
+
+static __device__ __forceinline__ void tq_add(tq_parts *p, const tq_levels &v, int code, float y, const float *imp) {
+	double c = v.codebook[code], by = imp ? *imp * c : c;
+	p->yc = fma(by, (double)y, p->yc);
+	p->cc = fma(by, c, p->cc);
 }
 
-__global__ void __launch_bounds__(THREADS) tq_encode_kernel(const whit_mat m, const encode_args a) {
+template <bool few> __global__ void __launch_bounds__(THREADS) tq_encode_kernel(const whit_mat m, const encode_args a) {
+	WHIT_SHARED(float, below, [THREADS]);
 	lanes l;
 	int64_t row, g;
 	if (!lanes_take(l, a, m.width, &row, &g)) return;
 	int64_t stored = whit_mat_row(&m, a.r0 + row);
-	double sum = 0, s = 0, yc, cc;
-	for (int64_t i = l.lane; i < l.n; i += LANES) sum += (double)l.y[i] * l.y[i];
-	double n2 = encode_sum<LANES>(sum, l.mask), norm = sqrt(n2);
+	double sum = 0, s = 0;
+	for (int64_t i = l.lane; i < l.n; i += LANES) sum = fma((double)l.y[i], (double)l.y[i], sum);
+	double n2 = encode_sum<LANES>(sum, l.mask);
+	tq_levels v = {m.codebook, below + threadIdx.x / LANES * LANES, sqrt(n2), m.spec.bits};
+	tq_parts p = {0, 0};
+	const float *imp = a.rule == WHIT_SCALE_LS ? l.imp : NULL;
+	if (few && l.lane + 1 < 1 << v.bits) below[threadIdx.x] = __double2float_rd(tq_boundary(v, l.lane));
+	__syncwarp(l.mask);
 	for (int64_t i0 = 0; i0 < l.n; i0 += LANES) {
 		int64_t i = i0 + l.lane;
-		int code = n2 > 0 && i < l.n ? tq_code(m, l.y[i], norm) : 0;
+		bool in = n2 > 0 && i < l.n;
+		int code = in ? tq_code<few>(v, l.y[i]) : 0;
 		codes_put(m, stored, g * a.group + i0, l.n - i0, code, l);
+		if (in) tq_add(&p, v, code, l.y[i], imp ? imp + i : NULL);
 	}
-	if (n2 > 0 && a.rule == WHIT_SCALE_RAW) {
-		s = norm;
-	} else if (n2 > 0) {
-		tq_dots(l, m, norm, a.rule == WHIT_SCALE_LS ? l.imp : NULL, &yc, &cc);
-		if (a.rule == WHIT_SCALE_LS && !(cc > 0)) tq_dots(l, m, norm, NULL, &yc, &cc);
-		s = a.rule == WHIT_SCALE_NORM ? sqrt(n2 / cc) : a.rule == WHIT_SCALE_IP ? n2 / yc : yc / cc;
-	} else if (l.lane == 0) {
+	double yc = encode_sum<LANES>(p.yc, l.mask), cc = encode_sum<LANES>(p.cc, l.mask);
+	if (n2 > 0 && imp && !(cc > 0)) { /* without importance, then */
+		p = {0, 0};
+		for (int64_t i = l.lane; i < l.n; i += LANES) tq_add(&p, v, tq_code<few>(v, l.y[i]), l.y[i], NULL);
+		yc = encode_sum<LANES>(p.yc, l.mask), cc = encode_sum<LANES>(p.cc, l.mask);
+	}
+	if (n2 > 0)
+		s = a.rule == WHIT_SCALE_RAW    ? v.norm
+		    : a.rule == WHIT_SCALE_NORM ? sqrt(n2 / cc)
+		    : a.rule == WHIT_SCALE_IP   ? n2 / yc
+		                                : yc / cc;
+	else if (l.lane == 0)
 		atomicAdd(reinterpret_cast<unsigned long long *>(a.count + 1), 1ull);
-	}
 	scale_put(m, stored, g, s, l.lane, a.count);
 }
 
@@ -129,45 +150,122 @@ static __device__ __forceinline__ float step_round(float v, int top) {
 	return fminf(fmaxf(rintf(v), (float)-top), (float)(top - 1));
 }
 
+/* Of a trial: <w, q>^2 / <q, q>, whose largest counts, the first of equals; <w, q> and <q, q>; its number. */
 struct trial {
-	double gain, step;
+	double gain, wq, qq;
+	int number;
 };
 
-static __device__ __forceinline__ void try_step(trial *best, const lanes &l, const float *imp, int top,
-                                                double inverse) {
-	float inv = (float)inverse;
-	double a = 0, b = 0;
-	for (int64_t i = l.lane; i < l.n; i += LANES) {
-		double q = step_round(l.y[i] * inv, top), p = imp ? imp[i] * q : q;
-		a = fma(p, (double)l.y[i], a);
-		b = fma(p, q, b);
+/* H of a thread's weights, 0 behind the group's last; H = 0: all of them, in memory. z: weight times importance. */
+template <int H> struct held {
+	float y[H > 0 ? H : 1];
+	double z[H > 0 ? H : 1], imp[H > 0 ? H : 1];
+};
+
+template <int H, bool weighted>
+static __device__ __forceinline__ void hold(held<H> &v, const lanes &l, const float *imp) {
+	WHIT_UNROLL
+	for (int k = 0; k < H; k++) {
+		int64_t i = l.lane + k * LANES;
+		v.y[k] = i < l.n ? l.y[i] : 0.0f;
+		if (weighted) v.imp[k] = imp && i < l.n ? imp[i] : 1;
+		v.z[k] = weighted ? v.imp[k] * v.y[k] : v.y[k];
 	}
-	double wq = encode_sum<LANES>(a, l.mask), qq = encode_sum<LANES>(b, l.mask);
-	if (qq > 0 && wq * wq / qq > best->gain) *best = {wq * wq / qq, wq / qq};
 }
 
+/* What one weight adds: q z and q^2 imp, whose products are exact before they are added, however they are made up.
+ * 3 * 2^22 leaves the nearest integer in a float's lowest bits, as rintf rounds; a double takes them from there without
+ * a conversion, of which a multiprocessor does few. */
+static __device__ __forceinline__ float trial_add(double *a, float y, double z, float inv, int top) {
+	float at = fminf(fmaxf(y * inv, (float)-top), (float)(top - 1)) + 0x1.8p23f;
+	double q = __hiloint2double(0x43300000, __float_as_int(at)) - (0x1p52 + 0x4b400000);
+	*a = fma(q, z, *a);
+	return at - 0x1.8p23f;
+}
+
+template <int H, bool weighted>
+static __device__ __forceinline__ void trial_sums(double *a, double *b, const held<H> &v, const lanes &l,
+                                                  const float *imp, float inv, int top) {
+	float squares = 0; /* of up to eight integers: exact */
+	WHIT_UNROLL
+	for (int k = 0; k < H; k++) {
+		float q = trial_add(a, v.y[k], v.z[k], inv, top);
+		if (weighted)
+			*b = fma((double)(q * q), v.imp[k], *b);
+		else
+			squares += q * q;
+	}
+	for (int64_t i = l.lane; i < l.n && H == 0; i += LANES) {
+		double p = imp ? imp[i] : 1;
+		float q = trial_add(a, l.y[i], p * l.y[i], inv, top);
+		*b = fma((double)(q * q), p, *b);
+	}
+	if (H > 0 && !weighted) *b = squares;
+}
+
+enum { TRIED = LANES / 2, ROOM = 33 /* doubles of a row: 32 threads, and one to keep banks apart */ };
+
+/* Up to TRIED trials, number `first` and on; trial k's 1 / step is thread k's inv. Both sums of each go to a thread
+ * that adds the sixteen parts, one after the other. room: the warp's, 2 TRIED rows. */
+template <int H, bool weighted>
+static __device__ __forceinline__ void try_some(trial *best, const held<H> &v, const lanes &l, const float *imp,
+                                                int top, float inv, int first, int count, double (*room)[ROOM]) {
+	int at = (int)threadIdx.x % 32, k = l.lane % TRIED;
+	for (int t = 0; t < count; t++) {
+		double a = 0, b = 0;
+		trial_sums<H, weighted>(&a, &b, v, l, imp, __shfl_sync(l.mask, inv, t, LANES), top);
+		room[t][at] = a, room[TRIED + t][at] = b;
+	}
+	__syncwarp(l.mask);
+	double sum = 0;
+	for (int i = 0; i < LANES && k < count; i++) sum += room[l.lane][at - l.lane + i];
+	__syncwarp(l.mask);
+	double other = __shfl_xor_sync(l.mask, sum, TRIED, LANES);
+	double wq = l.lane < TRIED ? sum : other, qq = l.lane < TRIED ? other : sum;
+	if (k < count && qq > 0 && wq * wq / qq > best->gain) *best = {wq * wq / qq, wq, qq, first + k};
+}
+
+/* The best of all sixteen threads'. */
+static __device__ __forceinline__ trial best_of(trial t, const lanes &l) {
+	for (int half = TRIED / 2; half > 0; half /= 2) {
+		trial o = {__shfl_xor_sync(l.mask, t.gain, half, LANES), __shfl_xor_sync(l.mask, t.wq, half, LANES),
+		           __shfl_xor_sync(l.mask, t.qq, half, LANES), __shfl_xor_sync(l.mask, t.number, half, LANES)};
+		if (o.gain > t.gain || (o.gain == t.gain && o.number < t.number)) t = o;
+	}
+	return t;
+}
+
+/* a.trials steps of either sign, and around the best of them finer ones. */
+template <int H, bool weighted>
 static __device__ __forceinline__ trial try_steps(const lanes &l, const encode_args &a, const float *imp, int bits,
-                                                  float e) {
-	int top = 1 << (bits - 1);
-	trial best = {0, 0};
-	double at = 0;
-	for (int sign = -1; sign <= 1; sign += 2)
-		for (int i = 0; i < a.trials; i++) {
-			double before = best.gain;
-			try_step(&best, l, imp, top, sign * a.z[i] / e);
-			if (best.gain > before) at = sign * a.z[i];
-		}
-	for (int i = 0; i < 7 && bits < 8; i++)
-		if (i != 3) try_step(&best, l, imp, top, at * a.fine[i] / e);
-	return best;
+                                                  float e, double (*room)[ROOM]) {
+	int top = 1 << (bits - 1), coarse = 2 * a.trials, k = l.lane % TRIED;
+	trial best = {0, 0, 0, 0};
+	held<H> v;
+	hold<H, weighted>(v, l, imp);
+	for (int t = 0; t < coarse; t += TRIED) {
+		int mine = WHIT_MIN(t + k, coarse - 1);
+		double z = a.z[mine % a.trials];
+		float inv = (float)((mine < a.trials ? -z : z) / e);
+		try_some<H, weighted>(&best, v, l, imp, top, inv, t, WHIT_MIN(TRIED, coarse - t), room);
+	}
+	best = best_of(best, l);
+	if (bits == 8) return best;
+	double z = best.gain > 0 ? a.z[best.number % a.trials] : 0;
+	int fine = WHIT_MIN(k + (k > 2), 6); /* all but number 3, which is 1 */
+	float inv = (float)((best.number < a.trials ? -z : z) * a.fine[fine] / e);
+	try_some<H, weighted>(&best, v, l, imp, top, inv, coarse, 6, room);
+	return best_of(best, l);
 }
 
-static __device__ __forceinline__ double choose_step(const lanes &l, const encode_args &a, int bits, float e) {
+template <int H, bool weighted>
+static __device__ __forceinline__ double choose_step(const lanes &l, const encode_args &a, int bits, float e,
+                                                     double (*room)[ROOM]) {
 	double unclipped = -(double)e / (1 << (bits - 1));
 	if (!(1024 / fabsf(e) <= FLT_MAX)) return unclipped; /* 1 / step would overflow */
-	trial best = try_steps(l, a, l.imp, bits, e);
-	if (!(best.gain > 0) && l.imp) best = try_steps(l, a, NULL, bits, e);
-	return best.gain > 0 ? best.step : unclipped;
+	trial best = try_steps<H, weighted>(l, a, l.imp, bits, e, room);
+	if (weighted && !(best.gain > 0)) best = try_steps<H, weighted>(l, a, NULL, bits, e, room);
+	return best.gain > 0 ? best.wq / best.qq : unclipped;
 }
 
 /* The first of the values of largest magnitude. */
@@ -184,7 +282,9 @@ static __device__ __forceinline__ float lanes_peak(const lanes &l) {
 	return e;
 }
 
-__global__ void __launch_bounds__(THREADS) int_encode_kernel(const whit_mat m, const encode_args a) {
+template <int H, bool weighted>
+__global__ void __launch_bounds__(THREADS, 4) int_encode_kernel(const whit_mat m, const encode_args a) {
+	WHIT_SHARED(double, room, [THREADS / 32][2 * TRIED][ROOM]);
 	lanes l;
 	int64_t row, g;
 	if (!lanes_take(l, a, m.width, &row, &g)) return;
@@ -192,7 +292,8 @@ __global__ void __launch_bounds__(THREADS) int_encode_kernel(const whit_mat m, c
 	int bits = m.spec.bits, top = 1 << (bits - 1);
 	float e = lanes_peak(l);
 	if (e == 0 && l.lane == 0) atomicAdd(reinterpret_cast<unsigned long long *>(a.count + 1), 1ull);
-	float s = scale_put(m, stored, g, e != 0 ? choose_step(l, a, bits, e) : 0, l.lane, a.count);
+	double step = e != 0 ? choose_step<H, weighted>(l, a, bits, e, room[threadIdx.x / 32]) : 0;
+	float s = scale_put(m, stored, g, step, l.lane, a.count);
 	for (int64_t i0 = 0; i0 < l.n; i0 += LANES) {
 		int64_t i = i0 + l.lane;
 		int code = s != 0 && i < l.n ? (int)step_round(l.y[i] / s, top) & (2 * top - 1) : 0;
@@ -247,10 +348,14 @@ extern "C" void whit_rows_encode_cuda(whit_dev *d, const whit_mat *m, int64_t r0
 	a.group = m->spec.group ? m->spec.group : m->width;
 	a.groups = (m->width + a.group - 1) / a.group;
 	if (!strcmp(name, "tq")) {
-		WHIT_LAUNCH(tq_encode_kernel, whit_blocks(n * a.groups * LANES, THREADS), THREADS, 0, d, *m, a);
+		auto *kernel = m->spec.bits <= 4 ? tq_encode_kernel<true> : tq_encode_kernel<false>;
+		WHIT_LAUNCH(kernel, whit_blocks(n * a.groups * LANES, THREADS), THREADS, 0, d, *m, a);
 	} else if (!strcmp(name, "int")) {
 		int_trials(&a, m->spec.bits);
-		WHIT_LAUNCH(int_encode_kernel, whit_blocks(n * a.groups * LANES, THREADS), THREADS, 0, d, *m, a);
+		auto *kernel = a.group <= 2 * LANES   ? imp ? int_encode_kernel<2, true> : int_encode_kernel<2, false>
+		                 : a.group <= 8 * LANES ? imp ? int_encode_kernel<8, true> : int_encode_kernel<8, false>
+		                                        : int_encode_kernel<0, true>;
+		WHIT_LAUNCH(kernel, whit_blocks(n * a.groups * LANES, THREADS), THREADS, 0, d, *m, a);
 	} else if (!strcmp(name, "f32") || !strcmp(name, "f16") || !strcmp(name, "bf16")) {
 		WHIT_LAUNCH(float_encode_kernel, whit_blocks(n * 32, THREADS), THREADS, 0, d, *m, a,
 		            strcmp(name, "f32") ? 2 : 4, !strcmp(name, "f16"));

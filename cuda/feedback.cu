@@ -1,7 +1,7 @@
-/* feedback: rounding column after column with feedback (calib/feedback.h), many rows at once. A warp has a row: lane l
- * holds what stands in the block's columns l, l + 32, ..., so that a column's value is a shuffle away and the row of U
- * that goes with it one coalesced read, the same for all rows. Products are rounded before they are added, as the CPU's
- * are: the same bits, up to where blocks hand on to the columns behind them (whit_dev_mul). */
+/* feedback: rounding column after column with feedback (calib/feedback.h), many rows at once. Products are rounded
+ * before they are added, as the CPU's are: the same bits, up to where blocks hand on to the columns behind them
+ * (whit_dev_mul).
+ */
 #include "cuda/dev.cuh"
 extern "C" {
 #include "host/ops.h"
@@ -28,6 +28,8 @@ static __device__ __forceinline__ int nearest(const whit_columns &a, const float
 	return lo;
 }
 
+/* Plain, with `pass` and any number of columns: a warp has a row, lane l what stands in columns l, l + 32, ..., so that
+ * a column's value is a shuffle away and the row of U that goes with it one coalesced read. */
 __global__ void __launch_bounds__(THREADS) columns_kernel(const whit_columns a) {
 	WHIT_SHARED(float, table, [512]);
 	int64_t r = (int64_t)blockIdx.x * WARPS + threadIdx.x / 32;
@@ -67,6 +69,99 @@ __global__ void __launch_bounds__(THREADS) columns_kernel(const whit_columns a) 
 	if (lane == 0) a.loss[r] = a.turn ? loss : a.loss[r] + loss;
 }
 
+/* Four lanes have a row, each every fourth column: what all lanes of a row do alike, two divisions and a search, is
+ * done for eight rows at once, and is hidden behind other warps' sums. v[0] is the lane's column of the four whose turn
+ * it is; behind each four, registers move up. U lies in shared memory as it is read: of row j for each lane its columns
+ * from j's four on, in chunks of CHUNK rows whose length falls by CHUNK / 4; four floats more keep lanes' banks apart.
+ */
+enum { LANES = 4, CHUNK = 32, LANE_MOST = 32 /* columns of a lane */ };
+template <int H> struct chunk {
+	enum { FLOATS = CHUNK * LANES * (H + 4), ALL = FLOATS + chunk<H - CHUNK / LANES>::ALL };
+};
+template <> struct chunk<0> {
+	enum { ALL = 0 };
+};
+
+template <int H> static __device__ __forceinline__ void chunk_load(const whit_columns &a, float *to, int j0) {
+	int size = (int)(a.to - a.from), all = (int)((a.turn ? a.to : a.end) - a.from);
+	if (j0 >= size) return;
+	for (int i = (int)threadIdx.x; i < CHUNK * LANES * H; i += THREADS) {
+		int j = i / (LANES * H), at = i % (LANES * H), c = (j0 + j) / LANES * LANES + at;
+		bool in = j0 + j < size && c < all;
+		ptx_copy_async<4>(to + (j * LANES + at % LANES) * (H + 4) + at / LANES,
+		                  a.u + (in ? (a.from + j0 + j) * a.n + a.from + c : 0), in ? 4 : 0);
+	}
+	if constexpr (H > CHUNK / LANES) chunk_load<H - CHUNK / LANES>(a, to + chunk<H>::FLOATS, j0 + CHUNK);
+}
+
+/* What a lane knows of its row. */
+typedef struct turn_row {
+	int64_t r;
+	float scale;
+	double loss;
+	bool in; /* there is such a row */
+} turn_row;
+
+template <int H>
+static __device__ __forceinline__ void chunk_turns(const whit_columns &a, float *v, const float *u, const float *table,
+                                                   turn_row *row, int j0) {
+	int size = (int)(a.to - a.from), all = (int)((a.turn ? a.to : a.end) - a.from), own = (int)threadIdx.x % LANES;
+	for (int j = j0; j < WHIT_MIN(j0 + CHUNK, all); j += LANES) {
+		float handed = 0;
+		int chosen = 0;
+		for (int l = 0; l < WHIT_MIN(LANES, size - j); l++, u += LANES * (H + 4)) {
+			float vj = __shfl_sync(0xffffffffu, v[0], l, LANES);
+			int k = nearest(a, table + a.count, table[0], vj, row->scale);
+			float q = row->scale * table[k] + 0.0f, err = (vj - q) / u[l * (H + 4)];
+			row->loss = fma((double)err, (double)err, row->loss); /* an exact square */
+			if (own == l) handed = -err, chosen = k;
+			const float4 *mine = reinterpret_cast<const float4 *>(u + own * (H + 4));
+			WHIT_UNROLL
+			for (int m = 0; m < H / 4; m++) {
+				float4 w = mine[m];
+				float first = v[4 * m] + -err * w.x;
+				if (m > 0 || own > l) v[4 * m] = first;
+				v[4 * m + 1] += -err * w.y;
+				v[4 * m + 2] += -err * w.z;
+				v[4 * m + 3] += -err * w.w;
+			}
+		}
+		int64_t at = row->r * a.n + a.from + j + own;
+		if (row->in && j + own < all) (a.turn ? a.turn[row->r * size + j + own] : a.v[at]) = v[0];
+		if (row->in && j + own < size && !a.turn) a.err[at] = handed, a.level[at] = (uint8_t)chosen;
+		WHIT_UNROLL
+		for (int m = 0; m + 1 < H; m++) v[m] = v[m + 1];
+	}
+	if constexpr (H > CHUNK / LANES) chunk_turns<H - CHUNK / LANES>(a, v, u, table, row, j0 + CHUNK);
+}
+
+/* Columns of up to H a lane. */
+template <int H> __global__ void __launch_bounds__(THREADS) columns_block_kernel(const whit_columns a) {
+	WHIT_SHARED_DYNAMIC(float, u);
+	float *table = u + chunk<H>::ALL, v[H];
+	int all = (int)((a.turn ? a.to : a.end) - a.from), own = (int)threadIdx.x % LANES;
+	int64_t r = ((int64_t)blockIdx.x * THREADS + threadIdx.x) / LANES;
+	turn_row row = {WHIT_MIN(r, a.rows - 1), 0, 0, r < a.rows};
+	chunk_load<H>(a, u, 0);
+	ptx_copy_commit();
+	row.scale = a.scale[row.r];
+	WHIT_UNROLL
+	for (int i = 0; i < H; i++) {
+		int c = LANES * i + own;
+		v[i] = c < all ? a.v[row.r * a.n + a.from + c] : 0.0f;
+	}
+	for (int i = (int)threadIdx.x; i < 2 * a.count; i += THREADS) table[i] = a.table[i];
+	ptx_copy_wait<0>();
+	__syncthreads();
+	chunk_turns<H>(a, v, u, table, &row, 0);
+	if (own == 0 && row.in) a.loss[r] = a.turn ? row.loss : a.loss[r] + row.loss;
+}
+
+template <int H> static void columns_block(whit_dev *d, const whit_columns *a) {
+	size_t bytes = (size_t)(chunk<H>::ALL + 2 * a->count) * sizeof(float);
+	WHIT_LAUNCH((columns_block_kernel<H>), whit_blocks(a->rows * LANES, THREADS), THREADS, bytes, d, *a);
+}
+
 extern "C" void whit_columns_cuda(whit_dev *d, const whit_columns *a) {
 	if (!a->rows || a->from >= a->to) return;
 	if (a->end - a->from > WHIT_COLUMNS_MOST || a->count > 256) {
@@ -74,7 +169,17 @@ extern "C" void whit_columns_cuda(whit_dev *d, const whit_columns *a) {
 		              (long long)(a->end - a->from), a->count, WHIT_COLUMNS_MOST);
 		return;
 	}
-	WHIT_LAUNCH(columns_kernel, whit_blocks(a->rows, WARPS), THREADS, 0, d, *a);
+	int64_t all = (a->turn ? a->to : a->end) - a->from;
+	if (d->plain || a->pass || all > LANES * LANE_MOST)
+		WHIT_LAUNCH(columns_kernel, whit_blocks(a->rows, WARPS), THREADS, 0, d, *a);
+	else if (all > 96)
+		columns_block<32>(d, a);
+	else if (all > 64)
+		columns_block<24>(d, a);
+	else if (all > 32)
+		columns_block<16>(d, a);
+	else
+		columns_block<8>(d, a);
 }
 
 /* ---- what is around it: a thread a row, or a value ---- */

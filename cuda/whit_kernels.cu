@@ -259,7 +259,9 @@ extern "C" int whit_kernels_gram(whit_kernels *k, float *h, const float *x, int6
 	if (need_count(k, "tokens", tokens) || need_count(k, "n", n) || need_pointer(k, "h", h, 4) ||
 	    need_pointer(k, "x", x, 4))
 		return k->err.code;
-	whit_dev_mul(k->d, h, n, x, n, 1, x, n, 0, n, n, tokens, 1);
+	whit_dev_reset(k->d);
+	whit_gram_cuda(k->d, h, x, tokens, n);
+	whit_gram_mirror_cuda(k->d, h, n);
 	return done(k);
 }
 
@@ -269,6 +271,7 @@ extern "C" int whit_kernels_square_sums(whit_kernels *k, float *full, double *ro
 	    need_pointer(k, "full", full, 4, 1) || need_pointer(k, "row", row, 8, 1) ||
 	    need_pointer(k, "col", col, 8, 1))
 		return k->err.code;
+	whit_dev_reset(k->d);
 	whit_square_sums_cuda(k->d, full, row, col, g, rows, cols);
 	return done(k);
 }

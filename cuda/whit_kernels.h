@@ -77,7 +77,8 @@ int64_t whit_kernels_rotation_width(const whit_kernels_rotation *r);        /* c
 void whit_kernels_rotation_free(whit_kernels *k, whit_kernels_rotation *r); /* waits for the stream */
 int whit_kernels_rotate(whit_kernels *k, const whit_kernels_rotation *r, float *y, const float *x, int64_t rows);
 int whit_kernels_rotate_back(whit_kernels *k, const whit_kernels_rotation *r, float *x, float *y, int64_t rows);
-/* h (n, n) += x^T x of x (tokens, n): a Hessian's sum, products and sums in 32 bits. */
+/* h (n, n) += x^T x of x (tokens, n): a Hessian's sum, symmetric if h was. Values are two F16 terms of a common scale,
+ * 22 bits down to 2^-17 of the largest; sums in 32 bits. */
 int whit_kernels_gram(whit_kernels *k, float *h, const float *x, int64_t tokens, int64_t n);
 /* Of a gradient g (rows, cols): full (rows, cols) += g^2; row (rows) and col (cols) += its sums, in double: Fisher
  * information. Each NULL: not wanted. */

@@ -17,11 +17,16 @@ static void columns_item(void *ctx, int64_t i, int worker) {
 	int64_t c0 = i * COLUMNS, n = WHIT_MIN(COLUMNS, j->cols - c0);
 	double *sum = j->sum ? j->sum + c0 : NULL, *sq = j->sq ? j->sq + c0 : NULL;
 	(void)worker;
-	for (int64_t t = 0; t < j->T; t++) {
-		const float *x = j->x + t * j->cols + c0;
-		double w = j->weight ? j->weight[t] : 1;
-		for (int64_t c = 0; c < n && sum; c++) sum[c] += x[c];
-		for (int64_t c = 0; c < n && sq; c++) sq[c] += w * ((double)x[c] * x[c]); /* the square is exact */
+	for (int64_t t0 = 0; t0 < j->T; t0 += WHIT_SUM_ROWS) {
+		double s[COLUMNS] = {0}, q[COLUMNS] = {0};
+		for (int64_t t = t0; t < WHIT_MIN(j->T, t0 + WHIT_SUM_ROWS); t++) {
+			const float *x = j->x + t * j->cols + c0;
+			double w = j->weight ? j->weight[t] : 1;
+			for (int64_t c = 0; c < n && sum; c++) s[c] += x[c];
+			for (int64_t c = 0; c < n && sq; c++) q[c] += w * ((double)x[c] * x[c]); /* an exact square */
+		}
+		for (int64_t c = 0; c < n && sum; c++) sum[c] += s[c];
+		for (int64_t c = 0; c < n && sq; c++) sq[c] += q[c];
 	}
 }
 
@@ -30,8 +35,8 @@ void whit_column_sums_cpu(double *sum, double *sq, const float *x, const double 
 	whit_items((cols + COLUMNS - 1) / COLUMNS, COLUMNS * T, columns_item, &j);
 }
 
-/* Lane by lane of a warp, halves added to halves: the order of the kernel in cuda/sums.cu, and one for vectors. */
-static double squares(const float *x, int64_t n) {
+/* Of up to WHIT_SUM_COLS values: lane by lane of a warp, halves added to halves, an order that vectors have too. */
+static double span_squares(const float *x, int64_t n) {
 	enum { LANES = 32 };
 	double part[LANES] = {0};
 	int64_t i = 0;
@@ -43,10 +48,15 @@ static double squares(const float *x, int64_t n) {
 	return part[0];
 }
 
+static double squares(double sum, const float *x, int64_t n) {
+	for (int64_t i = 0; i < n; i += WHIT_SUM_COLS) sum += span_squares(x + i, WHIT_MIN(WHIT_SUM_COLS, n - i));
+	return sum;
+}
+
 static void rows_item(void *ctx, int64_t i, int worker) {
 	const sums_job *j = ctx;
 	(void)worker;
-	j->sum[i] = squares(j->x + i * j->T, j->cols);
+	j->sum[i] = squares(0, j->x + i * j->T, j->cols);
 }
 
 void whit_row_squares_cpu(double *n, const float *x, int64_t T, int64_t cols, int64_t ld) {
@@ -61,7 +71,7 @@ static void square_item(void *ctx, int64_t i, int worker) {
 		const float *g = j->x + r * j->cols;
 		float *full = j->full ? j->full + r * j->cols : NULL;
 		for (int64_t c = 0; c < j->cols && full; c++) full[c] += g[c] * g[c];
-		if (j->sum) j->sum[r] += squares(g, j->cols);
+		if (j->sum) j->sum[r] = squares(j->sum[r], g, j->cols);
 	}
 }
 

@@ -303,11 +303,14 @@ void whit_draw_cpu(int32_t *out, const float *z, const double *u, int64_t T, int
 WHIT_DEVICE void whit_draw_cuda(whit_dev *d, int32_t *out, const float *z, const double *u, int64_t T, int64_t vocab);
 
 /* ---- sums that statistics are made of (calib/stats.h) ----
- * Added to what is there unless said. On a device the same bits as on the CPU, but for gram. */
+ * Added to what is there unless said. On a device the same bits as on the CPU, but for gram. Their order, on every
+ * device: a column is added up row after row in pieces of WHIT_SUM_ROWS rows, a row in spans of WHIT_SUM_COLS columns
+ * (within one, column j in lane j % 32 of a warp, lanes by halves), and pieces or spans are added one after another to
+ * what is there. */
+enum { WHIT_SUM_ROWS = 64, WHIT_SUM_COLS = 128 };
 
-/* sum[j] += sum_t x[t][j], sq[j] += sum_t weight[t] x[t][j]^2 over x (T, cols); sum or sq NULL: not wanted, weight
- * NULL:
- * 1. Token after token in double: how tokens are cut into calls does not show. */
+/* sum[j] += sum_t x[t][j], sq[j] += sum_t weight[t] x[t][j]^2 over x (T, cols), in double; sum or sq NULL: not wanted,
+ * weight NULL: 1. A device takes scratch, as it does for square sums. */
 void whit_column_sums_cpu(double *sum, double *sq, const float *x, const double *weight, int64_t T, int64_t cols);
 WHIT_DEVICE void whit_column_sums_cuda(whit_dev *d, double *sum, double *sq, const float *x, const double *weight,
                                        int64_t T, int64_t cols);
@@ -322,10 +325,19 @@ WHIT_DEVICE void whit_square_sums_cuda(whit_dev *d, float *full, double *row, do
 /* y[t][j] = x[t][j] w[t], and, w NULL, x[t][j]^2; (T, cols). y == x allowed. */
 void whit_rows_scale_cpu(float *y, const float *x, const double *w, int64_t T, int64_t cols);
 WHIT_DEVICE void whit_rows_scale_cuda(whit_dev *d, float *y, const float *x, const double *w, int64_t T, int64_t cols);
-/* h (n, n) += x^T x over x (T, n): in fast, the upper triangle alone, which whit_gram_mirror copies down. */
+/* h (n, n) += x^T x over x (T, n): in fast and on a device the upper triangle and a little left of it, which
+ * whit_gram_mirror copies down. A device cuts x, scaled by a power of two, into two F16 terms, of whose products it
+ * leaves out the smallest (cuda/sums.cu says what that costs: less than FP32's own sums); plain: in FP32. */
 void whit_gram_cpu(float *h, const float *x, int64_t T, int64_t n);
 void whit_gram_fast_cpu(float *h, const float *x, int64_t T, int64_t n, whit_arena *scratch);
+WHIT_DEVICE void whit_gram_cuda(whit_dev *d, float *h, const float *x, int64_t T, int64_t n);
 void whit_gram_mirror_cpu(float *h, int64_t n);
+WHIT_DEVICE void whit_gram_mirror_cuda(whit_dev *d, float *h, int64_t n);
+/* Tokens of a piece: sums in a tensor core's own accumulators stay short, and scratch (8 bytes a value) below 256 MB.
+ */
+static inline int64_t whit_gram_piece(int64_t T, int64_t n) {
+	return WHIT_MIN(T, WHIT_MIN(2048, WHIT_MAX(((int64_t)1 << 25) / WHIT_MAX(n, 1), 64)));
+}
 
 /* ---- rounding with feedback: a device's part of calib/feedback.h, whose loops on the CPU are its own ---- */
 

@@ -25,6 +25,11 @@ static const struct {
             {"int8g512", 8, 600, 0, 1, 0, 0},
             {"int4", 8, 33, 0, 1, 0, 0},
             {"int8", 8, 100, 0, 0, 1, 0},
+            {"int4g32", 9, 200, 0, 1, 0, 0},
+            {"int4g128", 8, 600, 0, 1, 0, 0},
+            {"int8g128", 9, 256, 0, 0, 0, 0},
+            {"int8g64", 7, 256, 0, 1, 0, 0},
+            {"int2g256", 8, 300, 0, 0, 0, 0},
             {"int3", 1, 7, 0, 0, 0, 0},
             {"f32", 8, 33, 0, 0, 0, 0},
             {"f16", 9, 100, 0, 0, 0, 0},
@@ -55,7 +60,7 @@ static void row(case_run *r, int i) {
 	m.paired = rows[i].paired;
 	m.spec.fmt->planes(&m.spec, width, m.scale_f32, d, &e);
 	for (int64_t k = 0; k < N; k++) shape(w + k * width, width, k % 7);
-	for (int64_t k = 0; imp && k < width; k++) imp[k] = k % 5 ? imp[k] * imp[k] : 0;
+	for (int64_t k = 0; imp && k < width; k++) imp[k] = k % 5 && (k < 64 || k > 127) ? imp[k] * imp[k] : 0;
 	if (m.codebook) { /* ascending */
 		book = case_host(r, sizeof(float) << m.spec.bits);
 		for (int k = 0; k < 1 << m.spec.bits; k++)

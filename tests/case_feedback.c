@@ -11,17 +11,30 @@ static const struct {
 	int64_t rows, n, paired;
 	int kind, exact; /* all columns in one block */
 	float by;        /* what weights are multiplied by */
-} rows[] = {
-        {"int4g32", 70, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},    {"int2g64", 33, 100, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
-        {"tq3g128", 40, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},    {"int8", 17, 96, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
-        {"tq2g64", 24, 128, 8, WHIT_FEEDBACK_GPTQ, 1, 1},     {"int3g256", 20, 256, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
-        {"int4g64", 66, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1e9f}, {"tq4g64", 50, 320, 0, WHIT_FEEDBACK_GPTQ, 0, 1},
-        {"int3", 40, 400, 0, WHIT_FEEDBACK_GPTQ, 0, 1},       {"int4g32", 48, 300, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},
-        {"tq1g128", 130, 256, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},  {"tq5g128", 9, 640, 0, WHIT_FEEDBACK_GPTQ, 0, 1},
-        {"q4_0", 40, 128, 8, WHIT_FEEDBACK_GPTQ, 1, 1},       {"q8_0", 20, 96, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
-        {"q2_0", 24, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},       {"q1_0", 24, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
-        {"iq4_nl", 24, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},     {"tq2_0", 24, 256, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
-        {"q4_0", 30, 320, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},      {"int4g128", 1024, 4096, 0, WHIT_FEEDBACK_GPTQ, 0, 1}};
+} rows[] = {{"int4g32", 70, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},    {"int2g64", 33, 100, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+            {"tq3g128", 40, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},    {"int8", 17, 96, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+            {"int3", 37, 103, 0, WHIT_FEEDBACK_GPTQ, 1, 1},       {"int8g64", 5, 37, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+            {"int4g32", 65, 203, 0, WHIT_FEEDBACK_GPTQ, 0, 1},    {"tq2g64", 24, 128, 8, WHIT_FEEDBACK_GPTQ, 1, 1},
+            {"int3g256", 20, 256, 0, WHIT_FEEDBACK_GPTQ, 1, 1},   {"int4g64", 66, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1e9f},
+            {"tq4g64", 50, 320, 0, WHIT_FEEDBACK_GPTQ, 0, 1},     {"int3", 40, 400, 0, WHIT_FEEDBACK_GPTQ, 0, 1},
+            {"int4g32", 48, 300, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},   {"tq1g128", 130, 256, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},
+            {"tq5g128", 9, 640, 0, WHIT_FEEDBACK_GPTQ, 0, 1},     {"q4_0", 40, 128, 8, WHIT_FEEDBACK_GPTQ, 1, 1},
+            {"q8_0", 20, 96, 0, WHIT_FEEDBACK_GPTQ, 1, 1},        {"q2_0", 24, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+            {"q1_0", 24, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},       {"iq4_nl", 24, 128, 0, WHIT_FEEDBACK_GPTQ, 1, 1},
+            {"tq2_0", 24, 256, 0, WHIT_FEEDBACK_GPTQ, 1, 1},      {"q4_0", 30, 320, 0, WHIT_FEEDBACK_GPTAQ, 0, 1},
+            {"int4g128", 1024, 4096, 0, WHIT_FEEDBACK_GPTQ, 0, 1}};
+
+static int64_t rows_apart(const whit_mat m[2], int64_t rows) {
+	int64_t apart = 0;
+	for (int64_t i = 0; i < rows; i++) {
+		int same = 1;
+		for (int p = 0; p < 2 && m[0].plane[p]; p++)
+			same &= !memcmp(m[0].plane[p] + (size_t)i * m[0].row_bytes[p],
+			                m[1].plane[p] + (size_t)i * m[1].row_bytes[p], m[0].row_bytes[p]);
+		apart += !same;
+	}
+	return apart;
+}
 
 static void row(case_run *r, int at) {
 	int64_t n = rows[at].n, N = rows[at].rows;
@@ -65,14 +78,7 @@ static void row(case_run *r, int at) {
 		case_fail(r, "%s", e.text);
 		return;
 	}
-	int64_t apart = 0;
-	for (int64_t i = 0; i < N; i++) {
-		int same = 1;
-		for (int p = 0; p < 2 && m[0].plane[p]; p++)
-			same &= !memcmp(m[0].plane[p] + (size_t)i * m[0].row_bytes[p],
-			                m[1].plane[p] + (size_t)i * m[1].row_bytes[p], m[0].row_bytes[p]);
-		apart += !same;
-	}
+	int64_t apart = rows_apart(m, N);
 	/* losses of the nearest codes are sums of n products a column in float, of two orders */
 	double near = 1e-4, off = fabs(j[1].loss / j[0].loss - 1);
 	if (rows[at].exact ? apart != 0 : apart > N / 4)
@@ -87,6 +93,11 @@ static void row(case_run *r, int at) {
 		          (long long)j[0].rows_nearest, (long long)j[1].rows_nearest, (long long)j[0].bad_scales,
 		          (long long)j[1].bad_scales);
 	if (!(j[1].loss < 0.95 * j[1].loss_nearest)) case_fail(r, "feedback gains nothing");
+	/* the plain kernel */
+	int was = whit_dev_plain(r->dev, 1);
+	if (rows[at].exact && (whit_feedback_run(&j[1], &e) || rows_apart(m, N)))
+		case_fail(r, "plain: %lld rows differ", (long long)rows_apart(m, N));
+	whit_dev_plain(r->dev, was);
 	/* a row that is not finite is told as on the CPU */
 	w[(N - 1) * n + n / 2] = NAN;
 	if (whit_feedback_run(&j[1], &e) != WHIT_ENONFINITE) case_fail(r, "NaN is taken");

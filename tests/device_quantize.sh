@@ -90,7 +90,7 @@ calibrated() { # OPTIONS...
 	for rc in cpu cuda; do
 		rm -rf "$out"
 		run "$emulated" quantize "$scratch/talks" "$out" "$@" --text "$scratch/letters" --calib-len 8 --calib-samples 8 --samples 0 --device $rc || return
-		losses=$(grep -hoE "loss [0-9.]+, [0-9.]+ of|scaled +[0-9]+|relative MSE [0-9.]+" "$scratch/stdout" | sed -E 's/([0-9.]{5})[0-9.]*/\1/g')
+		losses=$(grep -hoE "loss [0-9.]+, [0-9.]+ of|scaled +[0-9]+|relative MSE [0-9.]+" "$scratch/stdout" | sed -E 's/loss ([0-9.]{4})[0-9.]*/loss \1/; s/([0-9.]{5})[0-9.]*/\1/g')
 		[ $rc = cpu ] && cpu=$losses
 	done
 	if [ -n "$cpu" ] && [ "$losses" = "$cpu" ]; then ok=$((ok + 1)); else fail "$*: $losses, need $cpu"; fi

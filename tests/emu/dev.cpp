@@ -89,6 +89,19 @@ void whit_dev_mul(whit_dev *d, float *c, int64_t ldc, const float *a, int64_t ld
 	            (int)n, (int)k, 1, a, (int)lda, b, (int)ldb, add ? 1 : 0, c, (int)ldc);
 }
 
+void whit_dev_mul_f16(whit_dev *d, float *c, int64_t ldc, const uint16_t *a, const uint16_t *b, int64_t ld, int64_t m,
+                      int64_t n, int64_t k, const float *scale) {
+	if (d->err.code || m == 0 || n == 0 || k == 0) return;
+	emu::device_reach all;
+	int64_t na = (k - 1) * ld + m, nb = (k - 1) * ld + n;
+	float *copy = (float *)whit_alloc((size_t)(na + nb) * sizeof *copy);
+	whit_f16_to_f32_n(copy, a, na);
+	whit_f16_to_f32_n(copy + na, b, nb);
+	cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)m, (int)n, (int)k, scale[0], copy, (int)ld, copy + na,
+	            (int)ld, scale[1], c, (int)ldc);
+	whit_free(copy);
+}
+
 int whit_dev_sync(whit_dev *d, whit_err *e) {
 	char text[300];
 	if (emu::device_check(text, sizeof text)) whit_dev_fail(d, WHIT_EINTERNAL, "%s", text);

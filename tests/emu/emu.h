@@ -286,6 +286,16 @@ static inline float __uint_as_float(unsigned i) {
 	float f;
 	return memcpy(&f, &i, 4), f;
 }
+static inline float __double2float_rd(double d) {
+	float f = (float)d;
+	return (double)f > d ? nextafterf(f, -INFINITY) : f;
+}
+static inline double __hiloint2double(int high, int low) {
+	uint64_t bits = (uint64_t)(uint32_t)high << 32 | (uint32_t)low;
+	double d;
+	memcpy(&d, &bits, 8);
+	return d;
+}
 static inline int __float_as_int(float f) {
 	int i;
 	return memcpy(&i, &f, 4), i;
