@@ -7,7 +7,7 @@
 #include "formats/json.h"
 #include "host/progress.h"
 
-enum { VERSION = 1, BYTES = 16 << 20, PRODUCTS = 16384 }; /* of a file, of a device in it */
+enum { VERSION = 1, BYTES = 16 << 20, PRODUCTS = 4096 }; /* of a file, of a device in it */
 static const double MOST_US = 1e12;
 
 int whit_tune_best(const double us[WHIT_TIERS], int usual) {
@@ -49,8 +49,9 @@ static json_t *group_find(const json_t *file, whit_dev *d) {
 	json_t *own = group_of(d), *found = NULL, *g;
 	char text[1024];
 	size_t i;
-	json_array_foreach(json_object_get(file, "devices"), i,
-	                   g) if (!found && !whit_json_differs(g, own, text, sizeof text)) found = g;
+	json_array_foreach(json_object_get(file, "devices"), i, g) {
+		if (!found && !whit_json_differs(g, own, text, sizeof text)) found = g;
+	}
 	json_decref(own);
 	return found;
 }
@@ -69,8 +70,7 @@ static int no_tier(const char *file, const char *what, const char *is, whit_err 
 }
 
 static int entry_read(whit_tune_entry *t, const json_t *j, const char *file, whit_err *e) {
-	const char *format, *tier;
-	const char *key;
+	const char *format, *tier, *key;
 	const json_t *us;
 	json_t *v;
 	int known = 0, tier_at;
@@ -97,7 +97,11 @@ static int entry_read(whit_tune_entry *t, const json_t *j, const char *file, whi
 	return 0;
 }
 
-/* Groups are objects, so are their products, whosever they are; d's are read in full. */
+static int same(const whit_tuned *a, const whit_tuned *b) {
+	return a->rows == b->rows && a->width == b->width && a->tokens == b->tokens && !strcmp(a->format, b->format);
+}
+
+/* Every device has its array of products, whosever it is; d's are read in full. */
 static int check(const json_t *file, const char *path, whit_err *e) {
 	const json_t *devices, *products;
 	int64_t version;
@@ -131,8 +135,16 @@ static int load(json_t **file, whit_tune_entry **entry, int *n, whit_dev *d, con
 	products = rc ? NULL : json_object_get(group_find(*file, d), "products");
 	*entry = whit_alloc(sizeof **entry * (json_array_size(products) + 1));
 	json_array_foreach(products, i, j) {
-		if (rc || (rc = entry_read(&(*entry)[i], j, path, e))) break;
-		*n = (int)i + 1;
+		whit_tune_entry *t = &(*entry)[i];
+		if ((rc = entry_read(t, j, path, e))) break;
+		for (int k = 0; k < *n && !rc; k++)
+			if (same(&t->p, &(*entry)[k].p))
+				rc = whit_fail(e, WHIT_EINPUT,
+				               "%s: products %d and %d are one: %s %lldx%lld, tokens %lld", path, k, *n,
+				               t->p.format, (long long)t->p.rows, (long long)t->p.width,
+				               (long long)t->p.tokens);
+		if (rc) break;
+		++*n;
 	}
 	return rc;
 }
@@ -160,10 +172,6 @@ static json_t *entry_json(const whit_tune_entry *t) {
 	return json_pack("{s:s, s:I, s:I, s:I, s:s, s:o}", "format", t->p.format, "rows", (json_int_t)t->p.rows,
 	                 "width", (json_int_t)t->p.width, "tokens", (json_int_t)t->p.tokens, "tier",
 	                 whit_tier_name(t->p.tier), "us", us);
-}
-
-static int same(const whit_tuned *a, const whit_tuned *b) {
-	return a->rows == b->rows && a->width == b->width && a->tokens == b->tokens && !strcmp(a->format, b->format);
 }
 
 int whit_tune_write(whit_dev *d, const char *path, const whit_tune_entry *entry, int n, whit_err *e) {

@@ -121,6 +121,7 @@ damaged 'tokens is 6, need where a range begins' < <(good | sed 's/"tokens": 5/"
 damaged 'rows is string' < <(good | sed 's/"rows": 70/"rows": "70"/')
 damaged 'need 1 to 31 characters' < <(good | sed "s/bf16/$(printf 'x%.0s' {1..32})/")
 damaged 'duplicate' < <(good | sed 's/"rows": 70/"rows": 70, "rows": 70/')
+damaged 'products 0 and 1 are one: bf16 70x512, tokens 5' < <(handwritten "bf16 70 512 5 gemv" "bf16 70 512 5 stream")
 head -c 17000000 /dev/zero >"$F"
 bench "bf16 70x512 M=8" --tune-file "$F"
 check "a file of 17 MB is read" grep -q '^warning: .* has 17000000 bytes, need at most 16777216' "$scratch/err"
