@@ -4,6 +4,7 @@
 #include "host/commands.h"
 #include "host/device.h"
 #include "host/progress.h"
+#include "host/tune.h"
 
 static int by_value(const void *a, const void *b) {
 	int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
@@ -27,23 +28,31 @@ static int read_prompts(const whit_list *given, bench_load *load, whit_err *e) {
 	return 0;
 }
 
-static int bench_models(bench_run *b, const whit_list *model, const bench_load *load, whit_err *e) {
+static int bench_models(bench_run *b, const whit_list *model, const bench_load *load, const char *tuned, whit_err *e) {
 	int rc = 0;
 	for (int i = 0; i < model->n && !rc; i++) {
 		whit_dev *dev = NULL; /* one for each model: its peak is this model's */
-		if (b->dev) rc = whit_device_open(&dev, e);
+		if (b->dev) rc = whit_device_open_tuned(&dev, tuned, e);
 		if (!rc) rc = bench_model(b, model->v[i], load, dev, e);
 		whit_device_close(dev);
 	}
 	return rc;
 }
 
+static int tune(bench_run *b, const bench_filter *f, const whit_list *model, const char *file, whit_err *e) {
+	char *path = whit_tune_path(file, 1);
+	int rc = path ? bench_tune(b, f, model->v, model->n, path, e)
+	              : whit_fail(e, WHIT_EUSAGE, "bench: --tune has no file to write, need --tune-file FILE");
+	whit_free(path);
+	return rc;
+}
+
 int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	static whit_list word, model, prompt;
-	static const char *json, *compute = "packed", *kv = "f32";
+	static const char *json, *compute = "packed", *kv = "f32", *tuned;
 	static double seconds = 0.5;
 	static int64_t n;
-	static int greedy, compare, roofline;
+	static int greedy, compare, roofline, tunes;
 	static const whit_opt opt[] = {
 	        {"CASE", 'l', NULL, "words a case's name must contain one of (default: every kernel case)", &word, 0},
 	        {"--model", 'l', "MODEL", "prefill and decode of this model instead of kernels; may be repeated",
@@ -58,6 +67,11 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	         &compare, 0},
 	        {"--roofline", 'f', NULL, "of a file of --json and a name for a picture, given instead of words",
 	         &roofline, 0},
+	        {"--tune", 'f', NULL,
+	         "on a device: time every way that the products, or those of --model, can go, and write the best to "
+	         "--tune-file",
+	         &tunes, 0},
+	        WHIT_TUNE_OPTION(tuned),
 	        {"--seconds", 'd', "S", "time for each case (default 0.5)", &seconds, 0},
 	        {"--json", 'w', "FILE", "write every number there", &json, 0},
 	        {0}};
@@ -81,15 +95,19 @@ int whit_cmd_bench(int argc, char **argv, whit_err *e) {
 	if (json && (rc = whit_out_try(json, e))) return rc;
 	bench_run b = {0};
 	whit_dev *dev = NULL;
-	if (!(rc = read_prompts(&prompt, &load, e))) rc = whit_device_open(&dev, e);
+	if (!(rc = read_prompts(&prompt, &load, e)))
+		rc = tunes ? whit_device_open(&dev, e) : whit_device_open_tuned(&dev, tuned, e);
+	if (!rc && tunes && !dev)
+		rc = whit_fail(e, WHIT_EUSAGE, "bench: --tune is about a device, the CPU computes; need --device cuda");
 	if (rc) goto out;
 	load.n = n ? n : dev ? 64 : 32;
 	if ((rc = bench_begin(&b, seconds, dev, e))) goto out;
 	bench_filter wanted = {word.v, word.n};
-	rc = model.n ? bench_models(&b, &model, &load, e)
-	     : dev   ? bench_products(&b, &wanted, e)
-	             : bench_kernels(&b, &wanted, e);
-	if (!rc && dev && !model.n) rc = bench_ops(&b, &wanted, e);
+	rc = tunes     ? tune(&b, &wanted, &model, tuned, e)
+	     : model.n ? bench_models(&b, &model, &load, tuned, e)
+	     : dev     ? bench_products(&b, &wanted, e)
+	               : bench_kernels(&b, &wanted, e);
+	if (!rc && dev && !model.n && !tunes) rc = bench_ops(&b, &wanted, e);
 	if (!rc && !b.n)
 		rc = whit_fail(e, WHIT_EUSAGE, "bench: no case's name holds \"%s\", need words such as %s, M=1",
 		               word.v[0],

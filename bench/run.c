@@ -284,19 +284,19 @@ static json_t *cuda_json(const bench_run *b) {
 	snprintf(capability, sizeof capability, "%d.%d", i->major, i->minor);
 	snprintf(driver, sizeof driver, "%d.%d", i->driver / 1000, i->driver / 10 % 100);
 	snprintf(toolkit, sizeof toolkit, "%d.%d", i->toolkit / 1000, i->toolkit / 10 % 100);
-	return json_pack("{s:s, s:i, s:s, s:i, s:I, s:I, s:I, s:s, s:s, s:i}", "name", i->name, "index", i->index,
+	return json_pack("{s:s, s:i, s:s, s:i, s:I, s:I, s:I, s:s, s:s, s:i, s:i}", "name", i->name, "index", i->index,
 	                 "compute_capability", capability, "sms", i->sms, "l2_bytes", (json_int_t)i->l2, "memory_bytes",
 	                 (json_int_t)i->memory, "free_bytes", (json_int_t)i->free, "driver", driver, "toolkit", toolkit,
-	                 "terms", whit_dev_terms(b->dev, 0));
+	                 "terms", whit_dev_terms(b->dev, 0), "tuned", i->tuned);
 }
 
 static json_t *row_json(const bench_row *r) {
 	double s = r->t.median;
-	return json_pack("{s:s, s:o, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:b}", "case", r->name, "seconds",
-	                 or_null(s), "p10", or_null(r->t.p10), "p90", or_null(r->t.p90), "p99", or_null(r->t.p99),
-	                 "samples", r->t.samples, "bytes_per_s", or_null(r->bytes / s), "flops", or_null(r->flops / s),
-	                 "weights_per_s", or_null(r->weights / s), "R", or_null(r->R), "C", or_null(r->C), "wrong",
-	                 r->wrong);
+	return json_pack("{s:s, s:o, s:o, s:o, s:o, s:i, s:o, s:o, s:o, s:o, s:o, s:s?, s:b}", "case", r->name,
+	                 "seconds", or_null(s), "p10", or_null(r->t.p10), "p90", or_null(r->t.p90), "p99",
+	                 or_null(r->t.p99), "samples", r->t.samples, "bytes_per_s", or_null(r->bytes / s), "flops",
+	                 or_null(r->flops / s), "weights_per_s", or_null(r->weights / s), "R", or_null(r->R), "C",
+	                 or_null(r->C), "tier", r->tier, "wrong", r->wrong);
 }
 
 static json_t *roofs_json(const bench_roofs *r) {

@@ -32,8 +32,9 @@ typedef struct bench_row {
 	bench_time t;
 	double bytes, flops, weights; /* per call; 0 = not meaningful */
 	double R;                     /* bytes/s over the copy roof of this run; 0 = none */
-	double C;  /* rate over the BLAS's at the same shape: OpenBLAS sgemm, cuBLAS with BF16; 0 = none */
-	int wrong; /* result differs from the oracle: no time is reported */
+	double C;         /* rate over the BLAS's at the same shape: OpenBLAS sgemm, cuBLAS with BF16; 0 = none */
+	const char *tier; /* of a product on a device (host/ops.h), else NULL */
+	int wrong;        /* result differs from the oracle: no time is reported */
 } bench_row;
 
 /* What the machine can do at most, measured in the process that is compared with it; 0 = not measured. */
@@ -72,7 +73,11 @@ typedef struct bench_filter {
 int bench_wants(const bench_filter *f, const char *name);
 int bench_kernels(bench_run *b, const bench_filter *f, whit_err *e);  /* on the CPU */
 int bench_products(bench_run *b, const bench_filter *f, whit_err *e); /* on b->dev: packed products */
-int bench_ops(bench_run *b, const bench_filter *f, whit_err *e);      /* on b->dev: what quantizing is made of */
+/* Times every tier of those products, or of the models' own, and writes the best of each to the file at path (which
+ * tune.h tells of), where something was measured. */
+int bench_tune(bench_run *b, const bench_filter *f, const char *const *model, int n_model, const char *path,
+               whit_err *e);
+int bench_ops(bench_run *b, const bench_filter *f, whit_err *e); /* on b->dev: what quantizing is made of */
 /* Prints the cases of two files of --json side by side. Errors: a file that is none, no case in common. */
 int bench_compare(const char *before, const char *after, whit_err *e);
 /* Draws one such file as an SVG: rates against operations per byte, under that run's roofs. */

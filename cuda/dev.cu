@@ -118,6 +118,7 @@ void whit_dev_describe(whit_dev *d, whit_dev_info *i) {
 	snprintf(i->name, sizeof i->name, "%.127s", p.name);
 	i->index = d->index, i->major = p.major, i->minor = p.minor, i->sms = p.multiProcessorCount;
 	i->l2 = (size_t)p.l2CacheSize, i->memory = p.totalGlobalMem, i->free = whit_dev_raw_left(d);
+	i->tuned = d->n_tuned;
 	cudaDriverGetVersion(&i->driver);
 	cudaRuntimeGetVersion(&i->toolkit);
 }

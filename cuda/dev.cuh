@@ -32,6 +32,8 @@ struct whit_dev {
 	struct whit_dev_kept *kept; /* whit_dev_keep's */
 	size_t n_kept;
 	unsigned *counters; /* whit_dev_counters' */
+	whit_tuned *tuned;  /* linear.cu's, in order */
+	int n_tuned;
 #ifdef __CUDACC__
 	int index;
 	bool lent;  /* the stream is the caller's */

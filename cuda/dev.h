@@ -20,6 +20,7 @@ typedef struct whit_dev_info {
 	int index, major, minor, sms; /* compute capability; multiprocessors */
 	int driver, toolkit;          /* CUDA versions, 1000 major + 10 minor; 0 under emulation */
 	size_t l2, memory, free;      /* bytes; free: now, by all that run on the device */
+	int tuned;                    /* products that whit_dev_tune has told of */
 } whit_dev_info;
 WHIT_DEVICE void whit_dev_describe(whit_dev *d, whit_dev_info *info);
 
@@ -28,6 +29,22 @@ WHIT_DEVICE int whit_dev_plain(whit_dev *d, int plain);
 /* Terms that a 32-bit activation is cut into where it meets 16-bit weights in a matrix product: 3 (at first) lose
  * nothing, 1 rounds it to the weight's type. Returns what was set before; terms 0 changes nothing. */
 WHIT_DEVICE int whit_dev_terms(whit_dev *d, int terms);
+
+/* A product whose tier (host/ops.h) is known by measurement: of a matrix of that format (whit_spec_name, as it lies on
+ * the device) and shape, times tokens of the range that begins with `tokens`. */
+typedef struct whit_tuned {
+	char format[32];
+	int64_t rows, width, tokens;
+	int tier;
+} whit_tuned;
+enum { WHIT_TUNE_RANGES = 8 };
+/* Where range i begins: kernels differ for one token, up to 4 (two terms each are one mma's columns), 8, 32. */
+static inline int64_t whit_tune_from(int i) {
+	static const int64_t from[WHIT_TUNE_RANGES] = {1, 2, 5, 9, 17, 33, 65, 129};
+	return from[i];
+}
+/* Lets those n products, in place of earlier ones, run by their tiers, where these take them. p is copied. */
+WHIT_DEVICE void whit_dev_tune(whit_dev *d, const whit_tuned *p, int n);
 
 /* ---- memory ---- */
 

@@ -241,8 +241,7 @@ static int float_bytes(const whit_mat *w) {
 	return !strcmp(name, "f32") ? 4 : !strcmp(name, "f16") || !strcmp(name, "bf16") ? 2 : 0;
 }
 
-/* Whole loads of 16 bytes, at their place. */
-static bool streams(const whit_mat *w) {
+bool whit_gemv_streams(const whit_mat *w) {
 	int bytes = float_bytes(w);
 	return bytes && w->width * bytes % 16 == 0 && w->row_bytes[0] % 16 == 0 && (uintptr_t)w->plane[0] % 16 == 0 &&
 	       w->width <= 1 << 20 && w->rows <= 1 << 24;
@@ -327,7 +326,7 @@ static void plain(whit_dev *d, const whit_gemv *g, int64_t T) {
 static void multiply(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsigned which) {
 	unsigned fast = 0;
 	for (int k = 0; k < g->n; k++)
-		if (which >> k & 1 && streams(g->w[k])) fast |= 1u << k;
+		if (which >> k & 1 && whit_tier_of(d, g->w[k], in->T) == WHIT_TIER_STREAM) fast |= 1u << k;
 	gemv_input at = *in;
 	if (fast) {
 		align(d, &at.x, (int64_t)at.T * at.K);
@@ -338,7 +337,7 @@ static void multiply(whit_dev *d, const gemv_input *in, const whit_gemv *g, unsi
 	unsigned packed = 0;
 	for (int k = 0; k < g->n; k++) {
 		if (!(which >> k & 1) || fast >> k & 1) continue;
-		if (whit_gemm_packed_takes(g->w[k], in->T))
+		if (whit_tier_of(d, g->w[k], in->T) == WHIT_TIER_PACKED)
 			packed |= 1u << k;
 		else
 			whit_gemv_packed(d, in, g->w[k], g->y[k], g->bias[k], g->add[k]);

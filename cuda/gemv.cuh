@@ -6,6 +6,8 @@ extern "C" {
 #include "host/ops.h"
 }
 
+/* Whether a matrix is of floats in whole loads of 16 bytes, at their place (gemv.cu). */
+bool whit_gemv_streams(const whit_mat *w);
 /* The plain product (linear.cu): a warp an output, any format, any T. x is rotated already. */
 void whit_linear_plain(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
 /* One matrix of any format (gemv_packed.cu); x as gemv_input says, rotated already. */

@@ -2,6 +2,7 @@
  * what cuBLAS multiplies. */
 #include "cuda/gemv.cuh"
 #include "cuda/runs.cuh"
+#include <stdlib.h>
 extern "C" {
 #include "formats/tensor.h"
 }
@@ -252,14 +253,6 @@ static void multiply_wide(whit_dev *d, float *y, const float *x, int64_t T, cons
 	}
 }
 
-/* Whether that is the quicker way: three products of F16 instead of one of F32. Tensor cores that add in F32 have 16
- * times the rate of F32 on compute capability 8.0 and 9.0 (A100, H100: NVIDIA's data sheets), but twice on 8.6 and 8.9
- * (RTX 3090, 4060). */
-static bool widens(const whit_dev *d, const whit_mat *w) {
-	return w->width < 1 << 30 && strcmp(w->spec.fmt->name, "f32") &&
-	       (d->terms == 1 || d->capability == 80 || d->capability >= 90);
-}
-
 /* One matrix by itself, x as its columns are. */
 static void packed(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const whit_low *low,
                    const float *bias) {
@@ -267,6 +260,21 @@ static void packed(whit_dev *d, float *y, const float *x, int64_t T, const whit_
 	gemv_input in = {x, NULL, NULL, 0, 0, WHIT_PRE_NONE, (int)T, (int)w->width};
 	g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias, g.low[0] = low;
 	whit_gemm_packed(d, &in, &g, 1);
+}
+
+static void packed_alone(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+	packed(d, y, x, T, w, NULL, bias);
+}
+
+/* And of few tokens, x not yet rotated: gemv.cu, which asks for the tier itself. */
+static void few_low(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const whit_low *low,
+                    const float *bias) {
+	whit_gemv g = {};
+	g.x = x, g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias, g.low[0] = low;
+	whit_gemv_cuda(d, &g, T);
+}
+static void few(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+	few_low(d, y, x, T, w, NULL, bias);
 }
 
 static whit_mat factor(const uint16_t *p, int64_t rows, int64_t cols) {
@@ -299,19 +307,92 @@ void whit_low_add(whit_dev *d, float *y, const gemv_input *in, int64_t rows, con
 	}
 }
 
-extern "C" void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
-                                 const float *bias) {
+/* ---- tiers ---- */
+
+static bool is(const whit_mat *w, const char *name) { return !strcmp(w->spec.fmt->name, name); }
+static bool is_16(const whit_mat *w) { return is(w, "f16") || is(w, "bf16"); }
+static bool takes_stream(const whit_mat *w, int64_t T) { return T <= WHIT_GEMV_MAX && whit_gemv_streams(w); }
+static bool takes_gemv(const whit_mat *, int64_t T) { return T <= WHIT_GEMV_MAX; }
+static bool takes_terms(const whit_mat *w, int64_t T) { return T > WHIT_GEMV_MAX && is_16(w); }
+/* Floats would lose bits in it, or time. */
+static bool takes_wide(const whit_mat *w, int64_t T) {
+	return T > WHIT_GEMV_MAX && w->width < 1 << 30 && !is_16(w) && !is(w, "f32");
+}
+static bool takes_decoded(const whit_mat *, int64_t T) { return T > WHIT_GEMV_MAX; }
+
+static void by_terms(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
+	multiply16(d, y, x, T, w, is(w, "f16") ? WHIT_F16 : WHIT_BF16, bias);
+}
+
+/* Three products of F16 instead of one of F32. Tensor cores that add in F32 have 16 times the rate of F32 on compute
+ * capability 8.0 and 9.0 (A100, H100: NVIDIA's data sheets), but twice on 8.6 and 8.9 (RTX 3090, 4060). */
+static bool quick_wide(const whit_dev *d) { return d->terms == 1 || d->capability == 80 || d->capability >= 90; }
+
+/* The usual tier is the first that takes a product and, unless NULL, is quick on the device. */
+static const struct tier {
+	const char *name;
+	bool (*takes)(const whit_mat *w, int64_t T);
+	bool (*quick)(const whit_dev *d);
+	void (*run)(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
+} tiers[WHIT_TIERS] = {
+        {"stream", takes_stream, NULL, few},                    /* floats by 16 bytes (gemv.cu) */
+        {"packed", whit_gemm_packed_takes, NULL, packed_alone}, /* codes on tensor cores (gemm_packed.cu) */
+        {"gemv", takes_gemv, NULL, few},                 /* any format, by runs of eight weights (gemv_packed.cu) */
+        {"terms", takes_terms, NULL, by_terms},          /* x as terms of the weights' 16 bits, cuBLAS */
+        {"wide", takes_wide, quick_wide, multiply_wide}, /* both as terms of F16, cuBLAS */
+        {"decoded", takes_decoded, NULL, multiply32},    /* weights as F32, cuBLAS */
+};
+
+static int by_product(const void *a, const void *b) {
+	const whit_tuned *p = (const whit_tuned *)a, *q = (const whit_tuned *)b;
+	if (p->rows != q->rows) return p->rows < q->rows ? -1 : 1;
+	if (p->width != q->width) return p->width < q->width ? -1 : 1;
+	if (p->tokens != q->tokens) return p->tokens < q->tokens ? -1 : 1;
+	return strcmp(p->format, q->format);
+}
+
+extern "C" {
+
+const char *whit_tier_name(int tier) { return tier >= 0 && tier < WHIT_TIERS ? tiers[tier].name : NULL; }
+
+int whit_tier_takes(int tier, const whit_mat *w, int64_t T) {
+	return tier >= 0 && tier < WHIT_TIERS && tiers[tier].takes(w, T);
+}
+
+int whit_tier_usual(const whit_dev *d, const whit_mat *w, int64_t T) {
+	int i = 0; /* gemv and decoded between them take everything */
+	while (!tiers[i].takes(w, T) || (tiers[i].quick && !tiers[i].quick(d))) i++;
+	return i;
+}
+
+int whit_tier_of(const whit_dev *d, const whit_mat *w, int64_t T) {
+	whit_tuned key = {};
+	const whit_tuned *found = NULL;
+	if (d->n_tuned) {
+		key.rows = w->rows, key.width = w->width;
+		for (int i = 0; i < WHIT_TUNE_RANGES && whit_tune_from(i) <= T; i++) key.tokens = whit_tune_from(i);
+		whit_spec_name(&w->spec, key.format);
+		found = (const whit_tuned *)bsearch(&key, d->tuned, (size_t)d->n_tuned, sizeof key, by_product);
+	}
+	return found && whit_tier_takes(found->tier, w, T) ? found->tier : whit_tier_usual(d, w, T);
+}
+
+void whit_dev_tune(whit_dev *d, const whit_tuned *p, int n) {
+	whit_free(d->tuned);
+	d->tuned = (whit_tuned *)whit_alloc(sizeof *p * (size_t)WHIT_MAX(n, 1)), d->n_tuned = n;
+	if (n) memcpy(d->tuned, p, sizeof *p * (size_t)n);
+	qsort(d->tuned, (size_t)n, sizeof *p, by_product);
+}
+
+void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
 	whit_linear_low_cuda(d, y, x, T, w, NULL, bias);
 }
 
-extern "C" void whit_linear_low_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
-                                     const whit_low *low, const float *bias) {
-	const char *name = w->spec.fmt->name;
+void whit_linear_low_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const whit_low *low,
+                          const float *bias) {
 	if (T == 0 || w->rows == 0) return;
 	if (T <= WHIT_GEMV_MAX) {
-		whit_gemv g = {};
-		g.x = x, g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias, g.low[0] = low;
-		whit_gemv_cuda(d, &g, T);
+		few_low(d, y, x, T, w, low, bias);
 		return;
 	}
 	if (w->rot) {
@@ -320,22 +401,17 @@ extern "C" void whit_linear_low_cuda(whit_dev *d, float *y, const float *x, int6
 		whit_rotate_cuda(d, w->rot, rotated, x, T);
 		x = rotated;
 	}
-	if (!d->plain && whit_gemm_packed_takes(w, T)) {
+	if (!d->plain && whit_tier_of(d, w, T) == WHIT_TIER_PACKED) {
 		packed(d, y, x, T, w, low, bias);
 		return;
 	}
 	if (d->plain)
 		whit_linear_plain(d, y, x, T, w, bias);
-	else if (!strcmp(name, "bf16"))
-		multiply16(d, y, x, T, w, WHIT_BF16, bias);
-	else if (!strcmp(name, "f16"))
-		multiply16(d, y, x, T, w, WHIT_F16, bias);
-	else if (widens(d, w))
-		multiply_wide(d, y, x, T, w, bias);
 	else
-		multiply32(d, y, x, T, w, bias);
+		tiers[whit_tier_of(d, w, T)].run(d, y, x, T, w, bias);
 	gemv_input in = {x, NULL, NULL, 0, 0, WHIT_PRE_NONE, (int)T, (int)w->width};
 	if (low) whit_low_add(d, y, &in, w->rows, low);
+}
 }
 
 /* ---- gradients ---- */

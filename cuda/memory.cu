@@ -25,6 +25,7 @@ void whit_dev_memory_free(whit_dev *d) {
 	for (size_t i = 0; i < d->n_kept; i++) whit_dev_free(d, d->kept[i].p);
 	whit_dev_free(d, d->counters);
 	whit_free(d->kept);
+	whit_free(d->tuned);
 	whit_free(d->pieces);
 }
 

@@ -21,7 +21,7 @@ static const char *const own_prompts[] = {
 };
 
 typedef struct args {
-	const char *model, *lora, *ref, *json, *prompts, *save_logits, *ref_logits;
+	const char *model, *lora, *ref, *json, *prompts, *save_logits, *ref_logits, *tune;
 	whit_measure_args on;
 	int64_t samples;
 	whit_list apart;
@@ -189,6 +189,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	         "prompts for last-token cosine and samples, one a line (default: eight of our own)", &a.prompts, 0},
 	        {"--samples", 'i', "N", "greedy continuations of N tokens per prompt in the JSON (default: none)",
 	         &a.samples, 0},
+	        WHIT_TUNE_OPTION(a.tune),
 	        {NULL, 0, NULL, NULL, NULL, 0},
 	};
 	unsigned flags;
@@ -212,7 +213,7 @@ int whit_cmd_eval(int argc, char **argv, whit_err *e) {
 	/* of a split, the file that has the metadata */
 	if ((rc = whit_tok_open(&tok, m.ckpt.path, e))) goto model_close;
 	if (a.ref && (rc = whit_model_open(&ref, a.ref, flags, e))) goto model_close;
-	if ((rc = whit_device_open(&dev, e))) goto ref_close;
+	if ((rc = whit_device_open_tuned(&dev, a.tune, e))) goto ref_close;
 	if ((rc = whit_models_device(both, a.ref ? 2 : 1, dev, whit_eval_need(&m, a.ref ? &ref : NULL, &o), e)))
 		goto ref_close;
 	char *command = whit_command_text(argc, argv);

@@ -79,7 +79,7 @@ static int run(whit_model *m, whit_dev *dev, const whit_tok *tok, const char *pr
 }
 
 int whit_cmd_generate(int argc, char **argv, whit_err *e) {
-	const char *path = NULL, *lora = NULL, *prompt = NULL, *compute = "packed", *kv = "f32";
+	const char *path = NULL, *lora = NULL, *prompt = NULL, *compute = "packed", *kv = "f32", *tune = NULL;
 	int64_t n = 64, seed = 0, ctx = 0;
 	double temp = 0;
 	const whit_opt opt[] = {
@@ -96,6 +96,7 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	        {"--compute", 's', "HOW", "packed (from the codes) or float (decoded at load) (default packed)",
 	         &compute, 0},
 	        {"--kv", 's', "TYPE", "of keys and values in a device's cache: f32 or f16 (default f32)", &kv, 0},
+	        WHIT_TUNE_OPTION(tune),
 	        {0}};
 	int rc = whit_options("generate", "continue a prompt", opt, argc, argv, e);
 	if (rc) return rc < 0 ? rc : 0;
@@ -109,7 +110,7 @@ int whit_cmd_generate(int argc, char **argv, whit_err *e) {
 	whit_model m;
 	whit_tok *tok = NULL;
 	whit_dev *dev;
-	if ((rc = whit_device_open(&dev, e))) return rc;
+	if ((rc = whit_device_open_tuned(&dev, tune, e))) return rc;
 	rc = whit_model_open(&m, path, packed ? 0 : WHIT_OPEN_DECODE, e);
 	if (rc) goto out;
 	m.kv = type;

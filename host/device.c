@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include "formats/tensor.h"
 #include "host/progress.h"
+#include "host/tune.h"
 
 static const char *asked = "auto";
 static int64_t memory;
@@ -29,7 +30,8 @@ int whit_device_ask(const char *spec, int64_t vram, const char *precision, whit_
 	return 0;
 }
 
-int whit_device_open(whit_dev **d, whit_err *e) {
+/* tune: a file of tuned products, or NULL. */
+static int open_by(whit_dev **d, const char *tune, whit_err *e) {
 	int is_auto = !strcmp(asked, "auto"), rc;
 	whit_dev_info info;
 	*d = NULL;
@@ -47,10 +49,22 @@ int whit_device_open(whit_dev **d, whit_err *e) {
 	if (rc) return rc;
 	whit_dev_limit(*d, (size_t)memory);
 	whit_dev_terms(*d, terms);
+	if (tune) whit_tune_read(*d, tune);
 	whit_dev_describe(*d, &info);
-	whit_say("device: cuda:%d, %s, %.1f of %.1f GB free%s", info.index, info.name, (double)info.free / 1e9,
-	         (double)info.memory / 1e9, memory ? ", less by --vram" : "");
+	char tuned[32] = "";
+	if (info.tuned) snprintf(tuned, sizeof tuned, ", %d tuned products", info.tuned);
+	whit_say("device: cuda:%d, %s, %.1f of %.1f GB free%s%s", info.index, info.name, (double)info.free / 1e9,
+	         (double)info.memory / 1e9, memory ? ", less by --vram" : "", tuned);
 	return 0;
+}
+
+int whit_device_open(whit_dev **d, whit_err *e) { return open_by(d, NULL, e); }
+
+int whit_device_open_tuned(whit_dev **d, const char *file, whit_err *e) {
+	char *path = whit_tune_path(file, 0);
+	int rc = open_by(d, path, e);
+	whit_free(path);
+	return rc;
 }
 
 char *whit_device_text(whit_dev *d) {

@@ -146,9 +146,9 @@ void whit_linear_cpu(float *y, const float *x, int64_t T, const whit_mat *w, con
 void whit_linear_fast_cpu(float *y, const float *x, int64_t T, const whit_mat *w, const float *bias,
                           whit_arena *scratch);
 /* Rotates x where the matrix is rotated. Activations as they are (the CPU rounds them for block formats, ints.h). Up
- * to WHIT_GEMV_MAX tokens: whit_gemv_cuda. Above, whit_dev_gemm: for F16 and BF16 weights x becomes a sum of
- * whit_dev_terms terms of their type; others are decoded to floats, a tile of rows at a time. Scratch: twice 64 MB at
- * most (one row and one token at least), and the rotated x. */
+ * to WHIT_GEMV_MAX tokens: whit_gemv_cuda. Above, on tensor cores straight from codes, or whit_dev_gemm: for F16 and
+ * BF16 weights x becomes a sum of whit_dev_terms terms of their type; others are decoded to such terms or to floats, a
+ * tile of rows at a time. Scratch: twice 64 MB at most (one row and one token at least), and the rotated x. */
 WHIT_DEVICE void whit_linear_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
                                   const float *bias);
 
@@ -167,6 +167,24 @@ void whit_low_cpu(float *y, const float *x, int64_t T, int64_t rows, int64_t wid
  * sums are stored. Others: three more launches. */
 WHIT_DEVICE void whit_linear_low_cuda(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w,
                                       const whit_low *low, const float *bias);
+
+/* Tiers: the ways that a device has to multiply a matrix by T tokens, in one list for whit_linear_cuda, whit_gemv_cuda,
+ * `whit bench --tune` and tests (cuda/linear.cu). NULL beyond the last; and whether one takes a product. */
+enum {
+	WHIT_TIER_STREAM,
+	WHIT_TIER_PACKED,
+	WHIT_TIER_GEMV,
+	WHIT_TIER_TERMS,
+	WHIT_TIER_WIDE,
+	WHIT_TIER_DECODED,
+	WHIT_TIERS
+};
+WHIT_DEVICE const char *whit_tier_name(int tier);
+WHIT_DEVICE int whit_tier_takes(int tier, const whit_mat *w, int64_t T);
+/* The tier that a product runs by, unless the device is plain: the one it is tuned to (whit_dev_tune), if that takes
+ * it, else the usual one. */
+WHIT_DEVICE int whit_tier_usual(const whit_dev *d, const whit_mat *w, int64_t T);
+WHIT_DEVICE int whit_tier_of(const whit_dev *d, const whit_mat *w, int64_t T);
 
 /* y_k (T, rows_k) = pre(x) W_k^T + bias_k + add_k for up to three matrices that multiply one input, T <= WHIT_GEMV_MAX:
  * decoding, where launches cost as much as the small kernels they are for. No pointer may overlap y_k. The device's

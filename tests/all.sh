@@ -15,7 +15,7 @@ build out/clang debug clang all
 echo "== address and undefined-behaviour sanitizers"
 build out/asan asan gcc all
 # shell tests that are minutes long there; what they run is sanitized in cases and in the C tests
-ctest --test-dir "$root/out/asan" -j "$(nproc)" --output-on-failure -E '^(device_quantize|bench|calibrate|calibrated_cli|sensitivity_cli|ladder_cli|lora_cli)$'
+ctest --test-dir "$root/out/asan" -j "$(nproc)" --output-on-failure -E '^(device_quantize|bench|calibrate|calibrated_cli|sensitivity_cli|ladder_cli|lora_cli|tune)$'
 
 echo "== thread sanitizer"
 build out/tsan tsan gcc test_base whit

@@ -48,6 +48,7 @@ void whit_dev_describe(whit_dev *d, whit_dev_info *i) {
 	memset(i, 0, sizeof *i);
 	snprintf(i->name, sizeof i->name, "emulated on the CPU");
 	i->major = 8, i->sms = d->sms, i->l2 = 1 << 20, i->memory = MEMORY, i->free = whit_dev_raw_left(d);
+	i->tuned = d->n_tuned;
 }
 
 static void move(whit_dev *d, void *dst, const void *src, size_t bytes) {
