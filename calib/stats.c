@@ -51,9 +51,10 @@ static void add_sum(whit_stats_layer *l, const char *domain, const char *weight,
 }
 
 /* Of all linear nodes of p; of the head only what concerns its input. */
-static void add_sums(whit_stats *s, const whit_program *p, int64_t layer, const char *domain) {
+static void add_sums(whit_stats *s, const whit_program *p, int64_t layer, const whit_stats_domain *of) {
 	whit_stats_layer *l = &s->layer[layer];
 	unsigned kinds = s->o.kinds;
+	const char *domain = of->name;
 	for (int64_t i = 0; i < s->n; i++) {
 		const whit_stats_input *in = &s->in[i];
 		if (in->layer != layer) continue;
@@ -74,8 +75,12 @@ static void add_sums(whit_stats *s, const whit_program *p, int64_t layer, const 
 		if (kinds & WHIT_STAT_FISHER_FULL)
 			add_sum(l, domain, w->name, "fisher", WHIT_F32, 2, w->rows, w->cols, 1);
 		if (kinds & WHIT_STAT_GRADSQ) add_sum(l, domain, w->name, "gradsq", WHIT_F64, 1, w->rows, 1, 1);
-		if (kinds & WHIT_STAT_GUIDED)
+		if (kinds & (WHIT_STAT_GUIDED | WHIT_STAT_WEIGHTED))
 			add_sum(l, domain, w->name, "guided", WHIT_F32, 3, s->o.groups, w->cols, w->cols);
+		if ((kinds & WHIT_STAT_WEIGHTED) && (kinds & WHIT_STAT_CROSS))
+			add_sum(l, domain, w->name, "guided.cross", WHIT_F32, 3, s->o.groups, w->cols, w->cols);
+		if (kinds & WHIT_STAT_WEIGHTS)
+			add_sum(l, domain, w->name, "weights", WHIT_F32, 2, s->o.groups, of->chunks * s->ctx, 1);
 	}
 }
 
@@ -97,7 +102,7 @@ void whit_stats_layout(whit_stats *s) {
 		const whit_program *p = l < m->layers ? &m->layer[l] : &m->head;
 		for (int i = 0; i < p->n_node; i++)
 			if (whit_program_observed(p, i)) add_input(s, p, l, i);
-		for (int d = 0; d < s->n_domain; d++) add_sums(s, p, l, s->domain[d].name);
+		for (int d = 0; d < s->n_domain; d++) add_sums(s, p, l, &s->domain[d]);
 	}
 }
 

@@ -59,7 +59,11 @@ done
 # Hessians of groups of rows
 expect 2 "need hessian, guided" quantize "$scratch/x" --format tq3 --method gptq --metric fish "${text[@]}"
 expect 2 "needs --fisher" quantize "$scratch/x" --format tq3 --method gptq --metric fisher "${text[@]}"
-expect 2 "needs --stats" quantize "$scratch/x" --format tq3 --method gptq --metric guided "${text[@]}"
+expect 2 "--stats or a calibration text" quantize "$scratch/x" --format tq3 --method gptq --metric guided
+expect 2 "--groups: is 0" quantize "$scratch/x" --format tq3 --method gptq --metric guided --groups 0 "${text[@]}"
+expect 2 "need --groups 1" quantize "$scratch/x" --format frc128 --method fabq-rc --metric guided "${text[@]}"
+expect 0 "reconstructed 6 layers" quantize "$scratch/gr" --format tq3 --method gptaq --metric guided "${text[@]}" --refits 1 --block-steps 2
+expect 0 "wrote" quantize "$scratch/gf" --format frc128c20 --method fabq-rc --metric guided --groups 1 "${text[@]}"
 expect 0 "wrote" "$whit" calibrate "$model" --text "$scratch/calib.txt" --len 64 --samples 4 --stats hessian,guided --groups 3 --out "$scratch/stats" --device cpu --quiet
 expect 2 "no use for guided" quantize "$scratch/x" --format tq3 --method gptaq --metric guided --stats "$scratch/stats"
 expect 0 "of the nearest codes'" quantize "$scratch/g.gguf" --format Q4_0 --method gptq --metric guided --stats "$scratch/stats"
