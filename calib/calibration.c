@@ -80,33 +80,42 @@ int whit_calibration_has(const whit_calibration *c, const char *name, int64_t la
 	return c->dir.path ? input_of(c, name).weight != NULL : layer >= 0;
 }
 
+static int domains_of(const whit_calibration *c) {
+	return c->dir.path ? (int)json_array_size(json_object_get(c->dir.about, "domains")) : c->live->n_domain;
+}
+
+/* *u, in the shape that it has: domain d's sum of that weight and kind, a directory's in memory of the caller's, else
+ * *u becomes that of the run. Its tokens are added to *tokens. */
+static int read_domain(const whit_calibration *c, const input *in, const char *weight, const char *kind, int d,
+                       whit_sum **u, double *tokens, whit_err *e) {
+	if (!c->dir.path) {
+		*u = whit_stats_find(c->live, in->layer, c->live->domain[d].name, weight, kind);
+		*tokens += (double)(c->live->domain[d].chunks * c->live->ctx);
+		return 0;
+	}
+	const json_t *domain = json_array_get(json_object_get(c->dir.about, "domains"), (size_t)d);
+	const char *name = json_string_value(json_object_get(domain, "name"));
+	*tokens += (double)json_integer_value(json_object_get(domain, "tokens"));
+	return whit_stats_dir_read(&c->dir, in->layer, name ? name : "", weight, kind, *u, e);
+}
+
 /* All domains' sums of that weight and kind, (n, n) in double, of a group of rows (-1: there are none); *tokens of
  * all. */
 static int read_sums(const whit_calibration *c, const input *in, const char *weight, const char *kind, int group,
                      double *to, double *tokens, whit_err *e) {
 	int64_t n = in->cols, first = group < 0 ? 0 : group * n * n;
-	const json_t *domains = c->dir.path ? json_object_get(c->dir.about, "domains") : NULL;
-	int count = c->dir.path ? (int)json_array_size(domains) : c->live->n_domain;
+	int rc = 0;
 	memset(to, 0, (size_t)(n * n) * sizeof *to);
 	*tokens = 0;
-	for (int d = 0; d < count; d++) {
+	for (int d = 0; d < domains_of(c) && !rc; d++) {
 		whit_sum own = {.ndim = 2, .dtype = WHIT_F32, .shape = {n, n, 1}}, *u = &own;
 		if (group >= 0)
 			own = (whit_sum){.ndim = 3, .dtype = WHIT_F32, .shape = {whit_calibration_groups(c), n, n}};
-		if (c->dir.path) {
-			const json_t *domain = json_array_get(domains, (size_t)d);
-			const char *name = json_string_value(json_object_get(domain, "name"));
-			int rc = whit_stats_dir_read(&c->dir, in->layer, name ? name : "", weight, kind, u, e);
-			if (rc) return rc;
-			*tokens += (double)json_integer_value(json_object_get(domain, "tokens"));
-		} else {
-			u = whit_stats_find(c->live, in->layer, c->live->domain[d].name, weight, kind);
-			*tokens += (double)(c->live->domain[d].chunks * c->live->ctx);
-		}
-		for (int64_t i = 0; i < n * n; i++) to[i] += ((const float *)u->data)[first + i];
+		rc = read_domain(c, in, weight, kind, d, &u, tokens, e);
+		for (int64_t i = 0; i < n * n && !rc; i++) to[i] += ((const float *)u->data)[first + i];
 		whit_free(own.data);
 	}
-	return 0;
+	return rc;
 }
 
 static double trace(const double *h, int64_t n) {
@@ -270,6 +279,25 @@ int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_o
 	for (int64_t i = 0; i < in.cols * in.cols; i++) (*h)[i] /= tokens;
 	*h = into_frame(*h, w, in.cols, *n);
 	return 0;
+}
+
+int whit_calibration_sizes(const whit_calibration *c, const char *name, const char *kind, double **size, whit_err *e) {
+	const input in = input_of(c, name);
+	int most = !strcmp(kind, "in.max"), rc = 0;
+	*size = NULL;
+	if (!in.weight || (c->dir.path && !whit_calibration_sums(c, "size"))) return 0;
+	double tokens = 0, *to = *size = whit_alloc((size_t)in.cols * sizeof *to);
+	for (int d = 0; d < domains_of(c) && !rc; d++) {
+		whit_sum own = {.ndim = 1, .dtype = WHIT_F64, .shape = {in.cols, 1, 1}}, *u = &own;
+		rc = read_domain(c, &in, in.weight, kind, d, &u, &tokens, e);
+		for (int64_t i = 0; i < in.cols && !rc; i++) {
+			double x = ((const double *)u->data)[i];
+			to[i] = most ? fmax(to[i], x) : to[i] + x;
+		}
+		whit_free(own.data);
+	}
+	for (int64_t i = 0; i < in.cols && !most; i++) to[i] /= tokens;
+	return rc;
 }
 
 int whit_calibration_sums(const whit_calibration *c, const char *statistic) {

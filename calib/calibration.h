@@ -72,6 +72,9 @@ int whit_calibration_guided(whit_calibration *c, const whit_calibration_of *w, i
 /* *h (n, n; the caller frees it): the mean of x x^T of what that weight multiplies, in the frame that w tells of. */
 int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_of *w, double **h, int64_t *n,
                              whit_err *e);
+/* *size (cols, the caller frees it): what that weight multiplies, column by column, in the model's own frame: of kind
+ * "in.abs" the mean of |x|, "in.max" the largest; NULL where a directory lacks it. */
+int whit_calibration_sizes(const whit_calibration *c, const char *name, const char *kind, double **size, whit_err *e);
 /* 1: a directory has that statistic ("hessian", "fisher"; stats.h). */
 int whit_calibration_sums(const whit_calibration *c, const char *statistic);
 /* sum (rows): the weight's fisher.rows of all domains, of a directory that has fisher. */

@@ -460,15 +460,17 @@ static int scale_fold(folded *d, whit_encoder *q, int64_t l, whit_err *e) {
 	const whit_spec *spec = &d->reader[0]->spec;
 	const whit_mat *w[WHIT_FOLD_READERS];
 	int64_t n, block = spec->fmt->block ? spec->fmt->block->weights : spec->group ? spec->group : f->cols;
-	double *h, r;
+	const char *size_of = whit_scaling_size(q->calibration->scaling);
+	double *h, *size = NULL, r;
 	const whit_calibration_of own = {.name = d->reader[0]->w->name};
 	int rc = whit_calibration_hessian(q->calibration, &own, &h, &n, e);
 	if (rc) return rc;
+	if (size_of) rc = whit_calibration_sizes(q->calibration, own.name, size_of, &size, e);
 	float *s = whit_alloc((size_t)f->factors * sizeof *s);
 	d->h = whit_alloc((size_t)(n * n) * sizeof *d->h);
 	for (int64_t i = 0; i < n * n; i++) d->h[i] = (float)h[i];
 	for (int i = 0; i < f->n_reader; i++) w[i] = &d->reader[i]->w->mat;
-	rc = whit_scaling_factors(s, q->calibration->scaling, f, h, w, block, try_factors, d, &r, e);
+	if (!rc) rc = whit_scaling_factors(s, q->calibration->scaling, f, h, size, w, block, try_factors, d, &r, e);
 	if (!rc && d->vec) rc = divide_vector(scaled(q, d->vec->w, l), f, s, e);
 	for (int i = 0; i < f->n_reader && !rc; i++) {
 		whit_scaled *to = scaled(q, d->reader[i]->w, l);
@@ -485,6 +487,7 @@ static int scale_fold(folded *d, whit_encoder *q, int64_t l, whit_err *e) {
 		           json_pack("{s:I, s:s, s:s, s:f}", "layer", (json_int_t)l, "first", d->reader[0]->w->name,
 		                     "kind", whit_scaling_name(q->calibration->scaling), "power", r));
 	whit_free(d->h);
+	whit_free(size);
 	whit_free(h);
 	whit_free(s);
 	return rc;

@@ -400,7 +400,8 @@ static int run_texts(quantize_run *q, whit_err *e) {
 	for (int64_t i = 0; i < q->plan->n; i++)
 		if (q->plan->row[i].method) needs |= q->plan->row[i].method->needs;
 	c->o.kinds = (needs || c->scaling || q->residual.out ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) |
-	             (needs & cross ? WHIT_STAT_CROSS : 0) | (needs && c->guided ? WHIT_STAT_WEIGHTED : 0);
+	             (needs & cross ? WHIT_STAT_CROSS : 0) | (needs && c->guided ? WHIT_STAT_WEIGHTED : 0) |
+	             (whit_scaling_size(c->scaling) ? WHIT_STAT_SIZE : 0);
 	c->o.other = needs & cross || c->reconstruct.steps || c->distill.steps ? c->original : NULL;
 	c->o.layer = layer_known;
 	c->o.ctx_layer = q;

@@ -86,6 +86,19 @@ void whit_scaling_spread(float *to, const whit_fold *f, const float *s) {
 	for (int64_t c = 0; c < f->cols; c++) to[c] = s[whit_fold_factor(f, c)];
 }
 
+const char *whit_scaling_size(int kind) {
+	return kind == WHIT_SCALING_AWQ ? "in.abs" : kind == WHIT_SCALING_SMOOTHQUANT ? "in.max" : NULL;
+}
+
+/* Sizes (factors) of the value's columns, of those that share a factor the mean or, most, the largest. */
+static void shared_sizes(double *to, const whit_fold *f, const double *size, int most) {
+	memset(to, 0, (size_t)f->factors * sizeof *to);
+	for (int64_t c = 0; c < f->cols; c++) {
+		double *x = &to[whit_fold_factor(f, c)];
+		*x = most ? fmax(*x, size[c]) : *x + size[c] / (double)f->share;
+	}
+}
+
 /* rms (factors) of the value's columns. */
 static void root_mean_square(double *rms, const whit_fold *f, const double *h) {
 	memset(rms, 0, (size_t)f->factors * sizeof *rms);
@@ -180,13 +193,15 @@ static int search(float *s, const whit_fold *f, const double *rms, whit_scaling_
 	return rc;
 }
 
-int whit_scaling_factors(float *s, int kind, const whit_fold *f, const double *h, const whit_mat *const w[],
-                         int64_t block, whit_scaling_loss loss, void *ctx, double *r, whit_err *e) {
+int whit_scaling_factors(float *s, int kind, const whit_fold *f, const double *h, const double *size,
+                         const whit_mat *const w[], int64_t block, whit_scaling_loss loss, void *ctx, double *r,
+                         whit_err *e) {
 	double *v = whit_alloc((size_t)(2 * f->factors) * sizeof *v), *rms = v + f->factors;
 	int rc = 0;
 	*r = 0;
 	for (int64_t c = 0; c < f->factors; c++) s[c] = 1;
 	root_mean_square(rms, f, h);
+	if (size) shared_sizes(rms, f, size, kind == WHIT_SCALING_SMOOTHQUANT);
 	if (kind == WHIT_SCALING_AWQ) {
 		rc = search(s, f, rms, loss, ctx, r, e);
 	} else {

@@ -5,6 +5,7 @@
 
 const whit_statistic whit_statistics[] = {
         {"diag", "mean and mean square of input columns", WHIT_STAT_DIAG},
+        {"size", "mean and largest magnitude of input columns", WHIT_STAT_SIZE},
         {"hessian", "input columns' products", WHIT_STAT_HESSIAN},
         {"cross", "products with another model's inputs (--against)", WHIT_STAT_CROSS},
         {"fisher", "squared gradients, summed over rows and over columns", WHIT_STAT_FISHER},
@@ -60,6 +61,8 @@ static void add_sums(whit_stats *s, const whit_program *p, int64_t layer, const 
 		if (in->layer != layer) continue;
 		if (kinds & WHIT_STAT_DIAG) add_sum(l, domain, in->weight[0], "in.sum", WHIT_F64, 1, in->cols, 1, 1);
 		if (kinds & WHIT_STAT_DIAG) add_sum(l, domain, in->weight[0], "in.sq", WHIT_F64, 1, in->cols, 1, 1);
+		if (kinds & WHIT_STAT_SIZE) add_sum(l, domain, in->weight[0], "in.abs", WHIT_F64, 1, in->cols, 1, 1);
+		if (kinds & WHIT_STAT_SIZE) add_sum(l, domain, in->weight[0], "in.max", WHIT_F64, 1, in->cols, 1, 1);
 		if (kinds & WHIT_STAT_HESSIAN)
 			add_sum(l, domain, in->weight[0], "in.hessian", WHIT_F32, 2, in->cols, in->cols, 1);
 		if (kinds & WHIT_STAT_CROSS)

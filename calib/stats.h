@@ -3,13 +3,15 @@
  * sums are kept for one layer at a time where they go to a directory, which is what every method reads.
  *
  * A directory holds statistics.json and a safetensors file for each layer (layer-00000.safetensors, head.safetensors),
- * whose tensors are sums, never means: those of two directories add up (whit calibrate --merge). A tensor is called
- * DOMAIN/WEIGHT/KIND; what linear layers share (q, k and v their input) stands once, under the first of them, as
- * "inputs" in statistics.json says. T is the number of tokens, x (T, cols) a layer's input, d (T, rows) the gradient by
- * its output of L, the sum over a sequence of next-token cross entropies in nats; s runs over sequences.
+ * whose tensors are sums, never means (but for in.max): those of two directories add up (whit calibrate --merge). A
+ *tensor is called DOMAIN/WEIGHT/KIND; what linear layers share (q, k and v their input) stands once, under the first of
+ *them, as "inputs" in statistics.json says. T is the number of tokens, x (T, cols) a layer's input, d (T, rows) the
+ *gradient by its output of L, the sum over a sequence of next-token cross entropies in nats; s runs over sequences.
  *
  *	in.sum (cols) F64            sum_t x                               diag
  *	in.sq (cols) F64             sum_t x^2                             diag
+ *	in.abs (cols) F64            sum_t |x|                             size
+ *	in.max (cols) F64            largest |x|: no sum, of two directories the larger
  *	in.hessian (cols, cols) F32  sum_t x x^T                           hessian
  *	in.cross (cols, cols) F32    sum_t x X^T, X: of another model      cross: GPTAQ's and Qronos' term
  *	fisher.rows (rows) F64       sums of fisher over a row             fisher: nats^2 per squared unit of weight
@@ -43,6 +45,7 @@ enum {
 	WHIT_STAT_GRADSQ = 32,
 	WHIT_STAT_GUIDED = 64,
 	WHIT_STAT_WEIGHTS = 128,
+	WHIT_STAT_SIZE = 512,
 	WHIT_STAT_WEIGHTED = 256, /* by whit_stats_opts.weights, on the way up */
 	WHIT_STAT_BACK =
 	        WHIT_STAT_FISHER | WHIT_STAT_FISHER_FULL | WHIT_STAT_GRADSQ | WHIT_STAT_GUIDED | WHIT_STAT_WEIGHTS

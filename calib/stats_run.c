@@ -193,9 +193,12 @@ typedef struct pass {
 
 static int is_kind(const whit_sum *u, const char *kind) { return !strcmp(strrchr(u->name, '/') + 1, kind); }
 
-/* The loss is the host's to add up, and weights of tokens to keep, wherever the model computes. */
+/* The loss and sizes are the host's to add up, and weights of tokens to keep, wherever the model computes. */
 static int on_device(const pass *p, const whit_sum *u) {
-	return p->m->dev && !is_kind(u, "nll") && !is_kind(u, "weights");
+	static const char *const host[] = {"nll", "weights", "in.abs", "in.max"};
+	int ours = 0;
+	for (int i = 0; i < WHIT_COUNT(host); i++) ours |= is_kind(u, host[i]);
+	return p->m->dev && !ours;
 }
 
 /* The square roots of a layer's weights of tokens, where the model computes. */
@@ -342,6 +345,19 @@ static int find_input(const whit_stats *s, int64_t layer, int value, int64_t *i,
 	return whit_fail(e, WHIT_EINTERNAL, "layer %lld, value %d: is no known input", (long long)layer, value);
 }
 
+/* Sizes of x (rows, cols), for which it comes to the host: they are asked for where columns are scaled, which is rare.
+ */
+static int sizes_of(pass *p, whit_sum *sum, whit_sum *most, const float *x, int64_t cols, whit_err *e) {
+	size_t bytes = (size_t)(p->rows * cols) * sizeof *x;
+	float *copy = p->m->dev ? whit_alloc(bytes) : NULL;
+	int rc = 0;
+	if (copy) whit_dev_get(p->m->dev, copy, x, bytes);
+	if (copy) rc = whit_dev_sync(p->m->dev, e);
+	if (!rc) whit_column_sizes_cpu(sum->data, most->data, copy ? copy : x, p->rows, cols);
+	whit_free(copy);
+	return rc;
+}
+
 /* Where chunk k of the batch begins among its domain's tokens. */
 static int64_t token_of(const pass *p, int64_t k) {
 	int64_t chunk = p->at + k;
@@ -383,12 +399,13 @@ static int see(void *ctx, int64_t layer, int value, const float *x, int64_t T, i
 	for (int64_t k = 0; k * p->rows < T; k++) {
 		const float *at = x + k * p->rows * cols;
 		if (p->at + k < p->from) continue;
-		whit_sum *h = sum_of(p, layer, k, weight, "in.hessian");
+		whit_sum *h = sum_of(p, layer, k, weight, "in.hessian"), *u = sum_of(p, layer, k, weight, "in.abs");
 		if (p->m->dev) whit_dev_reset(p->m->dev);
 		column_sums(p, sum_of(p, layer, k, weight, "in.sum"), sum_of(p, layer, k, weight, "in.sq"), at, NULL,
 		            cols);
 		if (h) gram(p, h->on, at, cols);
-		if (p->s->o.weights && layer < p->m->layers) rc = weigh(p, k, &p->s->in[i], at, NULL, e);
+		if (u) rc = sizes_of(p, u, sum_of(p, layer, k, weight, "in.max"), at, cols, e);
+		if (!rc && p->s->o.weights && layer < p->m->layers) rc = weigh(p, k, &p->s->in[i], at, NULL, e);
 		if (rc) return rc;
 	}
 	if (!(p->s->o.kinds & WHIT_STAT_CROSS)) return 0;

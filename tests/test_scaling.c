@@ -159,25 +159,31 @@ static void rules(void) {
 	}
 	x[3] *= 4; /* one weight is larger than the rest of its column */
 	/* rms is 16 and seven times 2; want: of the first factor, whose geometric mean with the others is 1 */
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, list, N, parabola, &want, &r, &e), e);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, NULL, list, N, parabola, &want, &r, &e), e);
 	CHECK_NEAR(r, 0.35, 1e-9);
 	CHECK_NEAR(log(s[0]), want, 1e-6);
 	CHECK_NEAR(log((double)s[1]), -want / 7, 1e-6);
-	CHECK_FAILS(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, list, N, refuses, NULL, &r, &e), WHIT_EINT, e,
-	            "interrupted");
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_H_ALPHA, &f, h, list, N, NULL, NULL, &r, &e), e);
+	CHECK_FAILS(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, NULL, list, N, refuses, NULL, &r, &e), WHIT_EINT,
+	            e, "interrupted");
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_H_ALPHA, &f, h, NULL, list, N, NULL, NULL, &r, &e), e);
 	CHECK_NEAR((double)s[0] / s[1], sqrt(8), 1e-5);
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_SMOOTHQUANT, &f, h, list, N, NULL, NULL, &r, &e), e);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_SMOOTHQUANT, &f, h, NULL, list, N, NULL, NULL, &r, &e), e);
 	CHECK_NEAR((double)s[0] / s[1], sqrt(8 * t[1] / t[0]), 1e-4);
 	CHECK_NEAR((double)s[3] / s[1], sqrt(t[1] * 5.0 / fmax(5.0 * t[3], 4.0 * t[3])), 1e-4);
 	x[3] /= 4;
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_BALANCE, &f, h, list, N / 2, NULL, NULL, &r, &e), e);
+	double size[N] = {5, 1, 1, 1, 1, 1, 1, 1}; /* in rms's place */
+	want = 0.6 * (log(5) - log(5) / 8);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, size, list, N, parabola, &want, &r, &e), e);
+	CHECK_NEAR(r, 0.6, 1e-9);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_SMOOTHQUANT, &f, h, size, list, N, NULL, NULL, &r, &e), e);
+	CHECK_NEAR((double)s[0] / s[1], sqrt(5 * t[1] / t[0]), 1e-4);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_BALANCE, &f, h, NULL, list, N / 2, NULL, NULL, &r, &e), e);
 	for (int c = 0; c < N; c++) { /* how blocks stand to each other is open: each has its scale */
 		int first = c / (N / 2) * (N / 2);
 		CHECK_NEAR((double)s[c] * t[c] / (s[first] * t[first]), 1, 1e-4);
 	}
 	h[N + 1] = 0; /* a column that is always zero */
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_H_ALPHA, &f, h, list, N, NULL, NULL, &r, &e), e);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_H_ALPHA, &f, h, NULL, list, N, NULL, NULL, &r, &e), e);
 	CHECK(s[1] == 1);
 	/* two heads read one value head of two columns */
 	const whit_fold two = {.n_reader = 1, .cols = N, .factors = N / 2, .dim = 2, .share = 2};

@@ -158,7 +158,7 @@ static void run_refusals(void) {
 typedef struct seen {
 	int64_t layer;
 	int value;
-	double *h;
+	double *h, size[2]; /* of the first column: sum of |x|, and the largest */
 	int64_t cols, tokens;
 } seen;
 
@@ -170,6 +170,10 @@ static int see(void *ctx, int64_t layer, int value, const float *x, int64_t T, i
 		for (int64_t i = 0; i < cols; i++)
 			for (int64_t j = 0; j < cols; j++)
 				s->h[i * cols + j] += (double)x[t * cols + i] * x[t * cols + j];
+	for (int64_t t = 0; t < T; t++) {
+		s->size[0] += fabsf(x[t * cols]);
+		s->size[1] = fmax(s->size[1], fabsf(x[t * cols]));
+	}
 	s->tokens += T;
 	return 0;
 }
@@ -207,7 +211,8 @@ static void demo_ids(subject *s, whit_ids *ids) {
 static void run_hessian(void) {
 	subject s;
 	if (!subject_open(&s, test_model("wiki12M-qwen3"))) return subject_close(&s);
-	whit_stats_opts o = {.kinds = WHIT_STAT_HESSIAN | WHIT_STAT_DIAG, .ctx = LEN, .chunks = SAMPLES};
+	whit_stats_opts o = {
+	        .kinds = WHIT_STAT_HESSIAN | WHIT_STAT_DIAG | WHIT_STAT_SIZE, .ctx = LEN, .chunks = SAMPLES};
 	whit_stats_text t = demo(&s);
 	whit_stats st;
 	whit_ids ids;
@@ -231,6 +236,9 @@ static void run_hessian(void) {
 		CHECK_INT(in->n_weight, 2);
 		const float *got = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.hessian")->data;
 		const double *sq = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.sq")->data;
+		const double *sum = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.abs")->data;
+		const double *most = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.max")->data;
+		CHECK(sum[0] == want.size[0] && most[0] == want.size[1] && most[0] > 0);
 		double worst = 0, top = 0;
 		for (int64_t i = 0; i < n * n; i++) {
 			double d = fabs(got[i] - want.h[i]),
