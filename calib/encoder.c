@@ -1,7 +1,9 @@
 /* encoder: a tensor's codes by its row of the plan, and what tensors share: rotations and codebooks. */
 #include "calib/quantize_own.h"
 #include <math.h>
+#include "calib/clip.h"
 #include "calib/fabq.h"
+#include "calib/feedback.h"
 #include "formats/blocks.h"
 #include "formats/codebook.h"
 #include "host/progress.h"
@@ -323,10 +325,42 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	return rc ? rc : run_method(q, row, columns_scale(q, row), j, e);
 }
 
+/* Weights are cut off before they are rounded, but for queries and keys, whose products it would change too far. A
+ * tried row (below) has no role. */
+static int is_clipped(const whit_encoder *q, const whit_plan_row *row) {
+	const whit_calibration *c = q->calibration;
+	if (!c || c->scaling != WHIT_SCALING_AWQ_CLIP || row->method->needs || row->rot.kind != WHIT_ROT_NONE) return 0;
+	if (!row->role || !strcmp(row->role, "q_proj") || !strcmp(row->role, "k_proj")) return 0;
+	return row->layer >= 0 && whit_calibration_has(c, row->w->name, row->layer) && whit_feedback_fits(&row->spec);
+}
+
+/* The same with the weights of src cut off. */
+static int encode_clipped(whit_encoder *q, const whit_plan_row *row, const whit_weight *src, whit_mat *m, whit_job *j,
+                          whit_err *e) {
+	int64_t n, rows = src->mat.rows, cols = src->mat.cols;
+	whit_mat as = {.spec = row->spec, .rows = rows, .cols = cols, .width = row->width};
+	const whit_calibration_of w = whit_encoder_asks(q, row, &as);
+	whit_weight cut = *src;
+	double *h = NULL;
+	*m = (whit_mat){0};
+	float *x = whit_alloc((size_t)(rows * cols) * sizeof *x);
+	whit_mat_decode(&src->mat, 0, rows, x);
+	int rc = whit_calibration_hessian(q->calibration, &w, &h, &n, e);
+	if (!rc) rc = shared_book(q, row, &as.codebook, e);
+	if (!rc && whit_first_nonfinite(x, rows * cols) < 0) /* else the encoder refuses them, and says where */
+		rc = whit_clip(x, rows, &as, h, row->rule->rule, e);
+	cut.mat = whit_plan_floats(&src->mat, x);
+	if (!rc) rc = encode(q, row, &cut, m, j, e);
+	if (!rc) whit_weight_error(src, m, &j->err, &j->ref);
+	whit_free(h);
+	whit_free(x);
+	return rc;
+}
+
 int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e) {
 	float *copy;
 	const whit_weight src = whit_encoder_source(q, row, &copy);
-	int rc = encode(q, row, &src, m, j, e);
+	int rc = is_clipped(q, row) ? encode_clipped(q, row, &src, m, j, e) : encode(q, row, &src, m, j, e);
 	j->src = row->w;
 	whit_free(copy);
 	return rc;

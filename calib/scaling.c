@@ -3,12 +3,12 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char *const names[] = {"none", "awq", "smoothquant", "balance", "h-alpha"};
+static const char *const names[] = {"none", "awq", "awq-clip", "smoothquant", "balance", "h-alpha"};
 
 int whit_scaling_parse(const char *name, whit_err *e) {
 	for (int i = 0; i < WHIT_COUNT(names); i++)
 		if (!strcmp(names[i], name)) return i;
-	whit_fail(e, WHIT_EUSAGE, "scaling is '%s', need none, awq, smoothquant, balance or h-alpha", name);
+	whit_fail(e, WHIT_EUSAGE, "scaling is '%s', need none, awq, awq-clip, smoothquant, balance or h-alpha", name);
 	return -1;
 }
 
@@ -86,8 +86,10 @@ void whit_scaling_spread(float *to, const whit_fold *f, const float *s) {
 	for (int64_t c = 0; c < f->cols; c++) to[c] = s[whit_fold_factor(f, c)];
 }
 
+static int is_awq(int kind) { return kind == WHIT_SCALING_AWQ || kind == WHIT_SCALING_AWQ_CLIP; }
+
 const char *whit_scaling_size(int kind) {
-	return kind == WHIT_SCALING_AWQ ? "in.abs" : kind == WHIT_SCALING_SMOOTHQUANT ? "in.max" : NULL;
+	return is_awq(kind) ? "in.abs" : kind == WHIT_SCALING_SMOOTHQUANT ? "in.max" : NULL;
 }
 
 /* Sizes (factors) of the value's columns, of those that share a factor the mean or, most, the largest. */
@@ -202,7 +204,7 @@ int whit_scaling_factors(float *s, int kind, const whit_fold *f, const double *h
 	for (int64_t c = 0; c < f->factors; c++) s[c] = 1;
 	root_mean_square(rms, f, h);
 	if (size) shared_sizes(rms, f, size, kind == WHIT_SCALING_SMOOTHQUANT);
-	if (kind == WHIT_SCALING_AWQ) {
+	if (is_awq(kind)) {
 		rc = search(s, f, rms, loss, ctx, r, e);
 	} else {
 		if (kind == WHIT_SCALING_BALANCE) balance(v, f, h, f->cols + 1, w, block);

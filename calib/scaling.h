@@ -5,6 +5,7 @@
  *
  *   awq          s = (mean |x|)^r, the r of 0, .05 .. .95 whose nearest codes lose least: tr(E H E^T), H = E[x x^T]
  *                (2306.00978, eq. 4 and 5)
+ *   awq-clip     the same, and nearest codes are then of clipped weights (clip.h)
  *   smoothquant  s = max |x|^a / max |w|^(1-a), a = .5 (2211.10438, eq. 4); in both rms(x) where statistics lack `size`
  *   balance      1 / s = t of |w_ij| = r_ib t_j, blocks b of the format, five sweeps (fabq.md 2.2)
  *   h-alpha      s = H_jj^a, a = .25
@@ -14,7 +15,14 @@
 #define WHIT_SCALING_H
 #include "host/engine.h"
 
-enum { WHIT_SCALING_NONE, WHIT_SCALING_AWQ, WHIT_SCALING_SMOOTHQUANT, WHIT_SCALING_BALANCE, WHIT_SCALING_H_ALPHA };
+enum {
+	WHIT_SCALING_NONE,
+	WHIT_SCALING_AWQ,
+	WHIT_SCALING_AWQ_CLIP,
+	WHIT_SCALING_SMOOTHQUANT,
+	WHIT_SCALING_BALANCE,
+	WHIT_SCALING_H_ALPHA
+};
 /* -1, with text that lists them: no such name. */
 int whit_scaling_parse(const char *name, whit_err *e);
 const char *whit_scaling_name(int kind);

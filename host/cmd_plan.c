@@ -193,6 +193,8 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	if (a->refits < 0 || a->refits > 1000)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --refits: is %lld, need 0 to 1000", w->dest.command,
 		                 (long long)a->refits);
+	if (a->refits && !a->text.n && !a->stats)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --refits: needs --text or --stats", w->dest.command);
 	if (a->refits && a->act_order)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --refits and --act-order: need one of them", w->dest.command);
 	if (a->block.steps < 0 || !(a->block.rate >= 0 && a->block.rate <= 10) ||

@@ -43,7 +43,7 @@ typedef struct whit_calib_args {
 	{"--metric", 's', "K", "hessian; guided: of groups of rows, weighted by gradients; of nearest codes diag or fisher (--fisher)", \
 	 &(a).metric, 0}, \
 	{"--groups", 'i', "N", "of rows, for --metric guided with " text_option " (default 4)", &(a).groups, 0}, \
-	{"--scaling", 's', "K", "awq, smoothquant, balance or h-alpha: columns scaled first, folded into norms (default none)", \
+	{"--scaling", 's', "K", "awq, awq-clip, smoothquant, balance or h-alpha: columns scaled first, folded into norms (default none)", \
 	 &(a).scaling, 0}, \
 	{"--fisher", 's', "DIR", "statistics (whit calibrate --stats fisher) that weigh fabq-rc's rows, and its choices under --bpw", \
 	 &(a).fisher, 0}, \
