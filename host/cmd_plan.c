@@ -212,7 +212,7 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	if ((metric == WHIT_METRIC_GUIDED && !a->text.n && !a->stats) || (metric == WHIT_METRIC_DIAG && !a->stats))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --metric %s: needs --stats%s", w->dest.command, a->metric,
 		                 metric == WHIT_METRIC_GUIDED ? " or a calibration text" : "");
-	if (a->groups < 1 || a->groups > 1024)
+	if (metric == WHIT_METRIC_GUIDED && (a->groups < 1 || a->groups > 1024))
 		return whit_fail(e, WHIT_EUSAGE, "%s: --groups: is %lld, need 1 to 1024", w->dest.command,
 		                 (long long)a->groups);
 	if (metric == WHIT_METRIC_FISHER && !a->fisher)
