@@ -80,50 +80,59 @@ int whit_calibration_has(const whit_calibration *c, const char *name, int64_t la
 	return c->dir.path ? input_of(c, name).weight != NULL : layer >= 0;
 }
 
-/* All domains' sums of that kind, (n, n) in double; *tokens of all. */
-static int read_sums(const whit_calibration *c, const input *in, const char *kind, double *to, double *tokens,
-                     whit_err *e) {
-	int64_t n = in->cols;
-	const json_t *domains = c->dir.path ? json_object_get(c->dir.about, "domains") : NULL;
-	int count = c->dir.path ? (int)json_array_size(domains) : c->live->n_domain;
-	memset(to, 0, (size_t)(n * n) * sizeof *to);
-	*tokens = 0;
-	for (int d = 0; d < count; d++) {
-		whit_sum own = {.ndim = 2, .dtype = WHIT_F32, .shape = {n, n, 1}}, *u = &own;
-		if (c->dir.path) {
-			const json_t *domain = json_array_get(domains, (size_t)d);
-			const char *name = json_string_value(json_object_get(domain, "name"));
-			int rc = whit_stats_dir_read(&c->dir, in->layer, name ? name : "", in->weight, kind, u, e);
-			if (rc) return rc;
-			*tokens += (double)json_integer_value(json_object_get(domain, "tokens"));
-		} else {
-			u = whit_stats_find(c->live, in->layer, c->live->domain[d].name, in->weight, kind);
-			*tokens += (double)(c->live->domain[d].chunks * c->live->ctx);
-		}
-		for (int64_t i = 0; i < n * n; i++) to[i] += ((const float *)u->data)[i];
-		whit_free(own.data);
-	}
-	return 0;
+static int domains_of(const whit_calibration *c) {
+	return c->dir.path ? (int)json_array_size(json_object_get(c->dir.about, "domains")) : c->live->n_domain;
 }
 
-/* The same of one group's guided sums, of a directory. */
-static int read_guided(const whit_calibration *c, const char *name, const input *in, int g, double *to, double *tokens,
-                       whit_err *e) {
-	int64_t n = in->cols, groups = whit_calibration_groups(c);
-	size_t i;
-	json_t *domain;
+/* *u, in the shape that it has: domain d's sum of that weight and kind, a directory's in memory of the caller's, else
+ * *u becomes that of the run. Its tokens are added to *tokens. */
+static int read_domain(const whit_calibration *c, const input *in, const char *weight, const char *kind, int d,
+                       whit_sum **u, double *tokens, whit_err *e) {
+	if (!c->dir.path) {
+		*u = whit_stats_find(c->live, in->layer, c->live->domain[d].name, weight, kind);
+		*tokens += (double)(c->live->domain[d].chunks * c->live->ctx);
+		return 0;
+	}
+	const json_t *domain = json_array_get(json_object_get(c->dir.about, "domains"), (size_t)d);
+	const char *name = json_string_value(json_object_get(domain, "name"));
+	*tokens += (double)json_integer_value(json_object_get(domain, "tokens"));
+	return whit_stats_dir_read(&c->dir, in->layer, name ? name : "", weight, kind, *u, e);
+}
+
+/* All domains' sums of that weight and kind, (n, n) in double, of a group of rows (-1: there are none); *tokens of
+ * all. */
+static int read_sums(const whit_calibration *c, const input *in, const char *weight, const char *kind, int group,
+                     double *to, double *tokens, whit_err *e) {
+	int64_t n = in->cols, first = group < 0 ? 0 : group * n * n;
+	int rc = 0;
 	memset(to, 0, (size_t)(n * n) * sizeof *to);
 	*tokens = 0;
-	json_array_foreach(json_object_get(c->dir.about, "domains"), i, domain) {
-		whit_sum u = {.ndim = 3, .dtype = WHIT_F32, .shape = {groups, n, n}};
-		const char *d = json_string_value(json_object_get(domain, "name"));
-		int rc = whit_stats_dir_read(&c->dir, in->layer, d ? d : "", name, "guided", &u, e);
-		if (rc) return rc;
-		*tokens += (double)json_integer_value(json_object_get(domain, "tokens"));
-		for (int64_t k = 0; k < n * n; k++) to[k] += ((const float *)u.data)[g * n * n + k];
-		whit_free(u.data);
+	for (int d = 0; d < domains_of(c) && !rc; d++) {
+		whit_sum own = {.ndim = 2, .dtype = WHIT_F32, .shape = {n, n, 1}}, *u = &own;
+		if (group >= 0)
+			own = (whit_sum){.ndim = 3, .dtype = WHIT_F32, .shape = {whit_calibration_groups(c), n, n}};
+		rc = read_domain(c, in, weight, kind, d, &u, tokens, e);
+		for (int64_t i = 0; i < n * n && !rc; i++) to[i] += ((const float *)u->data)[first + i];
+		whit_free(own.data);
 	}
-	return 0;
+	return rc;
+}
+
+static double trace(const double *h, int64_t n) {
+	double sum = 0;
+	for (int64_t i = 0; i < n; i++) sum += h[i * n + i];
+	return sum;
+}
+
+/* H, and where it is asked for G as the sums have it; group: of rows, -1 = all alike. */
+static int read_both(const whit_calibration *c, const whit_calibration_of *w, const input *in, int group, double *h,
+                     double *g, double *tokens, whit_err *e) {
+	const char *weight = group < 0 ? in->weight : w->name;
+	int rc = read_sums(c, in, weight, group < 0 ? "in.hessian" : "guided", group, h, tokens, e);
+	if (!rc && g) rc = read_sums(c, in, weight, group < 0 ? "in.cross" : "guided.cross", group, g, tokens, e);
+	if (rc || group < 0 || trace(h, in->cols) != 0) return rc;
+	whit_say("warning: %s: no gradient of its rows' group %d, all tokens weigh the same", w->name, group + 1);
+	return read_both(c, w, in, -1, h, g, tokens, e);
 }
 
 static void transpose(float *to, const float *a, int64_t rows, int64_t cols) {
@@ -169,13 +178,9 @@ static void turn(double *g, int64_t n) {
 static int make(whit_calibration *c, const whit_calibration_of *w, const input *in, int group, whit_feedback *f,
                 whit_err *e) {
 	int64_t cols = in->cols, width = w->rot ? whit_rotation_width(w->rot) : cols;
-	double *h = whit_alloc((size_t)(cols * cols) * sizeof *h), *g = NULL, tokens;
-	int rc = group >= 0 ? read_guided(c, w->name, in, group, h, &tokens, e)
-	                    : read_sums(c, in, "in.hessian", h, &tokens, e);
-	if (!rc && w->cross) {
-		g = whit_alloc((size_t)(cols * cols) * sizeof *g);
-		rc = read_sums(c, in, "in.cross", g, &tokens, e);
-	}
+	double *h = whit_alloc((size_t)(cols * cols) * sizeof *h), tokens;
+	double *g = w->cross ? whit_alloc((size_t)(cols * cols) * sizeof *g) : NULL;
+	int rc = read_both(c, w, in, group, h, g, &tokens, e);
 	if (!rc) {
 		for (int64_t i = 0; i < cols * cols; i++) {
 			h[i] /= tokens;
@@ -244,7 +249,7 @@ int whit_calibration_columns(const whit_calibration *c, const char *name, int64_
 }
 
 int whit_calibration_groups(const whit_calibration *c) {
-	return c->dir.path ? (int)json_integer_value(json_object_get(c->dir.about, "groups")) : 0;
+	return c->dir.path ? (int)json_integer_value(json_object_get(c->dir.about, "groups")) : c->o.groups;
 }
 
 int whit_calibration_guided(whit_calibration *c, const whit_calibration_of *w, int g, whit_feedback *f, whit_err *e) {
@@ -265,7 +270,7 @@ int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_o
 		                 c->dir.path ? c->dir.path : "calibration text", w->name);
 	*n = w->rot ? whit_rotation_width(w->rot) : in.cols;
 	*h = whit_alloc((size_t)(in.cols * in.cols) * sizeof **h);
-	int rc = read_sums(c, &in, "in.hessian", *h, &tokens, e);
+	int rc = read_sums(c, &in, in.weight, "in.hessian", -1, *h, &tokens, e);
 	if (rc) {
 		whit_free(*h);
 		*h = NULL;
@@ -274,6 +279,25 @@ int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_o
 	for (int64_t i = 0; i < in.cols * in.cols; i++) (*h)[i] /= tokens;
 	*h = into_frame(*h, w, in.cols, *n);
 	return 0;
+}
+
+int whit_calibration_sizes(const whit_calibration *c, const char *name, const char *kind, double **size, whit_err *e) {
+	const input in = input_of(c, name);
+	int most = !strcmp(kind, "in.max"), rc = 0;
+	*size = NULL;
+	if (!in.weight || (c->dir.path && !whit_calibration_sums(c, "size"))) return 0;
+	double tokens = 0, *to = *size = whit_alloc((size_t)in.cols * sizeof *to);
+	for (int d = 0; d < domains_of(c) && !rc; d++) {
+		whit_sum own = {.ndim = 1, .dtype = WHIT_F64, .shape = {in.cols, 1, 1}}, *u = &own;
+		rc = read_domain(c, &in, in.weight, kind, d, &u, &tokens, e);
+		for (int64_t i = 0; i < in.cols && !rc; i++) {
+			double x = ((const double *)u->data)[i];
+			to[i] = most ? fmax(to[i], x) : to[i] + x;
+		}
+		whit_free(own.data);
+	}
+	for (int64_t i = 0; i < in.cols && !most; i++) to[i] /= tokens;
+	return rc;
 }
 
 int whit_calibration_sums(const whit_calibration *c, const char *statistic) {

@@ -36,8 +36,10 @@ typedef struct whit_calibration {
 	int core_by;        /* WHIT_CORE_* */
 	int tiers;          /* 1: a codebook for each quarter of records by Fisher information per weight */
 	int metric;         /* WHIT_METRIC_* */
-	int guided;         /* Hessians of groups of rows, weighted by gradients; only with a directory */
-	int scaling;        /* WHIT_SCALING_*: of each layer's columns, before its codes are chosen */
+	/* Hessians of groups of rows, weighted by gradients: a directory's, or of `running` before anything is
+	 * quantized, in o.groups groups. */
+	int guided;
+	int scaling;                       /* WHIT_SCALING_*: of each layer's columns, before its codes are chosen */
 	whit_reconstruct_opts reconstruct; /* of each layer, when its codes are chosen; only with texts */
 	whit_distill_opts distill;         /* of the model, when all are; only with texts */
 	/* file-local from here */
@@ -61,14 +63,18 @@ typedef struct whit_calibration_of {
 /* *f, which lives until the next layer is asked for. Errors: no statistics of that weight (WHIT_EINPUT), and
  * whit_feedback_make's. */
 int whit_calibration_get(whit_calibration *c, const whit_calibration_of *w, const whit_feedback **f, whit_err *e);
-/* The groups of rows that a directory's guided sums are of; 0: it has none. */
+/* The groups of rows that guided sums are of; 0: a directory has none. */
 int whit_calibration_groups(const whit_calibration *c);
 /* The same of group g's rows of that weight by themselves: H = E[(mean of d^2 over the group) x x^T] (GuidedQuant,
- * 2505.07004, eq. 7). The caller frees f, after errors too. */
+ * 2505.07004, eq. 7), and G likewise; of a group without gradients all tokens weigh the same, which is said. The caller
+ * frees f, after errors too. */
 int whit_calibration_guided(whit_calibration *c, const whit_calibration_of *w, int g, whit_feedback *f, whit_err *e);
 /* *h (n, n; the caller frees it): the mean of x x^T of what that weight multiplies, in the frame that w tells of. */
 int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_of *w, double **h, int64_t *n,
                              whit_err *e);
+/* *size (cols, the caller frees it): what that weight multiplies, column by column, in the model's own frame: of kind
+ * "in.abs" the mean of |x|, "in.max" the largest; NULL where a directory lacks it. */
+int whit_calibration_sizes(const whit_calibration *c, const char *name, const char *kind, double **size, whit_err *e);
 /* 1: a directory has that statistic ("hessian", "fisher"; stats.h). */
 int whit_calibration_sums(const whit_calibration *c, const char *statistic);
 /* sum (rows): the weight's fisher.rows of all domains, of a directory that has fisher. */

@@ -1,7 +1,9 @@
 /* encoder: a tensor's codes by its row of the plan, and what tensors share: rotations and codebooks. */
 #include "calib/quantize_own.h"
 #include <math.h>
+#include "calib/clip.h"
 #include "calib/fabq.h"
+#include "calib/feedback.h"
 #include "formats/blocks.h"
 #include "formats/codebook.h"
 #include "host/progress.h"
@@ -177,15 +179,16 @@ static int statistics(whit_encoder *q, const whit_plan_row *row, const whit_mat 
 	return whit_fail(e, WHIT_EINTERNAL, "tensor %s: method %s without statistics", row->w->name, row->method->name);
 }
 
-/* Rows [r0, r0 + n) of the source, by themselves: their codes go to their places in j's matrix. */
-static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *f, int64_t r0, int64_t n, whit_err *e) {
+/* n rows of the source, at[], by themselves: their codes go to their places in j's matrix. */
+static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *f, const int64_t *at, int64_t n,
+                    whit_err *e) {
 	const whit_mat *src = &j->src->mat;
 	float *x = whit_alloc((size_t)(n * src->cols) * sizeof *x);
 	whit_weight some = *j->src;
 	whit_mat m = *j->dst;
 	whit_job one = {
 	        .src = &some, .dst = &m, .rule = j->rule, .feedback = f, .solver = j->solver, .refits = j->refits};
-	whit_mat_decode(src, r0, r0 + n, x);
+	for (int64_t r = 0; r < n; r++) whit_mat_decode(src, at[r], at[r] + 1, x + r * src->cols);
 	some.mat = (whit_mat){.rows = n, .cols = src->cols};
 	some.mat = whit_plan_floats(&some.mat, x);
 	m.rows = n, m.paired = 0;
@@ -194,7 +197,7 @@ static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *
 	for (int64_t r = 0; r < n && !rc; r++)
 		for (int p = 0; p < WHIT_PLANES && m.plane[p]; p++)
 			memcpy((uint8_t *)(uintptr_t)j->dst->plane[p] +
-			               (size_t)whit_mat_row(j->dst, r0 + r) * m.row_bytes[p],
+			               (size_t)whit_mat_row(j->dst, at[r]) * m.row_bytes[p],
 			       m.plane[p] + (size_t)r * m.row_bytes[p], m.row_bytes[p]);
 	j->err += one.err, j->ref += one.ref;
 	j->loss += one.loss, j->loss_nearest += one.loss_nearest;
@@ -204,24 +207,44 @@ static int run_rows(whit_job *j, const whit_plan_row *row, const whit_feedback *
 	return rc;
 }
 
+/* at: which rows are the model's rows, one after another, where a GGUF has them in another order. */
+static void rows_in_order(const whit_plan_row *row, int64_t *at, int64_t rows) {
+	float *was = whit_alloc((size_t)rows * sizeof *was);
+	for (int64_t r = 0; r < rows; r++) was[r] = (float)r;
+	if (row->changed && row->change.block && !row->change.columns) whit_gguf_apply(&row->change, was, rows, 1);
+	for (int64_t r = 0; r < rows; r++) at[(int64_t)was[r]] = r;
+	whit_free(was);
+}
+
 /* Each group of rows with its own Hessian. */
-static int run_guided(whit_encoder *q, const whit_plan_row *row, whit_job *j, whit_err *e) {
-	const whit_calibration_of w = whit_encoder_asks(q, row, j->dst);
+static int run_groups(whit_encoder *q, const whit_plan_row *row, const whit_calibration_of *w, whit_job *j,
+                      whit_err *e) {
 	int groups = whit_calibration_groups(q->calibration), rc = 0;
 	int64_t rows = j->dst->rows, each = (rows + groups - 1) / groups;
+	int64_t *at = whit_alloc((size_t)rows * sizeof *at);
 	j->err = j->ref = j->loss = j->loss_nearest = 0;
 	j->zero_groups = j->rows_nearest = j->bad_scales = 0;
-	if (row->changed && row->change.block && !row->change.columns)
-		return whit_fail(e, WHIT_EUSAGE,
-		                 "tensor %s: its rows stand in another order in a GGUF, which guided "
-		                 "Hessians do not know: need a directory",
-		                 row->w->name);
+	rows_in_order(row, at, rows);
 	for (int g = 0; g * each < rows && !rc; g++) {
 		whit_feedback f;
-		rc = whit_calibration_guided(q->calibration, &w, g, &f, e);
-		if (!rc) rc = run_rows(j, row, &f, g * each, WHIT_MIN(each, rows - g * each), e);
+		rc = whit_calibration_guided(q->calibration, w, g, &f, e);
+		if (!rc) rc = run_rows(j, row, &f, at + g * each, WHIT_MIN(each, rows - g * each), e);
 		whit_feedback_free(&f);
 	}
+	whit_free(at);
+	return rc;
+}
+
+/* scale: what the columns have been multiplied by, or NULL. A record's rows have one Hessian. */
+static int run_guided(whit_encoder *q, const whit_plan_row *row, const float *scale, whit_job *j, whit_err *e) {
+	const whit_calibration_of w = asked(q, row, j->dst, scale);
+	whit_feedback f;
+	if (!row->spec.fmt->record) return run_groups(q, row, &w, j, e);
+	int rc = whit_calibration_guided(q->calibration, &w, 0, &f, e);
+	j->feedback = &f;
+	if (!rc) rc = row->method->run(j, e);
+	j->feedback = NULL;
+	whit_feedback_free(&f);
 	return rc;
 }
 
@@ -229,8 +252,8 @@ static int is_guided(const whit_encoder *q, const whit_plan_row *row) {
 	return row->method->needs && q->calibration && q->calibration->guided;
 }
 
-static int run_method(whit_encoder *q, const whit_plan_row *row, whit_job *j, whit_err *e) {
-	return is_guided(q, row) ? run_guided(q, row, j, e) : row->method->run(j, e);
+static int run_method(whit_encoder *q, const whit_plan_row *row, const float *scale, whit_job *j, whit_err *e) {
+	return is_guided(q, row) ? run_guided(q, row, scale, j, e) : row->method->run(j, e);
 }
 
 /* What ranks the core's rows of a record: Fisher information in the frame of stored columns, scale being what those
@@ -280,7 +303,7 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	int ranked = !rc;
 	if (!rc) rc = rank_of(q, row, scale ? scale : columns_scale(q, row), &sums, &rank, e);
 	j->core = &rank;
-	if (!rc) rc = run_method(q, row, j, e);
+	if (!rc) rc = run_method(q, row, scale ? scale : columns_scale(q, row), j, e);
 	if (ranked) whit_fisher_sums_free(&sums);
 	j->balance = NULL, j->core = NULL;
 	whit_free(t);
@@ -299,13 +322,45 @@ static int encode(whit_encoder *q, const whit_plan_row *row, const whit_weight *
 	whit_mat_free(m);
 	m->scale_f32 = 1;
 	rc = whit_mat_alloc(m, e);
-	return rc ? rc : run_method(q, row, j, e);
+	return rc ? rc : run_method(q, row, columns_scale(q, row), j, e);
+}
+
+/* Weights are cut off before they are rounded, but for queries and keys, whose products it would change too far. A
+ * tried row (below) has no role. */
+static int is_clipped(const whit_encoder *q, const whit_plan_row *row) {
+	const whit_calibration *c = q->calibration;
+	if (!c || c->scaling != WHIT_SCALING_AWQ_CLIP || row->method->needs || row->rot.kind != WHIT_ROT_NONE) return 0;
+	if (!row->role || !strcmp(row->role, "q_proj") || !strcmp(row->role, "k_proj")) return 0;
+	return row->layer >= 0 && whit_calibration_has(c, row->w->name, row->layer) && whit_feedback_fits(&row->spec);
+}
+
+/* The same with the weights of src cut off. */
+static int encode_clipped(whit_encoder *q, const whit_plan_row *row, const whit_weight *src, whit_mat *m, whit_job *j,
+                          whit_err *e) {
+	int64_t n, rows = src->mat.rows, cols = src->mat.cols;
+	whit_mat as = {.spec = row->spec, .rows = rows, .cols = cols, .width = row->width};
+	const whit_calibration_of w = whit_encoder_asks(q, row, &as);
+	whit_weight cut = *src;
+	double *h = NULL;
+	*m = (whit_mat){0};
+	float *x = whit_alloc((size_t)(rows * cols) * sizeof *x);
+	whit_mat_decode(&src->mat, 0, rows, x);
+	int rc = whit_calibration_hessian(q->calibration, &w, &h, &n, e);
+	if (!rc) rc = shared_book(q, row, &as.codebook, e);
+	if (!rc && whit_first_nonfinite(x, rows * cols) < 0) /* else the encoder refuses them, and says where */
+		rc = whit_clip(x, rows, &as, h, row->rule->rule, e);
+	cut.mat = whit_plan_floats(&src->mat, x);
+	if (!rc) rc = encode(q, row, &cut, m, j, e);
+	if (!rc) whit_weight_error(src, m, &j->err, &j->ref);
+	whit_free(h);
+	whit_free(x);
+	return rc;
 }
 
 int whit_encoder_run(whit_encoder *q, const whit_plan_row *row, whit_mat *m, whit_job *j, whit_err *e) {
 	float *copy;
 	const whit_weight src = whit_encoder_source(q, row, &copy);
-	int rc = encode(q, row, &src, m, j, e);
+	int rc = is_clipped(q, row) ? encode_clipped(q, row, &src, m, j, e) : encode(q, row, &src, m, j, e);
 	j->src = row->w;
 	whit_free(copy);
 	return rc;
@@ -439,15 +494,17 @@ static int scale_fold(folded *d, whit_encoder *q, int64_t l, whit_err *e) {
 	const whit_spec *spec = &d->reader[0]->spec;
 	const whit_mat *w[WHIT_FOLD_READERS];
 	int64_t n, block = spec->fmt->block ? spec->fmt->block->weights : spec->group ? spec->group : f->cols;
-	double *h, r;
+	const char *size_of = whit_scaling_size(q->calibration->scaling);
+	double *h, *size = NULL, r;
 	const whit_calibration_of own = {.name = d->reader[0]->w->name};
 	int rc = whit_calibration_hessian(q->calibration, &own, &h, &n, e);
 	if (rc) return rc;
+	if (size_of) rc = whit_calibration_sizes(q->calibration, own.name, size_of, &size, e);
 	float *s = whit_alloc((size_t)f->factors * sizeof *s);
 	d->h = whit_alloc((size_t)(n * n) * sizeof *d->h);
 	for (int64_t i = 0; i < n * n; i++) d->h[i] = (float)h[i];
 	for (int i = 0; i < f->n_reader; i++) w[i] = &d->reader[i]->w->mat;
-	rc = whit_scaling_factors(s, q->calibration->scaling, f, h, w, block, try_factors, d, &r, e);
+	if (!rc) rc = whit_scaling_factors(s, q->calibration->scaling, f, h, size, w, block, try_factors, d, &r, e);
 	if (!rc && d->vec) rc = divide_vector(scaled(q, d->vec->w, l), f, s, e);
 	for (int i = 0; i < f->n_reader && !rc; i++) {
 		whit_scaled *to = scaled(q, d->reader[i]->w, l);
@@ -464,6 +521,7 @@ static int scale_fold(folded *d, whit_encoder *q, int64_t l, whit_err *e) {
 		           json_pack("{s:I, s:s, s:s, s:f}", "layer", (json_int_t)l, "first", d->reader[0]->w->name,
 		                     "kind", whit_scaling_name(q->calibration->scaling), "power", r));
 	whit_free(d->h);
+	whit_free(size);
 	whit_free(h);
 	whit_free(s);
 	return rc;

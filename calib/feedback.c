@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include "calib/feedback_own.h"
 #include "calib/refit.h"
+#include "formats/frc1.h"
 #include "formats/measure.h"
 #include "formats/unit.h"
 #include "host/ops.h"
@@ -394,10 +395,16 @@ static void fit_unit(chunk *c, int64_t at, int64_t end, run_fn *run) {
 	put_best(c, &best, at);
 }
 
+/* A unit whose parameters are tried is one block. A device holds blocks of up to 256, and what it can take is alike
+ * here; signs, which it cannot, depend most on being tried. */
+static int tried_whole(const chunk *c) {
+	return c->u->weights <= (c->dst->spec.fmt == &whit_format_bin ? 4 : 2) * COLUMNS;
+}
+
 /* Blocks of columns: inside one the error goes from column to column, behind it in one product. */
 static void run_blocked(chunk *c) {
 	const whit_feedback *f = c->f;
-	int64_t n = c->n, unit = c->u->weights, block = unit > COLUMNS && unit <= 2 * COLUMNS ? unit : COLUMNS;
+	int64_t n = c->n, unit = c->u->weights, block = unit > COLUMNS && tried_whole(c) ? unit : COLUMNS;
 	for (int64_t i = 0; i < c->rows * n; i++) /* gptaq comes to its target on the way */
 		c->v[i] = f->pass ? c->w[i - i % n + column_of(c, i % n)] : c->t[i];
 	memset(c->loss, 0, sizeof c->loss);
@@ -456,7 +463,7 @@ static void run_plain(chunk *c) {
 		to = b + whit_unit_size(c->u, c->dst, b);
 		if (!c->f->order) {
 			solve_plain(c, b, to);
-			fit_unit(c, b, c->u->weights <= 2 * COLUMNS ? to : b, run_plain_columns);
+			fit_unit(c, b, tried_whole(c) ? to : b, run_plain_columns);
 		}
 		run_plain_columns(c, b, to, to);
 	}

@@ -50,8 +50,8 @@ void whit_feedback_free(whit_feedback *f);
 
 /* whit_method.run of these methods: fills j->dst for j->feedback. A unit's parameters are the format's nearest
  * encoder's, weighted by H's diagonal, for the unit's weights as corrected so far; then, for units of up to 256
- * columns, for what those had become when they were rounded, twice; each row keeps the ones that lose least in the
- * unit. A row on which feedback loses to the format's nearest encoder keeps the nearest codes, counted in
+ * columns (signs: 512), for what those had become when they were rounded, twice; each row keeps the ones that lose
+ * least in the unit. A row on which feedback loses to the format's nearest encoder keeps the nearest codes, counted in
  * j->rows_nearest. Then j->refits sweeps over all rows (refit.h). Chunks of rows in parallel: same bytes at any thread
  * count. */
 int whit_feedback_run(whit_job *j, whit_err *e);

@@ -179,10 +179,15 @@ static int plan_method(whit_plan *p, whit_plan_row *row, whit_err *e) {
 		return whit_fail(e, WHIT_EUSAGE,
 		                 "tensor %s: method %s takes whole Hessians, need nearest for a metric of columns",
 		                 row->w->name, row->method->name);
-	if (c->guided && row->method->needs != WHIT_NEEDS_HESSIAN)
+	if (c->guided && c->dir.path && row->method->needs != WHIT_NEEDS_HESSIAN)
 		return whit_fail(e, WHIT_EUSAGE,
-		                 "tensor %s: method %s has no use for guided Hessians, need gptq or ldlq", row->w->name,
-		                 row->method->name);
+		                 "tensor %s: method %s has no use for guided Hessians of %s, need gptq or ldlq, or "
+		                 "--text",
+		                 row->w->name, row->method->name, c->dir.path);
+	if (c->guided && row->rule->spec.fmt->record && whit_calibration_groups(c) > 1)
+		return whit_fail(e, WHIT_EUSAGE,
+		                 "tensor %s: %d groups of rows, but a record has its rows by class, need --groups 1",
+		                 row->w->name, whit_calibration_groups(c));
 	if (whit_calibration_has(c, row->w->name, row->layer)) {
 		p->calibrated++;
 		return 0;

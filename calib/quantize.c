@@ -3,6 +3,7 @@
 #include "calib/quantize.h"
 #include "calib/parts.h"
 #include "calib/quantize_own.h"
+#include "calib/stats_own.h"
 #include "host/progress.h"
 
 /* A matrix that stands in the calibrated model's place of its own. */
@@ -366,32 +367,53 @@ static int layer_known(void *ctx, const whit_stats *s, int64_t layer, const whit
 /* The models that texts run through, to the device. As many chunks as the texts' bytes can make are provided for. */
 static int move_models(const whit_calibration *c, whit_err *e) {
 	whit_model *both[2] = {c->running, c->o.other};
-	whit_stats_opts o = c->o;
+	whit_stats_opts o = c->o, back = {.kinds = WHIT_STAT_WEIGHTS, .ctx = o.ctx, .chunks = o.chunks};
 	int64_t ctx = o.ctx ? o.ctx : 1, bytes = 0;
 	for (int i = 0; i < c->n_text; i++) bytes += (int64_t)c->text[i].bytes;
 	if (!o.chunks) o.chunks = bytes / ctx + 1;
-	return whit_models_device(both, o.other ? 2 : 1, c->dev, whit_stats_need(c->running, &o), e);
+	size_t need = whit_stats_need(c->running, &o);
+	if (c->guided) need = WHIT_MAX(need, whit_stats_need(c->running, &back));
+	return whit_models_device(both, o.other ? 2 : 1, c->dev, need, e);
+}
+
+/* What tokens weigh, by the gradients of the model that runs, which is the original as yet. */
+static int weigh_tokens(whit_calibration *c, whit_stats *weights, whit_err *e) {
+	whit_stats_opts o = c->o;
+	double bytes = 0;
+	o.kinds = WHIT_STAT_WEIGHTS, o.other = NULL, o.layer = NULL;
+	int rc = whit_stats_run(weights, c->running, c->tok, c->text, c->n_text, &o, e);
+	if (rc) return rc;
+	for (int64_t l = 0; l < c->running->layers; l++)
+		for (int64_t i = 0; i < weights->layer[l].n; i++)
+			bytes += (double)whit_sum_bytes(&weights->layer[l].sum[i]);
+	whit_say("weights of %lld tokens in %d groups of rows: %.1f MB are kept", (long long)weights->tokens, o.groups,
+	         bytes / 1e6);
+	c->o.weights = weights;
+	return 0;
 }
 
 /* Texts run through the model and the rows are quantized as they come by. */
 static int run_texts(quantize_run *q, whit_err *e) {
 	whit_calibration *c = q->plan->target.calibration;
-	whit_stats s;
+	whit_stats s, weights = {0};
 	unsigned needs = 0, cross = WHIT_NEEDS_CROSS | WHIT_USES_CROSS;
 	for (int64_t i = 0; i < q->plan->n; i++)
 		if (q->plan->row[i].method) needs |= q->plan->row[i].method->needs;
 	c->o.kinds = (needs || c->scaling || q->residual.out ? WHIT_STAT_HESSIAN : WHIT_STAT_DIAG) |
-	             (needs & cross ? WHIT_STAT_CROSS : 0);
+	             (needs & cross ? WHIT_STAT_CROSS : 0) | (needs && c->guided ? WHIT_STAT_WEIGHTED : 0) |
+	             (whit_scaling_size(c->scaling) ? WHIT_STAT_SIZE : 0);
 	c->o.other = needs & cross || c->reconstruct.steps || c->distill.steps ? c->original : NULL;
 	c->o.layer = layer_known;
 	c->o.ctx_layer = q;
 	q->running = c->running;
 	int rc = c->dev ? move_models(c, e) : 0;
+	if (!rc && c->o.kinds & WHIT_STAT_WEIGHTED) rc = weigh_tokens(c, &weights, e);
 	if (!rc) rc = place_layer(q, -1, e);
 	if (!rc) rc = run_layer(q, -1, e);
 	if (!rc) rc = whit_stats_run(&s, c->running, c->tok, c->text, c->n_text, &c->o, e);
 	if (!rc) whit_stats_free(&s);
-	c->live = NULL;
+	if (c->o.weights) whit_stats_free(&weights);
+	c->live = NULL, c->o.weights = NULL;
 	unplace(q, 0);
 	return rc;
 }

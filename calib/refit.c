@@ -11,7 +11,8 @@
 typedef struct refit {
 	whit_job *j;
 	whit_units u;
-	int sweeps, scaled;
+	int sweeps, scaled,
+	        parts; /* numbers of a unit that are refitted: one, if it is scaled, or unit.h's stretches */
 	int64_t n, units, runs;
 	float *h; /* (n, n) */
 	double *loss;
@@ -25,7 +26,7 @@ typedef struct row {
 	double *one;          /* units: their scales */
 	uint8_t *code, *saved_code;
 	double *v, *e, *g; /* n: values, v less the target, H e */
-	double *z, *a, *c; /* n; (units, units); units */
+	double *a, *c;     /* (units parts)^2; units parts */
 	uint8_t *saved;    /* (units, WHIT_UNIT_BYTES) */
 } row;
 
@@ -76,42 +77,65 @@ static void move(row *w, int64_t i, double v) {
 	for (int64_t k = 0; k < w->f->n; k++) w->g[k] += by * h[k];
 }
 
-/* A of the drawing, and c = z g: the system is A (s - s') = c. 0: a unit has no scale, or A is not positive. */
-static int solve_scales(row *w) {
+/* Of column i's value what is in proportion to its unit's number p: the scale's part, or the shift's. */
+static double part_of(const row *w, int64_t i, int p) {
+	double shift = w->shift[run_at(w, i)];
+	return p ? shift : w->v[i] - shift;
+}
+
+/* A of the drawing, z_p being the parts of a unit's values, and c = z g: A (1 - f) = c has the factors f that the
+ * numbers are to be multiplied by, which c becomes. 0: A is not positive. */
+static int solve_factors(row *w) {
 	const refit *f = w->f;
-	int64_t n = f->n, B = f->u.weights;
-	for (int64_t i = 0; i < n; i++) {
-		double s = w->one[i / B];
-		w->z[i] = s != 0 ? (w->v[i] - w->shift[run_at(w, i)]) / s : 0;
-	}
+	int64_t n = f->n, B = f->u.weights, size = f->units * f->parts;
 	double *y = whit_alloc((size_t)n * sizeof *y);
-	for (int64_t b = 0; b < f->units; b++) {
-		int64_t end = WHIT_MIN(n, (b + 1) * B);
+	memset(w->a, 0, (size_t)(size * size) * sizeof *w->a);
+	for (int64_t s = 0; s < size; s++) {
+		int64_t b = s / f->parts * B, end = WHIT_MIN(n, b + B);
 		memset(y, 0, (size_t)n * sizeof *y);
-		for (int64_t i = b * B; i < end; i++)
-			for (int64_t k = 0; k < n; k++) y[k] += w->z[i] * f->h[i * n + k];
-		memset(w->a + b * f->units, 0, (size_t)f->units * sizeof *w->a);
-		w->c[b] = 0;
-		for (int64_t k = 0; k < n; k++) w->a[b * f->units + k / B] += y[k] * w->z[k];
-		for (int64_t i = b * B; i < end; i++) w->c[b] += w->z[i] * w->g[i];
-		if (!(w->a[b * f->units + b] > 0)) w->a[b * f->units + b] = 1; /* a unit of zeros */
+		w->c[s] = 0;
+		for (int64_t i = b; i < end; i++) {
+			double z = part_of(w, i, (int)(s % f->parts));
+			const float *h = f->h + i * n;
+			for (int64_t k = 0; k < n; k++) y[k] += z * h[k];
+			w->c[s] += z * w->g[i];
+		}
+		for (int64_t k = 0; k < n; k++)
+			for (int p = 0; p < f->parts; p++)
+				w->a[s * size + k / B * f->parts + p] += y[k] * part_of(w, k, p);
+		if (!(w->a[s * size + s] > 0)) w->a[s * size + s] = 1; /* all zeros */
 	}
 	whit_free(y);
-	int units = (int)f->units;
-	return LAPACKE_dposv(LAPACK_ROW_MAJOR, 'U', units, 1, w->a, units, w->c, 1) == 0;
+	int rc = LAPACKE_dposv(LAPACK_ROW_MAJOR, 'U', (int)size, 1, w->a, (int)size, w->c, 1);
+	for (int64_t s = 0; s < size; s++) w->c[s] = 1 - w->c[s];
+	return rc == 0;
+}
+
+/* The unit at column c has its numbers multiplied by `by`. */
+static void rescale(row *w, int64_t c, const double *by) {
+	const refit *f = w->f;
+	whit_mat *m = f->j->dst;
+	int64_t b = c / f->u.weights;
+	float *scale = w->scale + b * f->runs, *shift = w->shift + b * f->runs;
+	if (!f->scaled) {
+		uint8_t unused[WHIT_UNIT_RUNS];
+		whit_unit_stretch(&f->u, m, w->stored, c, by);
+		whit_unit_get(&f->u, m, w->stored, c, scale, shift, unused);
+		return;
+	}
+	w->one[b] = whit_unit_round(m, w->stored, (float)(w->one[b] * *by));
+	whit_unit_scale(&f->u, m, w->stored, c, (float)w->one[b]);
+	whit_unit_spread(&f->u, m, w->stored, c, (float)w->one[b], scale);
 }
 
 static void refit_scales(row *w) {
 	const refit *f = w->f;
-	whit_mat *m = f->j->dst;
-	if (!solve_scales(w)) return;
+	if (!solve_factors(w)) return;
 	for (int64_t b = 0; b < f->units; b++) {
-		int64_t c = b * f->u.weights;
-		double s = w->one[b] - w->c[b];
-		if (!(s * w->one[b] > 0) || !isfinite((float)s)) continue; /* never through 0 */
-		w->one[b] = whit_unit_round(m, w->stored, (float)s);
-		whit_unit_scale(&f->u, m, w->stored, c, (float)w->one[b]);
-		whit_unit_spread(&f->u, m, w->stored, c, (float)w->one[b], w->scale + b * f->runs);
+		const double *by = w->c + b * f->parts;
+		int good = 1;
+		for (int p = 0; p < f->parts; p++) good &= by[p] > 0 && isfinite((float)by[p]); /* never through 0 */
+		if (good) rescale(w, b * f->u.weights, by);
 	}
 	for (int64_t i = 0; i < f->n; i++) w->v[i] = value(w, i, w->code[i]);
 }
@@ -193,21 +217,26 @@ static void put(row *w, int back) {
 	load(w);
 }
 
+/* Where a sweep loses no less because scales had to be rounded, codes go on without. */
 static void sweep_row(row *w, const double *t) {
 	double before = measure(w, t), now;
+	int scales = w->f->parts > 0;
 	for (int s = 0; s < w->f->sweeps; s++) {
 		keep(w);
-		if (w->f->scaled) refit_scales(w);
+		if (scales) refit_scales(w);
 		measure(w, t);
 		refit_codes(w);
 		if (whit_frc_has_book(&w->f->j->dst->spec)) refit_profiles(w);
 		put(w, 0);
 		now = measure(w, t);
-		if (!(now < before)) {
-			put(w, 1);
-			break;
+		if (now < before) {
+			before = now;
+			continue;
 		}
-		before = now;
+		put(w, 1);
+		measure(w, t);
+		if (!scales) break;
+		scales = 0;
 	}
 }
 
@@ -224,16 +253,16 @@ static void make_targets(const refit *f, const float *in, double *t, double *ful
 static void row_item(void *ctx, int64_t r, int worker) {
 	const refit *f = ctx;
 	const whit_mat *src = &f->j->src->mat, *dst = f->j->dst;
-	int64_t n = f->n, units = f->units, wide = WHIT_MAX(n, src->cols);
-	double *room = whit_alloc((size_t)(6 * n + units * units + 2 * units) * sizeof *room), *t = room,
-	       *full = room + 5 * n;
+	int64_t n = f->n, units = f->units, size = units * f->parts, wide = WHIT_MAX(n, src->cols);
+	double *room = whit_alloc((size_t)(5 * n + size * size + size + units) * sizeof *room), *t = room,
+	       *full = room + 4 * n;
 	float *x = whit_alloc((size_t)(2 * wide + 2 * units * f->runs) * sizeof *x), *in = x + wide;
 	row w = {.f = f, .stored = whit_mat_row(dst, r), .scale = in + wide, .shift = in + wide + units * f->runs};
 	whit_rows_sum sum = {0};
 	whit_err stop;
 	(void)worker;
-	w.v = room + n, w.e = room + 2 * n, w.g = room + 3 * n, w.z = room + 4 * n;
-	w.a = room + 6 * n, w.c = w.a + units * units, w.one = w.c + units;
+	w.v = room + n, w.e = room + 2 * n, w.g = room + 3 * n;
+	w.a = room + 5 * n, w.c = w.a + size * size, w.one = w.c + size;
 	w.code = whit_alloc((size_t)(2 * n + units * WHIT_UNIT_BYTES));
 	w.saved_code = w.code + n, w.saved = w.code + 2 * n;
 	if (!whit_interrupted(&stop) && whit_rows_load(src, dst, r, r + 1, x, in, &sum)) {
@@ -256,6 +285,7 @@ int whit_refit(whit_job *j, int sweeps, double *loss, whit_err *e) {
 	int rc = whit_units_make(&r.u, j->dst, e);
 	if (rc) return whit_fail_in(e, "tensor %s", j->src->name);
 	r.scaled = whit_units_scaled(j->dst);
+	r.parts = r.scaled ? 1 : r.u.stretches;
 	r.units = (r.n + r.u.weights - 1) / r.u.weights;
 	r.runs = r.u.weights / r.u.run;
 	r.h = whit_alloc((size_t)(r.n * r.n) * sizeof *r.h);

@@ -2,8 +2,9 @@
  * column (fabq.md 2.6, step 2). What is to fall is the solver's loss, (q - t) H (q - t)^T, with gptaq t only as far
  * from w as its alpha goes: at one bit the whole way learns the calibration text. One sweep:
  *
- *   scales    of formats with one free scale a unit (unit.h): with q = sum over units of s_b z_b + what is fixed, the
- *             s that solve A s = c, A_bb' = z_b H z_b'^T, rounded to what can be stored
+ *   scales    of formats with one free scale a unit, or an F16 that all of a unit's scales, and one that all its minima
+ *             are in proportion to (unit.h): with q = sum over these of s_b z_b + what is fixed, the s that solve
+ *             A s = c, A_bb' = z_b H z_b'^T, rounded to what can be stored
  *   codes     one after the other, each the level that loses least beside all others
  *   profiles  of blocks that choose one (frc1.h), likewise
  *

@@ -3,12 +3,12 @@
 #include <math.h>
 #include <stdio.h>
 
-static const char *const names[] = {"none", "awq", "smoothquant", "balance", "h-alpha"};
+static const char *const names[] = {"none", "awq", "awq-clip", "smoothquant", "balance", "h-alpha"};
 
 int whit_scaling_parse(const char *name, whit_err *e) {
 	for (int i = 0; i < WHIT_COUNT(names); i++)
 		if (!strcmp(names[i], name)) return i;
-	whit_fail(e, WHIT_EUSAGE, "scaling is '%s', need none, awq, smoothquant, balance or h-alpha", name);
+	whit_fail(e, WHIT_EUSAGE, "scaling is '%s', need none, awq, awq-clip, smoothquant, balance or h-alpha", name);
 	return -1;
 }
 
@@ -84,6 +84,21 @@ int whit_folds(const whit_program *p, whit_fold *fold, int most) {
 
 void whit_scaling_spread(float *to, const whit_fold *f, const float *s) {
 	for (int64_t c = 0; c < f->cols; c++) to[c] = s[whit_fold_factor(f, c)];
+}
+
+static int is_awq(int kind) { return kind == WHIT_SCALING_AWQ || kind == WHIT_SCALING_AWQ_CLIP; }
+
+const char *whit_scaling_size(int kind) {
+	return is_awq(kind) ? "in.abs" : kind == WHIT_SCALING_SMOOTHQUANT ? "in.max" : NULL;
+}
+
+/* Sizes (factors) of the value's columns, of those that share a factor the mean or, most, the largest. */
+static void shared_sizes(double *to, const whit_fold *f, const double *size, int most) {
+	memset(to, 0, (size_t)f->factors * sizeof *to);
+	for (int64_t c = 0; c < f->cols; c++) {
+		double *x = &to[whit_fold_factor(f, c)];
+		*x = most ? fmax(*x, size[c]) : *x + size[c] / (double)f->share;
+	}
 }
 
 /* rms (factors) of the value's columns. */
@@ -180,14 +195,16 @@ static int search(float *s, const whit_fold *f, const double *rms, whit_scaling_
 	return rc;
 }
 
-int whit_scaling_factors(float *s, int kind, const whit_fold *f, const double *h, const whit_mat *const w[],
-                         int64_t block, whit_scaling_loss loss, void *ctx, double *r, whit_err *e) {
+int whit_scaling_factors(float *s, int kind, const whit_fold *f, const double *h, const double *size,
+                         const whit_mat *const w[], int64_t block, whit_scaling_loss loss, void *ctx, double *r,
+                         whit_err *e) {
 	double *v = whit_alloc((size_t)(2 * f->factors) * sizeof *v), *rms = v + f->factors;
 	int rc = 0;
 	*r = 0;
 	for (int64_t c = 0; c < f->factors; c++) s[c] = 1;
 	root_mean_square(rms, f, h);
-	if (kind == WHIT_SCALING_AWQ) {
+	if (size) shared_sizes(rms, f, size, kind == WHIT_SCALING_SMOOTHQUANT);
+	if (is_awq(kind)) {
 		rc = search(s, f, rms, loss, ctx, r, e);
 	} else {
 		if (kind == WHIT_SCALING_BALANCE) balance(v, f, h, f->cols + 1, w, block);

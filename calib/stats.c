@@ -5,6 +5,7 @@
 
 const whit_statistic whit_statistics[] = {
         {"diag", "mean and mean square of input columns", WHIT_STAT_DIAG},
+        {"size", "mean and largest magnitude of input columns", WHIT_STAT_SIZE},
         {"hessian", "input columns' products", WHIT_STAT_HESSIAN},
         {"cross", "products with another model's inputs (--against)", WHIT_STAT_CROSS},
         {"fisher", "squared gradients, summed over rows and over columns", WHIT_STAT_FISHER},
@@ -51,14 +52,17 @@ static void add_sum(whit_stats_layer *l, const char *domain, const char *weight,
 }
 
 /* Of all linear nodes of p; of the head only what concerns its input. */
-static void add_sums(whit_stats *s, const whit_program *p, int64_t layer, const char *domain) {
+static void add_sums(whit_stats *s, const whit_program *p, int64_t layer, const whit_stats_domain *of) {
 	whit_stats_layer *l = &s->layer[layer];
 	unsigned kinds = s->o.kinds;
+	const char *domain = of->name;
 	for (int64_t i = 0; i < s->n; i++) {
 		const whit_stats_input *in = &s->in[i];
 		if (in->layer != layer) continue;
 		if (kinds & WHIT_STAT_DIAG) add_sum(l, domain, in->weight[0], "in.sum", WHIT_F64, 1, in->cols, 1, 1);
 		if (kinds & WHIT_STAT_DIAG) add_sum(l, domain, in->weight[0], "in.sq", WHIT_F64, 1, in->cols, 1, 1);
+		if (kinds & WHIT_STAT_SIZE) add_sum(l, domain, in->weight[0], "in.abs", WHIT_F64, 1, in->cols, 1, 1);
+		if (kinds & WHIT_STAT_SIZE) add_sum(l, domain, in->weight[0], "in.max", WHIT_F64, 1, in->cols, 1, 1);
 		if (kinds & WHIT_STAT_HESSIAN)
 			add_sum(l, domain, in->weight[0], "in.hessian", WHIT_F32, 2, in->cols, in->cols, 1);
 		if (kinds & WHIT_STAT_CROSS)
@@ -74,8 +78,12 @@ static void add_sums(whit_stats *s, const whit_program *p, int64_t layer, const 
 		if (kinds & WHIT_STAT_FISHER_FULL)
 			add_sum(l, domain, w->name, "fisher", WHIT_F32, 2, w->rows, w->cols, 1);
 		if (kinds & WHIT_STAT_GRADSQ) add_sum(l, domain, w->name, "gradsq", WHIT_F64, 1, w->rows, 1, 1);
-		if (kinds & WHIT_STAT_GUIDED)
+		if (kinds & (WHIT_STAT_GUIDED | WHIT_STAT_WEIGHTED))
 			add_sum(l, domain, w->name, "guided", WHIT_F32, 3, s->o.groups, w->cols, w->cols);
+		if ((kinds & WHIT_STAT_WEIGHTED) && (kinds & WHIT_STAT_CROSS))
+			add_sum(l, domain, w->name, "guided.cross", WHIT_F32, 3, s->o.groups, w->cols, w->cols);
+		if (kinds & WHIT_STAT_WEIGHTS)
+			add_sum(l, domain, w->name, "weights", WHIT_F32, 2, s->o.groups, of->chunks * s->ctx, 1);
 	}
 }
 
@@ -97,7 +105,7 @@ void whit_stats_layout(whit_stats *s) {
 		const whit_program *p = l < m->layers ? &m->layer[l] : &m->head;
 		for (int i = 0; i < p->n_node; i++)
 			if (whit_program_observed(p, i)) add_input(s, p, l, i);
-		for (int d = 0; d < s->n_domain; d++) add_sums(s, p, l, s->domain[d].name);
+		for (int d = 0; d < s->n_domain; d++) add_sums(s, p, l, &s->domain[d]);
 	}
 }
 

@@ -3,13 +3,15 @@
  * sums are kept for one layer at a time where they go to a directory, which is what every method reads.
  *
  * A directory holds statistics.json and a safetensors file for each layer (layer-00000.safetensors, head.safetensors),
- * whose tensors are sums, never means: those of two directories add up (whit calibrate --merge). A tensor is called
- * DOMAIN/WEIGHT/KIND; what linear layers share (q, k and v their input) stands once, under the first of them, as
- * "inputs" in statistics.json says. T is the number of tokens, x (T, cols) a layer's input, d (T, rows) the gradient by
- * its output of L, the sum over a sequence of next-token cross entropies in nats; s runs over sequences.
+ * whose tensors are sums, never means (but for in.max): those of two directories add up (whit calibrate --merge). A
+ *tensor is called DOMAIN/WEIGHT/KIND; what linear layers share (q, k and v their input) stands once, under the first of
+ *them, as "inputs" in statistics.json says. T is the number of tokens, x (T, cols) a layer's input, d (T, rows) the
+ *gradient by its output of L, the sum over a sequence of next-token cross entropies in nats; s runs over sequences.
  *
  *	in.sum (cols) F64            sum_t x                               diag
  *	in.sq (cols) F64             sum_t x^2                             diag
+ *	in.abs (cols) F64            sum_t |x|                             size
+ *	in.max (cols) F64            largest |x|: no sum, of two directories the larger
  *	in.hessian (cols, cols) F32  sum_t x x^T                           hessian
  *	in.cross (cols, cols) F32    sum_t x X^T, X: of another model      cross: GPTAQ's and Qronos' term
  *	fisher.rows (rows) F64       sums of fisher over a row             fisher: nats^2 per squared unit of weight
@@ -17,7 +19,14 @@
  *	fisher (rows, cols) F32      sum_s (d_s^T x_s)^2                   fisher-full
  *	loss/nll (1) F64             sum_s L, in the first layer's file    where gradients are taken
  *	gradsq (rows) F64            sum_t d^2                             gradsq
- *	guided (groups, cols, cols) F32  sum_t (mean of d^2 over a group of rows) x x^T: GuidedQuant (2505.07004, eq. 7)
+ *	guided (groups, cols, cols) F32  sum_t g x x^T, g: mean of d^2 over a group of rows: GuidedQuant (2505.07004,
+ *eq. 7)
+ *
+ * And where texts run through a model that changes (calibration.h), in memory alone:
+ *
+ *	weights (groups, T) F32      g of every token                      weights, of the model before it changes
+ *	guided                       as above, by those weights            weighted
+ *	guided.cross (groups, cols, cols) F32  sum_t g x X^T               weighted and cross
  *
  * Estimators of fisher (fabq.md 2.1): seq as above; token: sum_t (d x^T)^2; sampled: as seq with labels drawn from the
  * model, the true Fisher. Divide by the domain's tokens. */
@@ -35,7 +44,11 @@ enum {
 	WHIT_STAT_FISHER_FULL = 16,
 	WHIT_STAT_GRADSQ = 32,
 	WHIT_STAT_GUIDED = 64,
-	WHIT_STAT_BACK = WHIT_STAT_FISHER | WHIT_STAT_FISHER_FULL | WHIT_STAT_GRADSQ | WHIT_STAT_GUIDED
+	WHIT_STAT_WEIGHTS = 128,
+	WHIT_STAT_SIZE = 512,
+	WHIT_STAT_WEIGHTED = 256, /* by whit_stats_opts.weights, on the way up */
+	WHIT_STAT_BACK =
+	        WHIT_STAT_FISHER | WHIT_STAT_FISHER_FULL | WHIT_STAT_GRADSQ | WHIT_STAT_GUIDED | WHIT_STAT_WEIGHTS
 };
 typedef struct whit_statistic {
 	const char *name, *help;
@@ -70,12 +83,13 @@ typedef struct whit_stats_states {
 typedef struct whit_stats_opts {
 	unsigned kinds;
 	int estimator;
-	int groups;        /* of rows, for guided */
-	uint64_t seed;     /* of drawn labels */
-	int64_t ctx;       /* tokens of a chunk; 0 = the model's context, at most 512 */
-	int64_t chunks;    /* the first so many of a domain's texts; 0 = all */
-	int head;          /* also the head's input (no gradients) */
-	whit_model *other; /* the model of cross's X, where m is; or NULL */
+	int groups;                 /* of rows, for guided, weights and weighted */
+	uint64_t seed;              /* of drawn labels */
+	int64_t ctx;                /* tokens of a chunk; 0 = the model's context, at most 512 */
+	int64_t chunks;             /* the first so many of a domain's texts; 0 = all */
+	int head;                   /* also the head's input (no gradients) */
+	whit_model *other;          /* the model of cross's X, where m is; or NULL */
+	struct whit_stats *weights; /* a run's with weights, of the same texts and groups; only with weighted */
 	/* Tokens in flight and bytes between layers (hidden states, on the way back of every layer); 0 = chosen. On the
 	 * CPU the result does not depend on them. */
 	int64_t batch_tokens, held_bytes;

@@ -338,11 +338,13 @@ static int read_layer(whit_stats_layer *l, const whit_st *st, const char *path, 
 			l->sum[l->n++] = u;
 			continue;
 		}
+		int most = !strcmp(strrchr(t->name, '/') + 1, "in.max");
 		for (int64_t k = 0; k < whit_sum_elements(&u); k++) {
-			if (u.dtype == WHIT_F64)
-				((double *)have->data)[k] += ((double *)u.data)[k];
-			else
+			double *to = have->data, x = u.dtype == WHIT_F64 ? ((double *)u.data)[k] : 0;
+			if (u.dtype == WHIT_F32)
 				((float *)have->data)[k] += ((float *)u.data)[k];
+			else
+				to[k] = most ? fmax(to[k], x) : to[k] + x;
 		}
 		whit_free(u.data);
 	}

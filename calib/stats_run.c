@@ -2,6 +2,7 @@
  * waiting between layers, so a layer's weights and sums are read once for the group. Back: the same with the input of
  * every layer kept. Sums are taken a chunk at a time, whatever the batch: so its size, the group's, and where an
  * interrupted run goes on do not show. */
+#include <math.h>
 #include <stdio.h>
 #include "calib/stats_own.h"
 #include "cuda/dev.h"
@@ -137,7 +138,11 @@ static size_t sums_bytes(const whit_model *m, const whit_stats_opts *o, int64_t 
 			n += 2 * (size_t)(w->rows + w->cols) * sizeof(double);
 			if (o->kinds & (WHIT_STAT_HESSIAN | WHIT_STAT_CROSS)) n += 2 * square;
 			if (o->kinds & WHIT_STAT_FISHER_FULL) n += full;
-			if (o->kinds & WHIT_STAT_GUIDED) n += (size_t)o->groups * square;
+			if (o->kinds & (WHIT_STAT_GUIDED | WHIT_STAT_WEIGHTED)) n += (size_t)o->groups * square;
+			if ((o->kinds & WHIT_STAT_WEIGHTED) && (o->kinds & WHIT_STAT_CROSS))
+				n += (size_t)o->groups * square;
+			if (o->kinds & WHIT_STAT_WEIGHTED)
+				n += (size_t)(o->groups * o->chunks * context_of(m, o)) * sizeof(double);
 			largest = WHIT_MAX(largest, full);
 			terms = WHIT_MAX(terms, 8 * (size_t)(whit_gram_piece(ctx, w->cols) * w->cols));
 		}
@@ -190,8 +195,41 @@ typedef struct pass {
 
 static int is_kind(const whit_sum *u, const char *kind) { return !strcmp(strrchr(u->name, '/') + 1, kind); }
 
-/* The loss is the host's to add up, wherever the model computes. */
-static int on_device(const pass *p, const whit_sum *u) { return p->m->dev && !is_kind(u, "nll"); }
+/* The loss and sizes are the host's to add up, and weights of tokens to keep, wherever the model computes. */
+static int on_device(const pass *p, const whit_sum *u) {
+	static const char *const host[] = {"nll", "weights", "in.abs", "in.max"};
+	int ours = 0;
+	for (int i = 0; i < WHIT_COUNT(host); i++) ours |= is_kind(u, host[i]);
+	return p->m->dev && !ours;
+}
+
+/* The square roots of a layer's weights of tokens, where the model computes. */
+static int roots_begin(pass *p, int64_t layer, whit_err *e) {
+	whit_stats_layer *l = p->s->o.weights ? &p->s->o.weights->layer[layer] : NULL;
+	int rc = 0;
+	for (int64_t i = 0; l && i < l->n && !rc; i++) {
+		whit_sum *u = &l->sum[i];
+		int64_t n = whit_sum_elements(u);
+		if (!is_kind(u, "weights")) continue;
+		double *root = whit_alloc((size_t)n * sizeof *root);
+		for (int64_t k = 0; k < n; k++) root[k] = sqrt((double)((const float *)u->data)[k]);
+		u->on = root;
+		if (!p->m->dev) continue;
+		if ((u->on = whit_dev_alloc(p->m->dev, (size_t)n * sizeof *root)))
+			whit_dev_put(p->m->dev, u->on, root, (size_t)n * sizeof *root);
+		rc = whit_dev_sync(p->m->dev, e);
+		whit_free(root);
+	}
+	return rc;
+}
+
+static void roots_end(pass *p, int64_t layer) {
+	whit_stats_layer *l = p->s->o.weights ? &p->s->o.weights->layer[layer] : NULL;
+	for (int64_t i = 0; l && i < l->n; i++) {
+		if (is_kind(&l->sum[i], "weights")) whit_model_free(p->m, l->sum[i].on);
+		l->sum[i].on = NULL;
+	}
+}
 
 static int on_begin(pass *p, int64_t layer, whit_err *e) {
 	whit_stats *s = p->s;
@@ -209,7 +247,14 @@ static int on_begin(pass *p, int64_t layer, whit_err *e) {
 		if ((u->on = whit_dev_alloc(p->m->dev, whit_sum_bytes(u))))
 			whit_dev_put(p->m->dev, u->on, u->data, whit_sum_bytes(u));
 	}
+	if (!rc) rc = roots_begin(p, layer, e);
 	return rc || !p->m->dev ? rc : whit_dev_sync(p->m->dev, e);
+}
+
+/* Of each group, where there are any: a device's products need not be symmetric to the last bit. */
+static void mirror(whit_sum *u) {
+	int64_t n = u->shape[1], groups = u->ndim == 3 ? u->shape[0] : 1;
+	for (int64_t g = 0; g < groups; g++) whit_gram_mirror_cpu((float *)u->data + g * n * n, n);
 }
 
 /* Back to the host and, where there is a directory, to disk. */
@@ -221,10 +266,10 @@ static int on_end(pass *p, int64_t layer, whit_err *e) {
 		if (on_device(p, &l->sum[i]) && l->sum[i].on)
 			whit_dev_get(p->m->dev, l->sum[i].data, l->sum[i].on, whit_sum_bytes(&l->sum[i]));
 	if (p->m->dev) rc = whit_dev_sync(p->m->dev, e);
+	roots_end(p, layer);
 	for (int64_t i = 0; i < l->n; i++) {
 		if (on_device(p, &l->sum[i])) whit_dev_free(p->m->dev, l->sum[i].on);
-		if (is_kind(&l->sum[i], "in.hessian")) /* a device's products need not be symmetric to the last bit */
-			whit_gram_mirror_cpu(l->sum[i].data, l->sum[i].shape[0]);
+		if (is_kind(&l->sum[i], "in.hessian") || is_kind(&l->sum[i], "guided")) mirror(&l->sum[i]);
 		l->sum[i].on = NULL;
 	}
 	if (rc || !s->o.dir) return rc;
@@ -303,6 +348,50 @@ static int find_input(const whit_stats *s, int64_t layer, int value, int64_t *i,
 	return whit_fail(e, WHIT_EINTERNAL, "layer %lld, value %d: is no known input", (long long)layer, value);
 }
 
+/* Sizes of x (rows, cols), for which it comes to the host: they are asked for where columns are scaled, which is rare.
+ */
+static int sizes_of(pass *p, whit_sum *sum, whit_sum *most, const float *x, int64_t cols, whit_err *e) {
+	size_t bytes = (size_t)(p->rows * cols) * sizeof *x;
+	float *copy = p->m->dev ? whit_alloc(bytes) : NULL;
+	int rc = 0;
+	if (copy) whit_dev_get(p->m->dev, copy, x, bytes);
+	if (copy) rc = whit_dev_sync(p->m->dev, e);
+	if (!rc) whit_column_sizes_cpu(sum->data, most->data, copy ? copy : x, p->rows, cols);
+	whit_free(copy);
+	return rc;
+}
+
+/* Where chunk k of the batch begins among its domain's tokens. */
+static int64_t token_of(const pass *p, int64_t k) {
+	int64_t chunk = p->at + k;
+	for (int d = 0; d < p->c->domain[p->at + k]; d++) chunk -= p->s->domain[d].chunks;
+	return chunk * p->s->ctx;
+}
+
+/* For every weight that reads input `in`, and every group of its rows: x's products with themselves or, X not NULL,
+ * with X, of chunk k of the batch, weighted. */
+static int weigh(pass *p, int64_t k, const whit_stats_input *in, const float *x, const float *X, whit_err *e) {
+	int64_t n = in->cols, T = p->rows;
+	float *y = work(p, 2 * T * n), *Y = y + T * n;
+	if (!y) return whit_dev_sync(p->m->dev, e);
+	for (int i = 0; i < in->n_weight; i++) {
+		const char *domain = p->s->domain[p->c->domain[p->at + k]].name;
+		whit_sum *u = sum_of(p, in->layer, k, in->weight[i], X ? "guided.cross" : "guided");
+		const whit_sum *w = whit_stats_find(p->s->o.weights, in->layer, domain, in->weight[i], "weights");
+		for (int64_t g = 0; g < w->shape[0]; g++) {
+			const double *root = (const double *)w->on + g * w->shape[1] + token_of(p, k);
+			float *to = (float *)u->on + g * n * n;
+			scaled(p, y, x, root, n);
+			if (X) scaled(p, Y, X, root, n);
+			if (X)
+				product(p, to, y, Y, n, n);
+			else
+				gram(p, to, y, n);
+		}
+	}
+	return 0;
+}
+
 /* T is a whole number of chunks, or of the head a part of one. */
 static int see(void *ctx, int64_t layer, int value, const float *x, int64_t T, int64_t cols, whit_err *e) {
 	pass *p = ctx;
@@ -313,11 +402,14 @@ static int see(void *ctx, int64_t layer, int value, const float *x, int64_t T, i
 	for (int64_t k = 0; k * p->rows < T; k++) {
 		const float *at = x + k * p->rows * cols;
 		if (p->at + k < p->from) continue;
-		whit_sum *h = sum_of(p, layer, k, weight, "in.hessian");
+		whit_sum *h = sum_of(p, layer, k, weight, "in.hessian"), *u = sum_of(p, layer, k, weight, "in.abs");
 		if (p->m->dev) whit_dev_reset(p->m->dev);
 		column_sums(p, sum_of(p, layer, k, weight, "in.sum"), sum_of(p, layer, k, weight, "in.sq"), at, NULL,
 		            cols);
 		if (h) gram(p, h->on, at, cols);
+		if (u) rc = sizes_of(p, u, sum_of(p, layer, k, weight, "in.max"), at, cols, e);
+		if (!rc && p->s->o.weights && layer < p->m->layers) rc = weigh(p, k, &p->s->in[i], at, NULL, e);
+		if (rc) return rc;
 	}
 	if (!(p->s->o.kinds & WHIT_STAT_CROSS)) return 0;
 	size_t bytes = (size_t)(T * cols) * sizeof *x; /* the engine reuses its memory */
@@ -342,6 +434,8 @@ static int see_other(void *ctx, int64_t layer, int value, const float *x, int64_
 		if (p->at + k < p->from) continue;
 		product(p, sum_of(p, layer, k, p->s->in[i].weight[0], "in.cross")->on, p->met[i] + at, x + at, cols,
 		        cols);
+		if (p->s->o.weights && layer < p->m->layers) rc = weigh(p, k, &p->s->in[i], p->met[i] + at, x + at, e);
+		if (rc) return rc;
 	}
 	return 0;
 }
@@ -375,7 +469,23 @@ static int fisher(pass *p, int64_t layer, int64_t k, const whit_slot *w, const f
 	return 0;
 }
 
-/* Groups are runs of as many rows, the last one shorter. */
+/* Groups are runs of as many rows, the last one shorter. u: weights, of chunk k of the batch. */
+static int keep_weights(pass *p, whit_sum *u, int64_t k, const whit_slot *w, const float *d, whit_err *e) {
+	int64_t T = p->s->ctx, each = (w->rows + u->shape[0] - 1) / u->shape[0];
+	double *copy = p->m->dev ? whit_alloc((size_t)T * sizeof *copy) : NULL, *norm = copy ? copy : p->norm;
+	int rc = 0;
+	for (int64_t g = 0; g * each < w->rows && !rc; g++) {
+		int64_t n = WHIT_MIN(each, w->rows - g * each);
+		float *to = (float *)u->data + g * u->shape[1] + token_of(p, k);
+		row_squares(p, p->norm, d + g * each, n, w->rows);
+		if (copy) whit_dev_get(p->m->dev, copy, p->norm, (size_t)T * sizeof *copy);
+		if (copy) rc = whit_dev_sync(p->m->dev, e);
+		for (int64_t t = 0; t < T; t++) to[t] = (float)(norm[t] / (double)n);
+	}
+	whit_free(copy);
+	return rc;
+}
+
 static int guided(pass *p, whit_sum *u, const whit_slot *w, const float *x, const float *d, whit_err *e) {
 	int64_t T = p->s->ctx, each = (w->rows + u->shape[0] - 1) / u->shape[0];
 	float *y = work(p, T * w->cols);
@@ -402,6 +512,8 @@ static int see_gradient(void *ctx, int64_t layer, int slot, const whit_batch *b,
 		rc = fisher(p, layer, k, w, xk, dk, e);
 		column_sums(p, NULL, sum_of(p, layer, k, w->name, "gradsq"), dk, NULL, w->rows);
 		if (!rc && u) rc = guided(p, u, w, xk, dk, e);
+		u = sum_of(p, layer, k, w->name, "weights");
+		if (!rc && u) rc = keep_weights(p, u, k, w, dk, e);
 	}
 	return rc;
 }

@@ -45,6 +45,28 @@ static void find_mask(whit_units *u, const whit_block *b) {
 	}
 }
 
+/* Where a block whose only number is that F16 has it. */
+static int place_of(const whit_block *b, int second, uint16_t number) {
+	static const uint8_t codes[WHIT_GRID_LONGEST];
+	uint8_t out[256] = {0};
+	uint16_t more[8] = {second ? number : 0};
+	const whit_kblock q = {.d = second ? 0 : number, .m = second ? number : 0};
+	if (b->grid)
+		b->grid->pack(out, second ? 0 : number, more, codes);
+	else
+		b->shape->pack(out, &q);
+	int at = 0;
+	while (at + 1 < b->bytes && whit_load_u16(out + at) != number) at++;
+	return at;
+}
+
+static void find_numbers(whit_units *u, const whit_block *b) {
+	int first = b->shape || b->grid->kind == WHIT_GRID_MIN || b->grid->kind == WHIT_GRID_SUPER;
+	int second = b->shape ? b->shape->min_hi > 0 : b->grid->kind == WHIT_GRID_MIN;
+	u->stretches = first + second;
+	for (int i = 0; i < u->stretches; i++) u->at[i] = place_of(b, i, 0x3579);
+}
+
 static void block_units(whit_units *u, const whit_block *b) {
 	uint8_t k[WHIT_GRID_LONGEST], bytes[256], read[WHIT_GRID_LONGEST];
 	float scale[WHIT_UNIT_RUNS], shift[WHIT_UNIT_RUNS];
@@ -52,6 +74,7 @@ static void block_units(whit_units *u, const whit_block *b) {
 	u->run = b->ints->group;
 	u->count = block_count(b);
 	find_mask(u, b);
+	find_numbers(u, b);
 	for (int i = 0; i < u->count; i++) {
 		memset(k, i, sizeof k);
 		pack_codes(b, bytes, k);
@@ -281,6 +304,15 @@ void whit_unit_scale(const whit_units *u, whit_mat *m, int64_t r, int64_t c, flo
 		m->spec.fmt->block->grid->pack(at, whit_f32_to_f16(s), none, codes);
 	else
 		whit_scale_put(m, r, c / u->weights, s);
+}
+
+void whit_unit_stretch(const whit_units *u, whit_mat *m, int64_t r, int64_t c, const double *by) {
+	uint8_t *block = at_column(m, 0, r, (size_t)(c / u->weights) * parameter_bytes(m));
+	for (int i = 0; i < u->stretches; i++) {
+		double x = whit_f16_to_f32(whit_load_u16(block + u->at[i])) * by[i];
+		uint16_t to = whit_f32_to_f16(fminf(fmaxf((float)x, -65504), 65504));
+		memcpy(block + u->at[i], &to, sizeof to);
+	}
 }
 
 void whit_unit_put(const whit_units *u, whit_mat *m, int64_t r, int64_t c, const uint8_t *k) {

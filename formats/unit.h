@@ -18,7 +18,9 @@ typedef struct whit_units {
 	int even;        /* level[k] = level[0] + k */
 	float level[256];
 	float spacing; /* mean distance of levels */
+	int stretches; /* numbers that whit_unit_stretch has, 0 to 2 */
 	/* file-local from here */
+	int at[2];           /* of those numbers, in a block */
 	float boundary[256]; /* between level[k] and level[k + 1] */
 	uint8_t mask[256];   /* of a block's bytes: the bits that are codes */
 } whit_units;
@@ -47,6 +49,10 @@ float whit_unit_round(const whit_mat *m, int64_t r, float s);
 /* Of such a unit at column c of stored row r: the scale that it has, and its runs' for scale s (weights / run). */
 float whit_unit_one(const whit_units *u, const whit_mat *m, int64_t r, int64_t c);
 void whit_unit_spread(const whit_units *u, const whit_mat *m, int64_t r, int64_t c, float s, float *scale);
+/* Of a unit that whit_units_scaled says has no one scale, but F16 numbers that all its scales (the first) and all its
+ * shifts (the second) are in proportion to: multiplies them, as near as an F16 can be. whit_unit_get tells the result.
+ */
+void whit_unit_stretch(const whit_units *u, whit_mat *m, int64_t r, int64_t c, const double *by);
 /* The bytes that hold the unit's parameters, of which whit_unit_parameters copies at most WHIT_UNIT_BYTES, out or back.
  */
 enum { WHIT_UNIT_BYTES = 256 };

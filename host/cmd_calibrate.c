@@ -71,7 +71,7 @@ static int parse_options(session *s, int argc, char **argv, whit_err *e) {
 	        {"--domains", 'l', "NAME=FILE",
 	         "text of a domain whose sums are kept apart; may be given several times", &a->domains, 0},
 	        {"--stats", 's', "WHAT,...",
-	         "diag, hessian, cross, fisher, fisher-full, gradsq, guided (default diag): README, Calibration",
+	         "diag, size, hessian, cross, fisher, fisher-full, gradsq, guided (default diag): README, Calibration",
 	         &a->stats, 0},
 	        {"--estimator", 's', "HOW", "of fisher: seq, token or sampled (default seq)", &a->estimator, 0},
 	        {"--groups", 'i', "N", "groups of outputs for guided (default 4)", &a->groups, 0},

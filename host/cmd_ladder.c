@@ -204,7 +204,7 @@ static int calib_inputs(json_t *j, const whit_calib_args *c, whit_err *e) {
 	if (!rc && c->stats) rc = whit_measure_hash_stats(&hash, c->stats, e);
 	json_object_set_new(j, "calibration",
 	                    json_pack("{s:o, s:o, s:I, s:I, s:f, s:f, s:b, s:I, s:f, s:f, s:I, s:f, s:f, s:s, s:s, "
-	                              "s:I, s:o, s:s, s:b}",
+	                              "s:I, s:I, s:o, s:s, s:b}",
 	                              "texts", texts, "stats", hash ? hash : json_null(), "samples",
 	                              (json_int_t)c->samples, "len", (json_int_t)c->len, "damping", c->damping, "alpha",
 	                              c->alpha, "act_order", c->act_order, "block_steps", (json_int_t)c->block.steps,
@@ -212,8 +212,9 @@ static int calib_inputs(json_t *j, const whit_calib_args *c, whit_err *e) {
 	                              "distill_steps", (json_int_t)c->distill.steps, "distill_rate", c->distill.rate,
 	                              "distill_scale_rate", c->distill.scale_rate, "scaling",
 	                              c->scaling ? c->scaling : "none", "metric", c->metric ? c->metric : "hessian",
-	                              "refits", (json_int_t)c->refits, "fisher", fisher ? fisher : json_null(),
-	                              "core_by", c->core_by ? c->core_by : "gain", "tiers", c->tiers));
+	                              "groups", (json_int_t)c->groups, "refits", (json_int_t)c->refits, "fisher",
+	                              fisher ? fisher : json_null(), "core_by", c->core_by ? c->core_by : "gain",
+	                              "tiers", c->tiers));
 	return rc;
 }
 

@@ -157,7 +157,9 @@ static int open_texts(whit_writing *w, whit_err *e) {
 	c->running = &w->running;
 	c->original = &w->model;
 	c->tok = w->tok;
-	c->o = (whit_stats_opts){.ctx = w->calib.len, .chunks = w->calib.samples, .apart = &w->apart};
+	c->guided = whit_metric_parse(w->calib.metric) == WHIT_METRIC_GUIDED;
+	c->o = (whit_stats_opts){
+	        .ctx = w->calib.len, .chunks = w->calib.samples, .groups = (int)w->calib.groups, .apart = &w->apart};
 	w->apart.v = whit_alloc((size_t)(w->calib.apart.n + 1) * sizeof *w->apart.v);
 	for (int i = 0; i < w->calib.apart.n; i++) w->apart.v[w->apart.n++] = w->calib.apart.v[i];
 	if (w->calib.eval) w->apart.v[w->apart.n++] = w->calib.eval;
@@ -191,6 +193,8 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	if (a->refits < 0 || a->refits > 1000)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --refits: is %lld, need 0 to 1000", w->dest.command,
 		                 (long long)a->refits);
+	if (a->refits && !a->text.n && !a->stats)
+		return whit_fail(e, WHIT_EUSAGE, "%s: --refits: needs --text or --stats", w->dest.command);
 	if (a->refits && a->act_order)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --refits and --act-order: need one of them", w->dest.command);
 	if (a->block.steps < 0 || !(a->block.rate >= 0 && a->block.rate <= 10) ||
@@ -205,8 +209,12 @@ static int check_calib(const whit_writing *w, whit_err *e) {
 	if (metric < 0)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --metric is '%s', need hessian, guided, diag or fisher",
 		                 w->dest.command, a->metric);
-	if ((metric == WHIT_METRIC_GUIDED || metric == WHIT_METRIC_DIAG) && !a->stats)
-		return whit_fail(e, WHIT_EUSAGE, "%s: --metric %s: needs --stats", w->dest.command, a->metric);
+	if ((metric == WHIT_METRIC_GUIDED && !a->text.n && !a->stats) || (metric == WHIT_METRIC_DIAG && !a->stats))
+		return whit_fail(e, WHIT_EUSAGE, "%s: --metric %s: needs --stats%s", w->dest.command, a->metric,
+		                 metric == WHIT_METRIC_GUIDED ? " or a calibration text" : "");
+	if (metric == WHIT_METRIC_GUIDED && (a->groups < 1 || a->groups > 1024))
+		return whit_fail(e, WHIT_EUSAGE, "%s: --groups: is %lld, need 1 to 1024", w->dest.command,
+		                 (long long)a->groups);
 	if (metric == WHIT_METRIC_FISHER && !a->fisher)
 		return whit_fail(e, WHIT_EUSAGE, "%s: --metric fisher: needs --fisher", w->dest.command);
 	if (a->fisher && !a->text.n && !a->stats && metric != WHIT_METRIC_FISHER)

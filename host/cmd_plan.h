@@ -18,7 +18,7 @@ typedef struct whit_dest { /* strings are the command's options */
 typedef struct whit_calib_args {
 	const char *stats, *eval; /* eval: a text that must be apart too, or NULL */
 	whit_list text, apart;
-	int64_t samples, len, refits;
+	int64_t samples, len, refits, groups;
 	double damping, alpha;
 	const char *scaling, *metric, *fisher, *core_by;
 	int act_order, tiers;
@@ -26,7 +26,7 @@ typedef struct whit_calib_args {
 	whit_distill_opts distill;
 } whit_calib_args;
 /* clang-format off */
-#define WHIT_CALIB_DEFAULTS { .damping = -1, .alpha = 0.5 }
+#define WHIT_CALIB_DEFAULTS { .damping = -1, .alpha = 0.5, .groups = 4 }
 #define WHIT_CALIB_OPTIONS(text_option, a) \
 	{text_option, 'l', "FILE", "calibration text of methods that need it; may be given several times", \
 	 &(a).text, 0}, \
@@ -42,7 +42,8 @@ typedef struct whit_calib_args {
 	 &(a).alpha, 0}, \
 	{"--metric", 's', "K", "hessian; guided: of groups of rows, weighted by gradients; of nearest codes diag or fisher (--fisher)", \
 	 &(a).metric, 0}, \
-	{"--scaling", 's', "K", "awq, smoothquant, balance or h-alpha: columns scaled first, folded into norms (default none)", \
+	{"--groups", 'i', "N", "of rows, for --metric guided with " text_option " (default 4)", &(a).groups, 0}, \
+	{"--scaling", 's', "K", "awq, awq-clip, smoothquant, balance or h-alpha: columns scaled first, folded into norms (default none)", \
 	 &(a).scaling, 0}, \
 	{"--fisher", 's', "DIR", "statistics (whit calibrate --stats fisher) that weigh fabq-rc's rows, and its choices under --bpw", \
 	 &(a).fisher, 0}, \

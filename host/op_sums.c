@@ -1,4 +1,5 @@
 /* sums: what statistics add up: columns, rows, squares, and the Gram matrix of a batch. */
+#include <math.h>
 #include "host/op_vec.h"
 #include "host/ops.h"
 
@@ -33,6 +34,22 @@ static void columns_item(void *ctx, int64_t i, int worker) {
 void whit_column_sums_cpu(double *sum, double *sq, const float *x, const double *weight, int64_t T, int64_t cols) {
 	sums_job j = {.sum = sum, .sq = sq, .x = x, .weight = weight, .T = T, .cols = cols};
 	whit_items((cols + COLUMNS - 1) / COLUMNS, COLUMNS * T, columns_item, &j);
+}
+
+static void sizes_item(void *ctx, int64_t i, int worker) {
+	const sums_job *j = ctx;
+	int64_t c0 = i * COLUMNS, n = WHIT_MIN(COLUMNS, j->cols - c0);
+	(void)worker;
+	for (int64_t t = 0; t < j->T; t++) {
+		const float *x = j->x + t * j->cols + c0;
+		for (int64_t c = 0; c < n; c++) j->sum[c0 + c] += fabsf(x[c]);
+		for (int64_t c = 0; c < n; c++) j->sq[c0 + c] = fmax(j->sq[c0 + c], fabsf(x[c]));
+	}
+}
+
+void whit_column_sizes_cpu(double *sum, double *most, const float *x, int64_t T, int64_t cols) {
+	sums_job j = {.sum = sum, .sq = most, .x = x, .T = T, .cols = cols};
+	whit_items((cols + COLUMNS - 1) / COLUMNS, COLUMNS * T, sizes_item, &j);
 }
 
 /* Of up to WHIT_SUM_COLS values: lane by lane of a warp, halves added to halves, an order that vectors have too. */

@@ -332,6 +332,8 @@ enum { WHIT_SUM_ROWS = 64, WHIT_SUM_COLS = 128 };
 void whit_column_sums_cpu(double *sum, double *sq, const float *x, const double *weight, int64_t T, int64_t cols);
 WHIT_DEVICE void whit_column_sums_cuda(whit_dev *d, double *sum, double *sq, const float *x, const double *weight,
                                        int64_t T, int64_t cols);
+/* Per column of x (T, cols): sum += |x|, most = the largest |x| and what it was; on the host alone. */
+void whit_column_sizes_cpu(double *sum, double *most, const float *x, int64_t T, int64_t cols);
 /* n[t] = sum_j x[t * ld + j]^2, j < cols, written. */
 void whit_row_squares_cpu(double *n, const float *x, int64_t T, int64_t cols, int64_t ld);
 WHIT_DEVICE void whit_row_squares_cuda(whit_dev *d, double *n, const float *x, int64_t T, int64_t cols, int64_t ld);

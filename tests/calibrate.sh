@@ -25,7 +25,7 @@ expect() {
 # What must not change the bytes: how much is held between layers, and threads.
 run() { "$whit" calibrate "$model" --text "$text" --stats "$1" --len 64 --samples 6 --quiet --device cpu "${@:2}"; }
 
-all=diag,hessian,fisher,fisher-full,gradsq,guided
+all=diag,size,hessian,fisher,fisher-full,gradsq,guided
 expect 0 "of 42 weights, 6 samples of 64 tokens" run $all --out "$scratch/whole"
 expect 0 "loss" run $all --out "$scratch/parts" --ram 300K --threads 1
 check diff -r "$scratch/whole" "$scratch/parts"
@@ -84,7 +84,7 @@ expect 3 "need texts apart" run diag --apart "$text" --out "$scratch/x"
 expect 0 "perplexity" "$whit" eval "$model" --text "$scratch/b.txt" --apart "$scratch/one" --ctx 64 --quiet --device cpu
 
 # refused
-expect 2 "need some of: diag, hessian" run diag,hesian --out "$scratch/x"
+expect 2 "need some of: diag, size, hessian" run diag,hesian --out "$scratch/x"
 expect 2 "need seq, token or sampled" run fisher --estimator batch --out "$scratch/x"
 expect 2 "need NAME=FILE" some --domains "$text" --out "$scratch/x"
 expect 2 "exists" run diag --out "$scratch/whole"

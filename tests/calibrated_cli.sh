@@ -56,10 +56,16 @@ for out in s s.gguf; do
 	awk '/^KLD \(P/ { exit !($4 > 0 && $4 < 2e-4) }' "$scratch/log" && ok=$((ok + 1)) || { fail "$out: scaling is no fold"; cat "$scratch/log"; }
 done
 
+expect 0 "scaled        24 values" quantize "$scratch/sc.gguf" --format Q3_K --method nearest --scaling awq-clip "${text[@]}"
+
 # Hessians of groups of rows
 expect 2 "need hessian, guided" quantize "$scratch/x" --format tq3 --method gptq --metric fish "${text[@]}"
 expect 2 "needs --fisher" quantize "$scratch/x" --format tq3 --method gptq --metric fisher "${text[@]}"
-expect 2 "needs --stats" quantize "$scratch/x" --format tq3 --method gptq --metric guided "${text[@]}"
+expect 2 "--stats or a calibration text" quantize "$scratch/x" --format tq3 --method gptq --metric guided
+expect 2 "--groups: is 0" quantize "$scratch/x" --format tq3 --method gptq --metric guided --groups 0 "${text[@]}"
+expect 2 "need --groups 1" quantize "$scratch/x" --format frc128 --method fabq-rc --metric guided "${text[@]}"
+expect 0 "reconstructed 6 layers" quantize "$scratch/gr" --format tq3 --method gptaq --metric guided "${text[@]}" --refits 1 --block-steps 2
+expect 0 "wrote" quantize "$scratch/gf" --format frc128c20 --method fabq-rc --metric guided --groups 1 "${text[@]}"
 expect 0 "wrote" "$whit" calibrate "$model" --text "$scratch/calib.txt" --len 64 --samples 4 --stats hessian,guided --groups 3 --out "$scratch/stats" --device cpu --quiet
 expect 2 "no use for guided" quantize "$scratch/x" --format tq3 --method gptaq --metric guided --stats "$scratch/stats"
 expect 0 "of the nearest codes'" quantize "$scratch/g.gguf" --format Q4_0 --method gptq --metric guided --stats "$scratch/stats"
@@ -107,6 +113,7 @@ expect 2 "--tiers needs --fisher" quantize "$scratch/x" --format frc128k --metho
 expect 2 "needs --text or --stats" quantize "$scratch/x" --format bin128 --method nearest --fisher "$scratch/fisher"
 expect 3 "has no Fisher information" quantize "$scratch/x" --format frc128c20 --method fabq-rc "${text[@]}" --fisher "$scratch/plain"
 expect 2 "--refits" quantize "$scratch/x" --format frc128 --method fabq-rc "${text[@]}" --refits -1
+expect 2 "--refits: needs --text" quantize "$scratch/x" --format int4g128 --method nearest --refits 1
 expect 2 "--refits and --act-order" quantize "$scratch/x" --format int4g128 --method gptq "${text[@]}" --refits 1 --act-order
 loss_of() { sed -n 's/.*calibrated *loss \([0-9.e+-]*\),.*/\1/p' "$scratch/log"; }
 expect 0 "wrote" quantize "$scratch/all" --format frc128kaut --method fabq-rc "${text[@]}" --block-steps 2 --distill-steps 2

@@ -6,16 +6,18 @@
 
 enum {
 	ALL = WHIT_STAT_DIAG | WHIT_STAT_HESSIAN | WHIT_STAT_FISHER | WHIT_STAT_FISHER_FULL | WHIT_STAT_GRADSQ |
-	      WHIT_STAT_GUIDED
+	      WHIT_STAT_GUIDED | WHIT_STAT_WEIGHTS | WHIT_STAT_SIZE,
+	RUNNING = WHIT_STAT_HESSIAN | WHIT_STAT_WEIGHTED /* by the weights of a run before */
 };
 #define GOLDEN WHIT_SOURCE "/tests/golden/models/"
 static const struct {
 	const char *model, *other; /* other: cross's */
-	int estimator, streams;
-} rows[] = {{GOLDEN "llama-f32", GOLDEN "llama-yarn-f16", WHIT_FISHER_SEQ, 0},
-            {GOLDEN "qwen3-bf16", NULL, WHIT_FISHER_TOKEN, 0},
-            {GOLDEN "qwen3_5-grouped-bf16", NULL, WHIT_FISHER_SEQ, 1},
-            {GOLDEN "qwen3_5-grouped-bf16", NULL, WHIT_FISHER_TOKEN, 0}};
+	int estimator, streams, running;
+} rows[] = {{GOLDEN "llama-f32", GOLDEN "llama-yarn-f16", WHIT_FISHER_SEQ, 0, 0},
+            {GOLDEN "llama-f32", GOLDEN "llama-yarn-f16", WHIT_FISHER_SEQ, 0, 1},
+            {GOLDEN "qwen3-bf16", NULL, WHIT_FISHER_TOKEN, 0, 0},
+            {GOLDEN "qwen3_5-grouped-bf16", NULL, WHIT_FISHER_SEQ, 1, 0},
+            {GOLDEN "qwen3_5-grouped-bf16", NULL, WHIT_FISHER_TOKEN, 0, 0}};
 
 /* Letters between digits are tokens of their own, all of them below the golden models' 96. */
 static const char text[] = "0a3B7c1d9E2f5G8h4i6J0k2L7m3n9O1p5q8R4s6T0u3v7W2x9Y1z5A8b4C6d0e2F7G";
@@ -54,18 +56,22 @@ static void close_both(whit_model m[2]) {
 static int run(case_run *r, int i, whit_model m[2], const whit_tok *tok, int64_t chunks, whit_stats *s) {
 	whit_stats_text t = {.name = "text", .data = text, .bytes = sizeof text - 1};
 	/* two chunks a batch, and where groups hold one batch, two groups; of the head nothing but its input */
-	whit_stats_opts o = {.kinds = ALL | (rows[i].other ? WHIT_STAT_CROSS : 0),
+	whit_stats_opts o = {.kinds = rows[i].running ? WHIT_STAT_WEIGHTS : ALL,
 	                     .estimator = rows[i].estimator,
 	                     .groups = 3,
 	                     .ctx = LEN,
 	                     .chunks = chunks,
 	                     .head = 1,
-	                     .other = rows[i].other ? &m[1] : NULL,
 	                     .batch_tokens = 2 * LEN,
 	                     .held_bytes = 1};
+	whit_stats weights = {0};
 	whit_err e = {0};
-	int rc = whit_stats_run(s, &m[0], tok, &t, 1, &o, &e);
+	int rc = rows[i].running ? whit_stats_run(&weights, &m[0], tok, &t, 1, &o, &e) : 0;
+	if (rows[i].running) o.kinds = RUNNING, o.weights = &weights;
+	if (rows[i].other) o.kinds |= WHIT_STAT_CROSS, o.other = &m[1];
+	if (!rc) rc = whit_stats_run(s, &m[0], tok, &t, 1, &o, &e);
 	if (rc) case_fail(r, "%s", e.text);
+	if (!rc && rows[i].running) whit_stats_free(&weights);
 	return rc;
 }
 
@@ -120,8 +126,8 @@ static size_t too_little(case_run *r, int i) {
 
 static void row(case_run *r, int i) {
 	whit_model cpu[2] = {0}, m[2] = {0};
-	case_label(r, "%s, %s%s", rows[i].model + sizeof GOLDEN - 1, whit_estimators[rows[i].estimator],
-	           rows[i].streams ? ", streamed" : "");
+	case_label(r, "%s, %s%s%s", rows[i].model + sizeof GOLDEN - 1, whit_estimators[rows[i].estimator],
+	           rows[i].streams ? ", streamed" : "", rows[i].running ? ", weighted" : "");
 	if (case_skip(r, !r->dev) || case_skip_sanitized(r, i > 0) || open_both(r, i, cpu, NULL, 0)) return;
 	size_t before = whit_dev_used(r->dev);
 	if (!open_both(r, i, m, r->dev, rows[i].streams ? too_little(r, i) : 0)) {

@@ -118,6 +118,7 @@ typedef struct run {
 	int gguf, threads;
 	const char *text;
 	int64_t block_steps, distill_steps, lora_rank;
+	int groups;              /* 0: not guided */
 	const char *lora, *keep; /* the adapter; ",role" of more matrices that stay as they are */
 	whit_quantize_stats st;
 	whit_plan plan;
@@ -142,7 +143,8 @@ static int quantize(run *r, whit_err *e) {
 	        .tok = tok,
 	        .text = &t,
 	        .n_text = 1,
-	        .o = {.ctx = LEN},
+	        .o = {.ctx = LEN, .groups = r->groups},
+	        .guided = r->groups > 0,
 	        .reconstruct = {.steps = r->block_steps, .rate = 0.01, .scale_rate = 0.003, .step_tokens = 16 * LEN},
 	        .distill = {.steps = r->distill_steps, .rate = 0.002, .scale_rate = 0.001, .step_tokens = 16 * LEN}};
 	whit_target target = {.gguf = r->gguf, .calibration = &c, .lora = r->lora, .lora_rank = r->lora_rank};
@@ -300,6 +302,51 @@ static void guided(void) {
 	whit_free(dir);
 }
 
+/* Where a GGUF has rows in another order, each still goes by its own group. */
+static void guided_order(void) {
+	whit_err e;
+	whit_model m;
+	char *dir = hessians(QWEN35);
+	int changed = 0;
+	whit_rule rule = {.method = whit_method_find("gptq", &e), .rotation = WHIT_ROT_NONE};
+	whit_calibration c = {.feedback = {.damping = -1, .alpha = 0.5}, .guided = 1};
+	if (!CHECK_RC(whit_model_open(&m, QWEN35, 0, &e), e)) return;
+	CHECK_RC(whit_stats_dir_open(&c.dir, dir, &m, &e), e);
+	CHECK_RC(whit_spec_parse("int3g32", &rule.spec, &e), e);
+	const whit_gguf_arch *arch = whit_gguf_arch_find(m.arch->name, &e);
+	for (int64_t i = 0; i < m.ckpt.n; i++) {
+		const whit_weight *w = &m.ckpt.w[i];
+		whit_plan_row row = {.w = w, .rule = &rule};
+		whit_encoder q = {.calibration = &c};
+		whit_mat mat[2];
+		float *x[2];
+		int64_t n = w->mat.rows * w->mat.cols;
+		whit_job j;
+		if (!whit_calibration_has(&c, w->name, 0) ||
+		    !whit_gguf_change_of(arch, m.config, w->name, &row.change) || row.change.columns)
+			continue;
+		CHECK_RC(whit_plan_tensor(&row, &rule, &e), e);
+		for (row.changed = 0; row.changed < 2; row.changed++) {
+			int k = row.changed;
+			CHECK_RC(whit_encoder_run(&q, &row, &mat[k], &j, &e), e);
+			x[k] = whit_alloc((size_t)n * sizeof *x[k]);
+			whit_mat_decode(&mat[k], 0, w->mat.rows, x[k]);
+			whit_mat_free(&mat[k]);
+		}
+		CHECK(memcmp(x[0], x[1], (size_t)n * sizeof(float)) != 0);
+		whit_gguf_apply(&row.change, x[0], w->mat.rows, w->mat.cols);
+		CHECK_MSG(!memcmp(x[0], x[1], (size_t)n * sizeof(float)), "%s: codes are others", w->name);
+		changed++;
+		whit_free(x[0]);
+		whit_free(x[1]);
+		whit_encoder_free(&q);
+	}
+	CHECK(changed > 0);
+	whit_calibration_free(&c);
+	whit_model_close(&m);
+	whit_free(dir);
+}
+
 /* Weights that share an input but not their columns' scale do not share what is made of it. */
 static void scaled_apart(void) {
 	static const char *const name[] = {"model.layers.1.self_attn.q_proj.weight",
@@ -385,15 +432,19 @@ static void fisher(void) {
 }
 
 static void routes(void) {
-	static const char *const methods[] = {"gptq", "ldlq", "gptaq", "qronos"};
+	static const struct {
+		const char *name;
+		int groups;
+	} methods[] = {{"gptq", 0}, {"ldlq", 0}, {"gptaq", 0}, {"qronos", 0}, {"gptq", 1}, {"gptaq", 3}, {"qronos", 3}};
 	whit_err e;
 	int all;
 	char *dir = test_scratch("calibrated-dir"), *again = test_scratch("calibrated-again"),
 	     *file = test_scratch("calibrated.gguf"), *other = test_scratch("calibrated-other"),
 	     *stats = hessians(LLAMA);
 	for (int i = 0; i < WHIT_COUNT(methods); i++) {
-		run a = {.model = LLAMA, .out = dir, .method = methods[i], .format = "q4_0", .threads = 1}, b = a,
-		    f = a;
+		run a = {.model = LLAMA, .out = dir, .method = methods[i].name, .format = "q4_0", .threads = 1}, b, f;
+		a.groups = methods[i].groups;
+		b = f = a;
 		b.out = again;
 		b.threads = 3;
 		f.out = file;
@@ -403,7 +454,7 @@ static void routes(void) {
 		whit_free(test_scratch("calibrated.gguf"));
 		if (!CHECK_RC(quantize(&a, &e), e) || !CHECK_RC(quantize(&b, &e), e) || !CHECK_RC(quantize(&f, &e), e))
 			break;
-		CHECK_MSG(a.st.rows > 0 && a.st.loss < 0.95 * a.st.loss_nearest, "%s: loss %g of %g", methods[i],
+		CHECK_MSG(a.st.rows > 0 && a.st.loss < 0.95 * a.st.loss_nearest, "%s: loss %g of %g", methods[i].name,
 		          a.st.loss, a.st.loss_nearest);
 		CHECK_INT(matrices_apart(dir, again, -1, &all), 0);
 		CHECK_INT(all, 14);
@@ -743,4 +794,5 @@ static void bad_input(void) {
 	whit_recipe_free(&p);
 }
 
-TEST_MAIN(frames, guided, scaled_apart, fisher, routes, adapters, bad_adapters, blocks, kl, distilled, bad_input)
+TEST_MAIN(frames, guided, guided_order, scaled_apart, fisher, routes, adapters, bad_adapters, blocks, kl, distilled,
+          bad_input)

@@ -5,14 +5,14 @@
 #include "formats/unit.h"
 #include "tests/test.h"
 
-enum { N = 192, ROWS = 70, TOKENS = 600 };
+enum { N = 192, MOST = 256, ROWS = 70, TOKENS = 600 };
 
-static double H[N * N], G[N * N];
-static float W[ROWS * N];
+static double H[MOST * MOST], G[MOST * MOST];
+static float W[ROWS * MOST];
 
 /* Correlated inputs whose sizes differ, and what a quantized prefix might make of them. */
 static void make_inputs(int64_t n, uint64_t seed) {
-	static double x[N], full[N];
+	static double x[MOST], full[MOST];
 	whit_rng r;
 	whit_rng_key(&r, seed, (uint64_t)n, 0);
 	memset(H, 0, sizeof H);
@@ -342,10 +342,11 @@ static int64_t improvable(const result *r, const double *h, int64_t n) {
 /* Sweeps lose no more, to what the closed form says; with enough of them no code could be better by itself; same bytes
  * at any thread count. */
 static void refitted(void) {
-	static const char *const format[] = {"int3", "int4g64", "tq2g64", "bin64", "q4_0", "q2_0"};
+	static const char *const format[] = {"int3", "int4g64", "tq2g64", "bin64", "q4_0", "q2_0",
+	                                     "q1_0", "q4_1",    "q2_k",   "q3_k",  "q4_k", "iq4_xs"};
 	whit_err e;
 	for (int i = 0; i < WHIT_COUNT(format); i++) {
-		int64_t n = i == 2 || i == 5 ? 192 : 160;
+		int64_t n = i > 5 ? 256 : i == 2 || i == 5 ? 192 : 160;
 		result r[4];
 		make_inputs(n, 5);
 		for (int k = 0; k < 4; k++) {
@@ -369,4 +370,18 @@ static void refitted(void) {
 	}
 }
 
-TEST_MAIN(refitted, recursion, closed_form, special_cases, cross, act_order, bad_hessians)
+/* A row that is shorter than its only block of signs is what it is in blocks of its own length. */
+static void wide_signs(void) {
+	whit_err e;
+	make_inputs(MOST, 6);
+	for (int kind = WHIT_FEEDBACK_GPTQ; kind <= WHIT_FEEDBACK_LDLQ; kind++) {
+		result a, b;
+		CHECK_RC(run(&a, "bin256", kind, NULL, NULL, MOST, &plain, &e), e);
+		CHECK_RC(run(&b, "bin512", kind, NULL, NULL, MOST, &plain, &e), e);
+		CHECK_INT(rows_apart(a.q, b.q, MOST), 0);
+		done(&a);
+		done(&b);
+	}
+}
+
+TEST_MAIN(refitted, wide_signs, recursion, closed_form, special_cases, cross, act_order, bad_hessians)

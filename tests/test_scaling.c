@@ -1,5 +1,6 @@
 /* Scaling: which values fold, that folding changes nothing a model computes, each rule's factors on matrices made for
  * it, and whole models that were quantized so. */
+#include "calib/clip.h"
 #include "calib/quantize.h"
 #include "calib/scaling.h"
 #include "tests/test.h"
@@ -159,25 +160,31 @@ static void rules(void) {
 	}
 	x[3] *= 4; /* one weight is larger than the rest of its column */
 	/* rms is 16 and seven times 2; want: of the first factor, whose geometric mean with the others is 1 */
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, list, N, parabola, &want, &r, &e), e);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, NULL, list, N, parabola, &want, &r, &e), e);
 	CHECK_NEAR(r, 0.35, 1e-9);
 	CHECK_NEAR(log(s[0]), want, 1e-6);
 	CHECK_NEAR(log((double)s[1]), -want / 7, 1e-6);
-	CHECK_FAILS(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, list, N, refuses, NULL, &r, &e), WHIT_EINT, e,
-	            "interrupted");
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_H_ALPHA, &f, h, list, N, NULL, NULL, &r, &e), e);
+	CHECK_FAILS(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, NULL, list, N, refuses, NULL, &r, &e), WHIT_EINT,
+	            e, "interrupted");
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_H_ALPHA, &f, h, NULL, list, N, NULL, NULL, &r, &e), e);
 	CHECK_NEAR((double)s[0] / s[1], sqrt(8), 1e-5);
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_SMOOTHQUANT, &f, h, list, N, NULL, NULL, &r, &e), e);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_SMOOTHQUANT, &f, h, NULL, list, N, NULL, NULL, &r, &e), e);
 	CHECK_NEAR((double)s[0] / s[1], sqrt(8 * t[1] / t[0]), 1e-4);
 	CHECK_NEAR((double)s[3] / s[1], sqrt(t[1] * 5.0 / fmax(5.0 * t[3], 4.0 * t[3])), 1e-4);
 	x[3] /= 4;
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_BALANCE, &f, h, list, N / 2, NULL, NULL, &r, &e), e);
+	double size[N] = {5, 1, 1, 1, 1, 1, 1, 1}; /* in rms's place */
+	want = 0.6 * (log(5) - log(5) / 8);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_AWQ, &f, h, size, list, N, parabola, &want, &r, &e), e);
+	CHECK_NEAR(r, 0.6, 1e-9);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_SMOOTHQUANT, &f, h, size, list, N, NULL, NULL, &r, &e), e);
+	CHECK_NEAR((double)s[0] / s[1], sqrt(5 * t[1] / t[0]), 1e-4);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_BALANCE, &f, h, NULL, list, N / 2, NULL, NULL, &r, &e), e);
 	for (int c = 0; c < N; c++) { /* how blocks stand to each other is open: each has its scale */
 		int first = c / (N / 2) * (N / 2);
 		CHECK_NEAR((double)s[c] * t[c] / (s[first] * t[first]), 1, 1e-4);
 	}
 	h[N + 1] = 0; /* a column that is always zero */
-	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_H_ALPHA, &f, h, list, N, NULL, NULL, &r, &e), e);
+	CHECK_RC(whit_scaling_factors(s, WHIT_SCALING_H_ALPHA, &f, h, NULL, list, N, NULL, NULL, &r, &e), e);
 	CHECK(s[1] == 1);
 	/* two heads read one value head of two columns */
 	const whit_fold two = {.n_reader = 1, .cols = N, .factors = N / 2, .dim = 2, .share = 2};
@@ -191,4 +198,68 @@ static void rules(void) {
 	whit_mat_free(&w);
 }
 
-TEST_MAIN(folding, rules)
+/* ---- clipping ---- */
+
+enum { WIDE = 100, GROUP = 32, CUT_ROWS = 12 };
+
+/* e H e^T over the group of columns from c on, for the codes of row x against w. */
+static double cut_loss(const whit_spec *spec, const float *x, const float *w, const double *h, int c) {
+	whit_mat m = {.spec = *spec, .rows = 1, .cols = WIDE, .width = WIDE, .scale_f32 = 1};
+	float y[WIDE];
+	int64_t zero = 0;
+	whit_err e;
+	double sum = 0;
+	CHECK_RC(whit_mat_alloc(&m, &e), e);
+	m.spec.fmt->encode(&m, 0, x, NULL, WHIT_SCALE_RAW, &zero);
+	m.spec.fmt->decode(&m, 0, 1, y);
+	for (int i = c; i < WHIT_MIN(c + GROUP, WIDE); i++)
+		for (int k = c; k < WHIT_MIN(c + GROUP, WIDE); k++)
+			sum += h[i * WIDE + k] * ((double)y[i] - w[i]) * ((double)y[k] - w[k]);
+	whit_mat_free(&m);
+	return sum;
+}
+
+/* Every group is cut at the share that loses least of all, at any number of threads. */
+static void clipping(void) {
+	static float w[CUT_ROWS * WIDE], cut[2][CUT_ROWS * WIDE];
+	static double h[WIDE * WIDE];
+	whit_mat m = {.rows = CUT_ROWS, .cols = WIDE, .width = WIDE};
+	whit_err e;
+	whit_rng g;
+	int cuts = 0;
+	CHECK_RC(whit_spec_parse("int3g32", &m.spec, &e), e);
+	whit_rng_key(&g, 9, 9, 9);
+	for (int i = 0; i < CUT_ROWS * WIDE; i++) w[i] = (float)whit_rng_normal(&g);
+	for (int t = 0; t < 2 * WIDE; t++) {
+		double x[WIDE];
+		for (int i = 0; i < WIDE; i++) x[i] = whit_rng_normal(&g) + (i ? 0.5 * x[i - 1] : 0);
+		for (int i = 0; i < WIDE * WIDE; i++) h[i] += x[i / WIDE] * x[i % WIDE];
+	}
+	for (int k = 0; k < 2; k++) {
+		memcpy(cut[k], w, sizeof w);
+		whit_threads_set(k ? 3 : 1);
+		CHECK_RC(whit_clip(cut[k], CUT_ROWS, &m, h, WHIT_SCALE_RAW, &e), e);
+	}
+	whit_threads_set(0);
+	CHECK(!memcmp(cut[0], cut[1], sizeof w));
+	for (int r = 0; r < CUT_ROWS; r++)
+		for (int c = 0; c < WIDE; c += GROUP) {
+			const float *row = w + r * WIDE;
+			float most = 0, x[WIDE];
+			double is = cut_loss(&m.spec, cut[0] + r * WIDE, row, h, c), least = INFINITY;
+			for (int i = c; i < WHIT_MIN(c + GROUP, WIDE); i++) most = fmaxf(most, fabsf(row[i]));
+			for (int k = 0; k < 10; k++) {
+				float to = (1 - (float)k / 20) * most;
+				for (int i = 0; i < WIDE; i++) x[i] = fminf(fmaxf(row[i], -to), to);
+				least = fmin(least, cut_loss(&m.spec, x, row, h, c));
+			}
+			CHECK_NEAR(is, least, 1e-12 * least);
+			cuts += memcmp(cut[0] + r * WIDE + c, row + c, 4) != 0 ||
+			        is < cut_loss(&m.spec, row, row, h, c);
+		}
+	CHECK(cuts > CUT_ROWS);
+	CHECK_RC(whit_spec_parse("f16", &m.spec, &e), e);
+	CHECK_FAILS(whit_clip(cut[0], 1, &m, h, WHIT_SCALE_RAW, &e), WHIT_EUSAGE, e, "has no codes");
+}
+
+TEST_MAIN(folding, rules, clipping)

@@ -158,7 +158,7 @@ static void run_refusals(void) {
 typedef struct seen {
 	int64_t layer;
 	int value;
-	double *h;
+	double *h, size[2]; /* of the first column: sum of |x|, and the largest */
 	int64_t cols, tokens;
 } seen;
 
@@ -170,6 +170,10 @@ static int see(void *ctx, int64_t layer, int value, const float *x, int64_t T, i
 		for (int64_t i = 0; i < cols; i++)
 			for (int64_t j = 0; j < cols; j++)
 				s->h[i * cols + j] += (double)x[t * cols + i] * x[t * cols + j];
+	for (int64_t t = 0; t < T; t++) {
+		s->size[0] += fabsf(x[t * cols]);
+		s->size[1] = fmax(s->size[1], fabsf(x[t * cols]));
+	}
 	s->tokens += T;
 	return 0;
 }
@@ -207,7 +211,8 @@ static void demo_ids(subject *s, whit_ids *ids) {
 static void run_hessian(void) {
 	subject s;
 	if (!subject_open(&s, test_model("wiki12M-qwen3"))) return subject_close(&s);
-	whit_stats_opts o = {.kinds = WHIT_STAT_HESSIAN | WHIT_STAT_DIAG, .ctx = LEN, .chunks = SAMPLES};
+	whit_stats_opts o = {
+	        .kinds = WHIT_STAT_HESSIAN | WHIT_STAT_DIAG | WHIT_STAT_SIZE, .ctx = LEN, .chunks = SAMPLES};
 	whit_stats_text t = demo(&s);
 	whit_stats st;
 	whit_ids ids;
@@ -231,6 +236,9 @@ static void run_hessian(void) {
 		CHECK_INT(in->n_weight, 2);
 		const float *got = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.hessian")->data;
 		const double *sq = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.sq")->data;
+		const double *sum = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.abs")->data;
+		const double *most = whit_stats_find(&st, in->layer, "text", in->weight[0], "in.max")->data;
+		CHECK(sum[0] == want.size[0] && most[0] == want.size[1] && most[0] > 0);
 		double worst = 0, top = 0;
 		for (int64_t i = 0; i < n * n; i++) {
 			double d = fabs(got[i] - want.h[i]),
@@ -251,36 +259,41 @@ static void run_hessian(void) {
 	subject_close(&s);
 }
 
+/* Chunk k through m, and its gradients back to that layer, whose weights' go to dw (or NULL). */
+static void there_and_back(whit_model *m, const whit_ids *ids, int64_t k, int64_t layer, float **dw, chunk *c) {
+	int64_t size = LEN * m->hidden;
+	float *h = whit_alloc((size_t)((m->layers + 2) * size) * sizeof *h), *dh = h + (m->layers + 1) * size;
+	const whit_batch *b = chunk_set(c, ids, k);
+	const whit_loss l = {.target = c->target, .loss = c->loss};
+	CHECK_RC(whit_model_embed(m, b, h, &e), e);
+	for (int64_t i = 0; i < m->layers; i++) {
+		memcpy(h + (i + 1) * size, h + i * size, (size_t)size * sizeof *h);
+		CHECK_RC(whit_model_layer(m, i, b, NULL, h + (i + 1) * size, &e), e);
+	}
+	CHECK_RC(whit_model_head_back(m, h + m->layers * size, LEN, &l, dh, NULL, &e), e);
+	for (int64_t i = m->layers - 1; i >= layer; i--)
+		CHECK_RC(whit_model_layer_back(m, i, b, h + i * size, dh, i == layer ? dw : NULL, &e), e);
+	whit_free(h);
+}
+
 /* Squared gradients of one weight from the engine's own dw, a sequence at a time in double. */
 static void own_fisher(subject *s, const whit_ids *ids, int64_t layer, int slot, double *row, double *col,
                        double *nll) {
 	whit_model *m = &s->m;
 	const whit_slot *w = &m->layer[layer].slot[slot];
-	int64_t size = LEN * m->hidden;
-	float *h = whit_alloc((size_t)((m->layers + 2) * size) * sizeof *h), *dh = h + (m->layers + 1) * size,
-	      *g = whit_alloc((size_t)(w->rows * w->cols) * sizeof *g),
+	float *g = whit_alloc((size_t)(w->rows * w->cols) * sizeof *g),
 	      **dw = whit_alloc((size_t)m->layer[layer].n_slot * sizeof *dw);
 	dw[slot] = g;
 	for (int64_t k = 0; k < SAMPLES; k++) {
 		chunk c;
-		const whit_batch *b = chunk_set(&c, ids, k);
-		const whit_loss l = {.target = c.target, .loss = c.loss};
 		memset(g, 0, (size_t)(w->rows * w->cols) * sizeof *g);
-		CHECK_RC(whit_model_embed(m, b, h, &e), e);
-		for (int64_t i = 0; i < m->layers; i++) {
-			memcpy(h + (i + 1) * size, h + i * size, (size_t)size * sizeof *h);
-			CHECK_RC(whit_model_layer(m, i, b, NULL, h + (i + 1) * size, &e), e);
-		}
-		CHECK_RC(whit_model_head_back(m, h + m->layers * size, LEN, &l, dh, NULL, &e), e);
-		for (int64_t i = m->layers - 1; i >= layer; i--)
-			CHECK_RC(whit_model_layer_back(m, i, b, h + i * size, dh, i == layer ? dw : NULL, &e), e);
+		there_and_back(m, ids, k, layer, dw, &c);
 		for (int64_t t = 0; t < LEN; t++) *nll += c.loss[t];
 		for (int64_t i = 0; i < w->rows * w->cols; i++) {
 			row[i / w->cols] += (double)g[i] * g[i];
 			col[i % w->cols] += (double)g[i] * g[i];
 		}
 	}
-	whit_free(h);
 	whit_free(g);
 	whit_free(dw);
 }
@@ -350,4 +363,169 @@ static void run_fisher(void) {
 	subject_close(&s);
 }
 
-TEST_MAIN(run_llama, run_invariance, run_texts, run_refusals, run_hessian, run_fisher)
+/* ---- tokens weighted by gradients ---- */
+
+/* What one linear of a layer reads and the gradients at its outputs, all samples'. */
+typedef struct heard {
+	int64_t layer, rows, cols;
+	int value, slot;
+	float *x, *d; /* (SAMPLES * LEN, cols), (SAMPLES * LEN, rows) */
+	int64_t at;   /* the token that comes next */
+} heard;
+
+static int hear(void *ctx, int64_t layer, int value, const float *x, int64_t T, int64_t cols, whit_err *err) {
+	heard *o = ctx;
+	(void)err;
+	if (layer != o->layer || value != o->value) return 0;
+	memcpy(o->x + o->at * cols, x, (size_t)(T * cols) * sizeof *x);
+	o->at += T;
+	return 0;
+}
+
+static int hear_gradient(void *ctx, int64_t layer, int slot, const whit_batch *b, const float *x, const float *d,
+                         whit_err *err) {
+	heard *o = ctx;
+	(void)err, (void)x;
+	if (layer != o->layer || slot != o->slot) return 0;
+	memcpy(o->d + o->at * o->rows, d, (size_t)(b->T * o->rows) * sizeof *d);
+	o->at += b->T;
+	return 0;
+}
+
+/* o->x as m has it of every sample. */
+static void hear_all(heard *o, whit_model *m, const whit_ids *ids) {
+	const whit_observer watch = {hear, o};
+	float *h = whit_alloc((size_t)(LEN * m->hidden) * sizeof *h);
+	m->observer = &watch;
+	o->at = 0;
+	for (int64_t k = 0; k < SAMPLES; k++) {
+		chunk c;
+		const whit_batch *b = chunk_set(&c, ids, k);
+		CHECK_RC(whit_model_embed(m, b, h, &e), e);
+		for (int64_t l = 0; l <= o->layer; l++) CHECK_RC(whit_model_layer(m, l, b, NULL, h, &e), e);
+	}
+	CHECK_INT(o->at, SAMPLES * LEN);
+	m->observer = NULL;
+	whit_free(h);
+}
+
+/* The largest error of got (n, n) against sum over tokens of g x X^T in double, over the largest it could be. */
+static double weighted_error(const heard *o, const float *X, const double *g, const float *got) {
+	int64_t n = o->cols;
+	double worst = 0, *sum = whit_alloc((size_t)(n * n + 2 * n) * sizeof *sum), *a = sum + n * n, *b = a + n;
+	for (int64_t t = 0; t < o->at; t++)
+		for (int64_t i = 0; i < n; i++) {
+			double x = o->x[t * n + i], y = X[t * n + i];
+			a[i] += g[t] * x * x, b[i] += g[t] * y * y;
+			for (int64_t k = 0; k < n; k++) sum[i * n + k] += g[t] * x * X[t * n + k];
+		}
+	for (int64_t i = 0; i < n * n; i++) {
+		double d = fabs(got[i] - sum[i]) / sqrt(a[i / n] * b[i % n]);
+		if (!(d <= worst)) worst = d;
+	}
+	whit_free(sum);
+	return worst;
+}
+
+enum { GROUPS = 3 };
+
+static const void *sum_of(const whit_stats *s, const heard *o, const char *kind) {
+	return whit_stats_find(s, o->layer, "text", s->m->layer[o->layer].slot[o->slot].name, kind)->data;
+}
+
+/* Weights of tokens, and by them the products of what a changed model reads with themselves and with the original's. */
+static void check_weighted(const heard *o, const float *X, const whit_stats *w, const whit_stats *s) {
+	int64_t each = (o->rows + GROUPS - 1) / GROUPS, n = o->cols;
+	double g[SAMPLES * LEN], worst = 0;
+	for (int k = 0; k < GROUPS; k++) {
+		int64_t r0 = k * each, r1 = WHIT_MIN(o->rows, r0 + each);
+		const float *is = (const float *)sum_of(w, o, "weights") + k * o->at;
+		for (int64_t t = 0; t < o->at; t++) {
+			g[t] = 0;
+			for (int64_t r = r0; r < r1; r++)
+				g[t] += (double)o->d[t * o->rows + r] * o->d[t * o->rows + r] / (double)(r1 - r0);
+			worst = fmax(worst, fabs(is[t] - g[t]) / (g[t] + 1e-30));
+		}
+		/* gradients of one sequence or of several at once differ by roundings; then as of Hessians */
+		double h = weighted_error(o, o->x, g, (const float *)sum_of(s, o, "guided") + k * n * n),
+		       c = weighted_error(o, X, g, (const float *)sum_of(s, o, "guided.cross") + k * n * n);
+		CHECK_MSG(h <= 1e-5 && c <= 1e-5, "group %d: errors %.3g and %.3g", k, h, c);
+	}
+	CHECK_MSG(worst <= 1e-3, "weights: relative error %.3g", worst);
+}
+
+/* Where all tokens weigh 1, every group has what there is without weights, bit for bit. */
+static void check_equal(const heard *o, const whit_stats *s, const char *first) {
+	size_t bytes = (size_t)(o->cols * o->cols) * sizeof(float);
+	const float *h = whit_stats_find(s, o->layer, "text", first, "in.hessian")->data,
+	            *c = whit_stats_find(s, o->layer, "text", first, "in.cross")->data;
+	for (int k = 0; k < GROUPS; k++) {
+		CHECK(!memcmp((const float *)sum_of(s, o, "guided") + k * o->cols * o->cols, h, bytes));
+		CHECK(!memcmp((const float *)sum_of(s, o, "guided.cross") + k * o->cols * o->cols, c, bytes));
+	}
+	CHECK(memcmp(h, c, bytes) != 0);
+}
+
+static void run_weighted(void) {
+	subject s;
+	heard o = {.layer = 2};
+	if (!subject_open(&s, test_model("wiki12M-qwen3"))) return subject_close(&s);
+	const whit_program *p = &s.m.layer[o.layer];
+	while (strcmp(p->slot[o.slot].role, "k_proj")) o.slot++;
+	o.rows = p->slot[o.slot].rows, o.cols = p->slot[o.slot].cols;
+	o.x = whit_alloc((size_t)(SAMPLES * LEN * (2 * o.cols + o.rows)) * sizeof *o.x);
+	float *X = o.x + SAMPLES * LEN * o.cols;
+	o.d = X + SAMPLES * LEN * o.cols;
+	whit_stats_opts opts = {.kinds = WHIT_STAT_WEIGHTS, .groups = GROUPS, .ctx = LEN, .chunks = SAMPLES};
+	whit_stats_text t = demo(&s);
+	whit_stats weights, st;
+	whit_model other;
+	whit_mat changed;
+	whit_ids ids;
+	const char *name = s.m.layer[0].slot[s.m.layer[0].n_slot - 1].name, *first = NULL;
+	demo_ids(&s, &ids);
+	CHECK_RC(whit_model_open(&other, s.dir, 0, &e), e);
+	CHECK_RC(whit_stats_run(&weights, &s.m, s.tok, &t, 1, &opts, &e), e);
+	const whit_grad_observer watch = {hear_gradient, &o};
+	s.m.grad_observer = &watch;
+	for (int64_t k = 0; k < SAMPLES; k++) {
+		chunk c;
+		there_and_back(&s.m, &ids, k, o.layer, NULL, &c);
+	}
+	s.m.grad_observer = NULL;
+
+	CHECK_RC(whit_mat_floats(&changed, &whit_ckpt_find(&s.m.ckpt, name)->mat, &e), e);
+	for (int64_t i = 0; i < changed.rows * changed.cols; i++) ((float *)(uintptr_t)changed.plane[0])[i] *= 1.5f;
+	CHECK_RC(whit_model_replace(&s.m, name, &changed, &e), e);
+	opts.kinds = WHIT_STAT_HESSIAN | WHIT_STAT_CROSS | WHIT_STAT_WEIGHTED;
+	opts.other = &other, opts.weights = &weights;
+	for (int equal = 0; equal < 2; equal++) {
+		whit_sum *u = whit_stats_find(&weights, o.layer, "text", p->slot[o.slot].name, "weights");
+		for (int64_t i = 0; i < GROUPS * SAMPLES * LEN && equal; i++) ((float *)u->data)[i] = 1;
+		if (!CHECK_RC(whit_stats_run(&st, &s.m, s.tok, &t, 1, &opts, &e), e)) break;
+		for (int64_t i = 0; i < st.n; i++)
+			for (int k = 0; k < st.in[i].n_weight; k++)
+				if (!strcmp(st.in[i].weight[k], p->slot[o.slot].name))
+					first = st.in[i].weight[0], o.value = st.in[i].value;
+		if (equal) {
+			check_equal(&o, &st, first);
+		} else {
+			float *x = o.x;
+			hear_all(&o, &s.m, &ids);
+			o.x = X;
+			hear_all(&o, &other, &ids);
+			o.x = x;
+			check_weighted(&o, X, &weights, &st);
+		}
+		whit_stats_free(&st);
+	}
+	CHECK_RC(whit_model_replace(&s.m, name, NULL, &e), e);
+	whit_mat_free(&changed);
+	whit_stats_free(&weights);
+	whit_model_close(&other);
+	whit_ids_free(&ids);
+	whit_free(o.x);
+	subject_close(&s);
+}
+
+TEST_MAIN(run_llama, run_invariance, run_texts, run_refusals, run_hessian, run_fisher, run_weighted)
