@@ -7,7 +7,7 @@
 # usage: instructions.sh BUILD/cuda/gemm_packed.o
 set -euo pipefail
 PATH=$PATH:/usr/local/cuda/bin
-echo "| kernel | columns | arch | int | fma | shared | global | mma | all |"
+echo "| decoder, bytes a lane, groups a step | columns | arch | int | fma | shared | global | mma | all |"
 echo "|---|---|---|---|---|---|---|---|---|"
 cuobjdump --dump-sass "$1" | c++filt -p | awk '
 	function hex(s,  i, v) { v = 0; for (i = 1; i <= length(s); i++) v = v * 16 + index("0123456789abcdef", substr(s, i, 1)) - 1; return v }
@@ -32,9 +32,9 @@ cuobjdump --dump-sass "$1" | c++filt -p | awk '
 		for (i = 1; i <= n_ops; i++) if (at[i] >= begin && at[i] <= end) { c[kind[i]]++; c["all"]++ }
 		match(name, /<.*>/); key = substr(name, RSTART + 1, RLENGTH - 2); gsub(/ /, "", key)
 		planes = key ~ /fields<2,2>/ ? 2 : 1
-		match(key, /[0-9]+$/); wide = substr(key, RSTART)
+		n = split(key, part, ","); wide = part[n - 1] # decoder, bytes of a lane, eights of columns, groups of a step
 		weights = c["mma"] / planes / wide * 8
-		sub(/,[0-9]+$/, "", key)
+		sub(/,[0-9]+,[0-9]+$/, "," part[n], key)
 		printf "| %s | %d | %s | %.2f | %.2f | %.2f | %.3f | %.3f | %.2f |\n", key, 8 * wide, arch, c["int"] / weights, c["fma"] / weights, c["shared"] / weights, c["global"] / weights, c["mma"] / weights, c["all"] / weights
 	}
 	/^\tcode for / { done(); arch = $3; hmmas = 0; name = "" }
