@@ -458,7 +458,7 @@ template <class D, int V, int NT, int F> struct line_of {
 	enum {
 		/* row tiles of a warp, and warps: what registers hold (12 warps: 168, 8: 255) */
 		R = NT <= 2 || (NT == 8 && D::planes * F == 1) ? 2 : 1,
-		most = NT == 8 || NT * D::planes * F >= 8 || (NT == 2 && V == 16) ? 8 : 12,
+		most = NT == 8 || NT * D::planes * F >= 8 || (NT == 2 && (V == 16 || D::planes == 2)) ? 8 : 12,
 		rows = R * TILE,
 		line = D::block > 0 ? D::block
 		       : V == 12    ? 96
@@ -474,7 +474,9 @@ template <class D, int V, int NT, int F> struct line_of {
 		bytes = codes + rows * words * 4,
 		scaled = D::block > 0 ? rows *SCALED_PITCH * 4 : 0, /* bytes, once for all lines of a warp */
 		pairs = steps * (step_of<D, V>::mmas / 2),          /* of mmas */
-		input = pairs * NT * COLUMNS * 4                    /* of x, in 16 bytes */
+		halves = pairs * NT * COLUMNS * 4,                  /* of x, in 16 bytes */
+		sums = D::entries == 0 ? steps * F * NT * COLUMNS / 4 : 0,
+		input = halves + sums
 	};
 	WHIT_BOTH int turned(int row) {
 		return V == 12 || D::block > 0 ? 0 : F > 1 || V == 4 ? row & 7 : V == 8 ? (row & 3) * 2 : (row & 1) * 4;
@@ -513,13 +515,14 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 	int from = a.lines * cut / a.cuts, per = a.lines * (cut + 1) / a.cuts - from,
 	    longest = (a.lines + a.cuts - 1) / a.cuts;
 	int sweeps = (a.stride / COLUMNS + NT - 1) / NT, passes = (end - begin + W * ROWS - 1) / (W * ROWS) * sweeps;
-	auto stored = [&](int row) { /* whit_mat_row; never beyond this block's */
-		                     int r = WHIT_MIN(row, end - 1), i = paired ? r % paired : 0;
-		                     return paired ? r - i + 2 * (i % (paired / 2)) + i / (paired / 2) : r;
+	/* whit_mat_row; never beyond this block's. */
+	auto stored = [&](int row) {
+		int r = WHIT_MIN(row, end - 1), i = paired ? r % paired : 0;
+		return paired ? r - i + 2 * (i % (paired / 2)) + i / (paired / 2) : r;
 	};
-	auto row_of = [&](int pass, int i) { /* row i of this warp's */
-		                             return begin + pass / sweeps * (W * ROWS) + (i / TILE * W + w) * TILE +
-		                                    i % TILE;
+	/* Row i of this warp's. */
+	auto row_of = [&](int pass, int i) {
+		return begin + pass / sweeps * (W * ROWS) + (i / TILE * W + w) * TILE + i % TILE;
 	};
 	/* Those that share what is loaded: a warp, or, with lines of the input, the block. */
 	auto meet = [&]() {
@@ -562,7 +565,15 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 		                       uint4 *to = own + (c.slot * a.cuts + cut) * L::input;
 		                       if (c.pass >= passes || c.line >= per) return;
 		                       int column = c.pass % sweeps * NT * COLUMNS, pair = (from + c.line) * L::pairs;
-		                       for (int i = w * 32 + lane; i < L::input; i += W * 32) {
+		                       for (int i = w * 32 + lane; i < L::sums; i += W * 32) {
+			                       int col = column + i * 4 % (NT * COLUMNS),
+			                           of = (from + c.line) * L::steps * F + i * 4 / (NT * COLUMNS);
+			                       bool there = col < a.stride;
+			                       ptx_copy_async<16>(to + L::halves + i,
+			                                          a.sums + (there ? of * a.stride + col : 0),
+			                                          there ? 16 : 0);
+		                       }
+		                       for (int i = w * 32 + lane; i < L::halves; i += W * 32) {
 			                       int col = column + i / 4 % (NT * COLUMNS),
 			                           m = pair + i / (4 * NT * COLUMNS);
 			                       bool there = col < a.cols;
@@ -600,7 +611,6 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 
 	/* 3. the input */
 	WHIT_AFTER();
-	const float *sums = NT == 1 ? own_sums : a.sums;
 	if (NT == 1) {
 		for (int i = (int)threadIdx.x; i < halves; i += threads) own[i] = a.x[i];
 		for (int i = (int)threadIdx.x; D::entries == 0 && i < a.steps * F * COLUMNS; i += threads)
@@ -616,16 +626,15 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 
 	/* 4. this warp's lines of all passes */
 	float total[R][NT][4] = {};
-	/* A group's sums of codes, times its scale. */
-	auto fold = [&](float(&c)[R][NT][4], float(&c2)[R][NT][4], float(&by)[F][R][2], float(&less)[F][R][2], int step,
-	                int f, int column) {
+	/* A group's sums of codes, times its scale; z: the sums of x that go with it. */
+	auto fold = [&](float(&c)[R][NT][4], float(&c2)[R][NT][4], float(&by)[F][R][2], float(&less)[F][R][2], int f,
+	                const float *z) {
 		WHIT_UNROLL
 		for (int n = 0; n < NT; n++) {
 			float sum[2] = {};
-			int col = column + n * COLUMNS + 2 * t;
-			if (D::entries == 0 && col < a.stride) {
-				const float *z = sums + (step * F + f) * a.stride + col;
-				sum[0] = z[0], sum[1] = z[1];
+			if (D::entries == 0) {
+				float2 at = *(const float2 *)(z + n * COLUMNS + 2 * t);
+				sum[0] = at.x, sum[1] = at.y;
 			}
 			WHIT_UNROLL
 			for (int r = 0; r < R; r++) WHIT_UNROLL
@@ -653,6 +662,8 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 		for (int line = from; line < from + longest; line++) {
 			const uint8_t *have = stages + (slot * warps + warp) * L::bytes;
 			int width = NT > 1 ? NT * COLUMNS : a.cols; /* columns of the input there */
+			const float *sums = NT > 1 ? (const float *)(own + (slot * a.cuts + cut) * L::input + L::halves)
+			                           : own_sums + line * L::steps * F * COLUMNS;
 			const uint4 *x = own +
 			                 (NT > 1 ? (slot * a.cuts + cut) * L::input : line * L::pairs * width * 4) +
 			                 g * 4 + t;
@@ -683,7 +694,6 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 			}
 			WHIT_UNROLL_BY(1)
 			for (int sub = 0; sub < L::steps && line < from + per && !idle; sub++) {
-				int step = line * L::steps + sub;
 				unsigned v[R][2][held<D, V>()];
 				float by[F][R][2], less[F][R][2] = {}; /* scale; minimum, the other way round */
 				WHIT_UNROLL
@@ -744,8 +754,8 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 					for (int m = 2 * m2; m < 2 * m2 + 2; m++)
 						if (m % each == each - 1) {
 							auto &of = c[each == 1 ? m % 2 : 0];
-							fold(of[0], of[D::planes - 1], by, less, step, m / each,
-							     column);
+							fold(of[0], of[D::planes - 1], by, less, m / each,
+							     sums + (sub * F + m / each) * NT * COLUMNS);
 						}
 				}
 			}
