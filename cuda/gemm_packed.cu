@@ -472,9 +472,9 @@ template <class D, int V, int NT, int F> struct line_of {
 		words = scales ? scales / 2 + 1 : 0,
 		codes = rows * pitch,
 		bytes = codes + rows * words * 4,
-		scaled = D::block > 0 ? rows *SCALED_PITCH * 4 : 0, /* bytes, once for all lines of a warp */
-		pairs = steps * (step_of<D, V>::mmas / 2),          /* of mmas */
-		halves = pairs * NT * COLUMNS * 4,                  /* of x, in 16 bytes */
+		scaled = D::block > 0 ? SCALED_PITCH * 4 * rows : 0, /* bytes, once for all lines of a warp */
+		pairs = steps * (step_of<D, V>::mmas / 2),           /* of mmas */
+		halves = pairs * NT * COLUMNS * 4,                   /* of x, in 16 bytes */
 		sums = D::entries == 0 ? steps * F * NT * COLUMNS / 4 : 0,
 		input = halves + sums
 	};
@@ -560,28 +560,24 @@ __global__ void __launch_bounds__(32 * line_of<D, V, NT, F>::most, 1) packed_ker
 			                  there ? WHIT_MIN((int)(scale_end - word), 4) : 0);
 		}
 	};
-	auto load_input =
-	        [&](const cursor &c) { /* by the warps of this cut */
-		                       uint4 *to = own + (c.slot * a.cuts + cut) * L::input;
-		                       if (c.pass >= passes || c.line >= per) return;
-		                       int column = c.pass % sweeps * NT * COLUMNS, pair = (from + c.line) * L::pairs;
-		                       for (int i = w * 32 + lane; i < L::sums; i += W * 32) {
-			                       int col = column + i * 4 % (NT * COLUMNS),
-			                           of = (from + c.line) * L::steps * F + i * 4 / (NT * COLUMNS);
-			                       bool there = col < a.stride;
-			                       ptx_copy_async<16>(to + L::halves + i,
-			                                          a.sums + (there ? of * a.stride + col : 0),
-			                                          there ? 16 : 0);
-		                       }
-		                       for (int i = w * 32 + lane; i < L::halves; i += W * 32) {
-			                       int col = column + i / 4 % (NT * COLUMNS),
-			                           m = pair + i / (4 * NT * COLUMNS);
-			                       bool there = col < a.cols;
-			                       ptx_copy_async<16>(to + i,
-			                                          a.x + (there ? (m * a.cols + col) * 4 + i % 4 : 0),
-			                                          there ? 16 : 0);
-		                       }
-	        };
+	/* What goes with a line of the input, by the warps of this cut. */
+	auto load_input = [&](const cursor &c) {
+		uint4 *to = own + (c.slot * a.cuts + cut) * L::input;
+		if (c.pass >= passes || c.line >= per) return;
+		int column = c.pass % sweeps * NT * COLUMNS, pair = (from + c.line) * L::pairs;
+		for (int i = w * 32 + lane; i < L::sums; i += W * 32) {
+			int col = column + i * 4 % (NT * COLUMNS),
+			    of = (from + c.line) * L::steps * F + i * 4 / (NT * COLUMNS);
+			bool there = col < a.stride;
+			ptx_copy_async<16>(to + L::halves + i, a.sums + (there ? of * a.stride + col : 0),
+			                   there ? 16 : 0);
+		}
+		for (int i = w * 32 + lane; i < L::halves; i += W * 32) {
+			int col = column + i / 4 % (NT * COLUMNS), m = pair + i / (4 * NT * COLUMNS);
+			bool there = col < a.cols;
+			ptx_copy_async<16>(to + i, a.x + (there ? (m * a.cols + col) * 4 + i % 4 : 0), there ? 16 : 0);
+		}
+	};
 	auto onward = [&](cursor &c) {
 		c.slot = c.slot + 1 < a.stages ? c.slot + 1 : 0;
 		if (++c.line == longest) c.line = 0, c.pass++;
