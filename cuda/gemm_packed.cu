@@ -457,8 +457,10 @@ template <class D> WHIT_BOTH constexpr bool minima_of() {
 template <class D, int V, int NT, int F> struct line_of {
 	enum {
 		/* row tiles of a warp, and warps: what registers hold (12 warps: 168, 8: 255) */
-		R = NT <= 2 || (NT == 8 && D::planes * F == 1) ? 2 : 1,
-		most = NT == 8 || NT * D::planes * F >= 8 || (NT == 2 && (V == 16 || D::planes == 2)) ? 8 : 12,
+		R = NT <= 2 ? 2 : 1,
+		wide = NT == 8 || NT * D::planes * F >= 16 ||
+		       (NT == 2 && (V * D::bits >= 32 || D::planes == 2 || F == 4)),
+		most = wide ? 8 : 12,
 		rows = R * TILE,
 		line = D::block > 0 ? D::block
 		       : V == 12    ? 96
