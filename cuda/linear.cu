@@ -262,19 +262,12 @@ static void packed(whit_dev *d, float *y, const float *x, int64_t T, const whit_
 	whit_gemm_packed(d, &in, &g, 1);
 }
 
-static void packed_alone(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
-	packed(d, y, x, T, w, NULL, bias);
-}
-
 /* And of few tokens, x not yet rotated: gemv.cu, which asks for the tier itself. */
-static void few_low(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const whit_low *low,
-                    const float *bias) {
+static void few(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const whit_low *low,
+                const float *bias) {
 	whit_gemv g = {};
 	g.x = x, g.n = 1, g.w[0] = w, g.y[0] = y, g.bias[0] = bias, g.low[0] = low;
 	whit_gemv_cuda(d, &g, T);
-}
-static void few(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias) {
-	few_low(d, y, x, T, w, NULL, bias);
 }
 
 static whit_mat factor(const uint16_t *p, int64_t rows, int64_t cols) {
@@ -328,16 +321,17 @@ static void by_terms(whit_dev *d, float *y, const float *x, int64_t T, const whi
  * capability 8.0 and 9.0 (A100, H100: NVIDIA's data sheets), but twice on 8.6 and 8.9 (RTX 3090, 4060). */
 static bool quick_wide(const whit_dev *d) { return d->terms == 1 || d->capability == 80 || d->capability >= 90; }
 
-/* The usual tier is the first that takes a product and, unless NULL, is quick on the device. */
+/* The usual tier is the first that takes a product and, unless NULL, is quick on the device. run: of those that are no
+ * other function's, by few and packed. */
 static const struct tier {
 	const char *name;
 	bool (*takes)(const whit_mat *w, int64_t T);
 	bool (*quick)(const whit_dev *d);
 	void (*run)(whit_dev *d, float *y, const float *x, int64_t T, const whit_mat *w, const float *bias);
 } tiers[WHIT_TIERS] = {
-        {"stream", takes_stream, NULL, few},                    /* floats by 16 bytes (gemv.cu) */
-        {"packed", whit_gemm_packed_takes, NULL, packed_alone}, /* codes on tensor cores (gemm_packed.cu) */
-        {"gemv", takes_gemv, NULL, few},                 /* any format, by runs of eight weights (gemv_packed.cu) */
+        {"stream", takes_stream, NULL, NULL},            /* floats by 16 bytes (gemv.cu) */
+        {"packed", whit_gemm_packed_takes, NULL, NULL},  /* codes on tensor cores (gemm_packed.cu) */
+        {"gemv", takes_gemv, NULL, NULL},                /* any format, by runs of eight weights (gemv_packed.cu) */
         {"terms", takes_terms, NULL, by_terms},          /* x as terms of the weights' 16 bits, cuBLAS */
         {"wide", takes_wide, quick_wide, multiply_wide}, /* both as terms of F16, cuBLAS */
         {"decoded", takes_decoded, NULL, multiply32},    /* weights as F32, cuBLAS */
@@ -392,7 +386,7 @@ void whit_linear_low_cuda(whit_dev *d, float *y, const float *x, int64_t T, cons
                           const float *bias) {
 	if (T == 0 || w->rows == 0) return;
 	if (T <= WHIT_GEMV_MAX) {
-		few_low(d, y, x, T, w, low, bias);
+		few(d, y, x, T, w, low, bias);
 		return;
 	}
 	if (w->rot) {
@@ -401,14 +395,15 @@ void whit_linear_low_cuda(whit_dev *d, float *y, const float *x, int64_t T, cons
 		whit_rotate_cuda(d, w->rot, rotated, x, T);
 		x = rotated;
 	}
-	if (!d->plain && whit_tier_of(d, w, T) == WHIT_TIER_PACKED) {
+	int tier = d->plain ? -1 : whit_tier_of(d, w, T);
+	if (tier == WHIT_TIER_PACKED) {
 		packed(d, y, x, T, w, low, bias);
 		return;
 	}
 	if (d->plain)
 		whit_linear_plain(d, y, x, T, w, bias);
 	else
-		tiers[whit_tier_of(d, w, T)].run(d, y, x, T, w, bias);
+		tiers[tier].run(d, y, x, T, w, bias);
 	gemv_input in = {x, NULL, NULL, 0, 0, WHIT_PRE_NONE, (int)T, (int)w->width};
 	if (low) whit_low_add(d, y, &in, w->rows, low);
 }
