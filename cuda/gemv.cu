@@ -158,7 +158,7 @@ __global__ void __launch_bounds__(THREADS, TT == 1 && OWN ? 2 : 1) gemv_kernel(c
 			for (int j = 0; j < R; j++) v[u][j] = load(p[j] + u * 32, column + u * STEP < limit);
 		}
 		if (last || left == 1) {
-			float s = gemv_fold<N>(sum);
+			float s = whit_warp_sums<N>(sum);
 			int k = lane / (32 / N);
 			if (lane % (32 / N) == 0) {
 				if (!last || !whole)

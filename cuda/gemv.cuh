@@ -132,20 +132,4 @@ __global__ void gemv_input_kernel(float *out, const gemv_input in, int tokens, i
 	gemv_fill<values, V>(out, in, tokens, stride);
 }
 
-/* Sums of n values (a power of two up to 32) over the warp, each step handing half of them to the other lane: lane l
- * gets value l / (32 / n), in one order of additions. */
-template <int n, int h = 16> static __device__ __forceinline__ float gemv_fold(const float (&v)[n]) {
-	constexpr int half = n > 1 ? n / 2 : 1;
-	bool upper = threadIdx.x & h;
-	float w[half];
-	WHIT_UNROLL
-	for (int i = 0; i < half; i++) {
-		float keep = n > 1 && upper ? v[n - half + i] : v[i], give = n > 1 && !upper ? v[n - half + i] : v[i];
-		w[i] = keep + __shfl_xor_sync(0xffffffffu, give, h);
-	}
-	if constexpr (h > 1)
-		return gemv_fold<half, h / 2>(w);
-	else
-		return w[0];
-}
 #endif

@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(THREADS, TT == 1 ? 3 : 2)
 				sum[t] = s;
 			}
 		}
-		float s = gemv_fold<TT>(sum);
+		float s = whit_warp_sums<TT>(sum);
 		int t = lane / (32 / TT);
 		if (lane % (32 / TT) || t >= in.T) continue;
 		if (bias) s += bias[r];
