@@ -26,8 +26,9 @@ typedef struct entry { /* a recipe file, or a line of a list */
 	char *label, *options;
 	char *at; /* "FILE" or "FILE:LINE", for messages */
 	whit_quantize_opts q;
-	json_t *inputs; /* what its numbers depend on beside the session's */
-	int seeded;     /* seeds have a part in it */
+	whit_allocated allocated; /* what q asks an allocator for, once */
+	json_t *inputs;           /* what its numbers depend on beside the session's */
+	int seeded;               /* seeds have a part in it */
 } entry;
 
 typedef struct session {
@@ -240,11 +241,13 @@ static json_t *rules_json(const whit_recipe *r, const whit_recipe *other) {
 }
 
 static int entry_inputs(entry *x, whit_err *e) {
-	whit_quantize_opts next = x->q;
 	whit_recipe r = {0}, other = {0};
 	json_t *hash = NULL;
+	int rc = whit_quantize_allocate(&x->allocated, &x->q, e);
+	if (x->allocated.text) x->q.allocated = &x->allocated;
+	whit_quantize_opts next = x->q;
 	next.seed++;
-	int rc = whit_quantize_recipe(&r, &x->q, e);
+	if (!rc) rc = whit_quantize_recipe(&r, &x->q, e);
 	if (!rc) rc = whit_quantize_recipe(&other, &next, e);
 	if (!rc) {
 		x->inputs = json_pack("{s:b, s:o}", "gguf", x->q.gguf, "rules", rules_json(&r, &other));
@@ -512,6 +515,7 @@ static void close_all(session *s) {
 		free_list(&x->q.calib.text, &a->calib.text);
 		free_list(&x->q.calib.apart, &a->calib.apart);
 		json_decref(x->inputs);
+		whit_free(x->allocated.text);
 	}
 	whit_free(s->entry);
 	whit_free(a->calib.text.v);

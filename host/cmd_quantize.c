@@ -156,10 +156,9 @@ static int join_rest(whit_recipe *r, const char *text, const char *name, const w
 	return rc;
 }
 
-/* What the allocator makes of --sensitivity, before what else there is. */
-static int allocated_recipe(whit_recipe *r, const whit_quantize_opts *o, const whit_rule *base, whit_allocation *a,
-                            whit_err *e) {
-	char print[48], *text = NULL;
+/* What the allocator makes of --sensitivity. */
+static int allocate_formats(whit_allocated *a, const whit_quantize_opts *o, whit_err *e) {
+	char print[48];
 	json_t *table;
 	whit_ckpt ckpt;
 	int rc = whit_json_load(&table, o->sensitivity, e);
@@ -168,28 +167,42 @@ static int allocated_recipe(whit_recipe *r, const whit_quantize_opts *o, const w
 		rc = whit_ckpt_fingerprint(&ckpt, print, e);
 		whit_ckpt_close(&ckpt);
 	}
-	if (!rc) rc = whit_allocate_recipe(table, o->sensitivity, print, o->bpw, o->bytes, !o->method, &text, a, e);
-	if (!rc) rc = join_rest(r, text, o->sensitivity, o, base, e);
+	if (!rc)
+		rc = whit_allocate_recipe(table, o->sensitivity, print, o->bpw, o->bytes, !o->method, &a->text, &a->of,
+		                          e);
 	json_decref(table);
-	whit_free(text);
 	return rc;
 }
 
-/* What the allocator of records makes of --fisher and --bpw, before what else there is. */
-static int records_recipe(whit_recipe *r, const whit_quantize_opts *o, const whit_rule *base, whit_allocation *a,
-                          whit_err *e) {
+/* What the allocator of records makes of --fisher and --bpw. */
+static int allocate_records(whit_allocated *a, const whit_quantize_opts *o, whit_err *e) {
 	whit_model m;
 	whit_fisher f;
-	char *text = NULL;
 	int rc = whit_model_open(&m, o->model, 0, e);
 	if (rc) return rc;
 	if (!(rc = whit_fisher_open(&f, o->calib.fisher, &m, e))) {
-		rc = whit_fabq_allocate(&m, &f, o->bpw, &text, a, e);
+		rc = whit_fabq_allocate(&m, &f, o->bpw, &a->text, &a->of, e);
 		whit_fisher_close(&f);
 	}
 	whit_model_close(&m);
-	if (!rc) rc = join_rest(r, text, o->calib.fisher, o, base, e);
-	whit_free(text);
+	return rc;
+}
+
+int whit_quantize_allocate(whit_allocated *a, const whit_quantize_opts *o, whit_err *e) {
+	*a = (whit_allocated){0};
+	if (o->sensitivity) return allocate_formats(a, o, e);
+	return allocates_records(o) ? allocate_records(a, o, e) : 0;
+}
+
+/* The allocator's lines, before what else there is. */
+static int allocated_recipe(whit_recipe *r, const whit_quantize_opts *o, const whit_rule *base, whit_allocation *a,
+                            whit_err *e) {
+	whit_allocated own = {0};
+	const whit_allocated *made = o->allocated ? o->allocated : &own;
+	int rc = o->allocated ? 0 : whit_quantize_allocate(&own, o, e);
+	*a = made->of;
+	if (!rc) rc = join_rest(r, made->text, o->sensitivity ? o->sensitivity : o->calib.fisher, o, base, e);
+	whit_free(own.text);
 	return rc;
 }
 
@@ -208,8 +221,7 @@ static int make_recipe(whit_recipe *r, const whit_quantize_opts *o, whit_allocat
 	whit_rule base;
 	int rc = base_rule(&base, o, e);
 	if (rc) return rc;
-	if (o->sensitivity) return allocated_recipe(r, o, &base, a, e);
-	if (allocates_records(o)) return records_recipe(r, o, &base, a, e);
+	if (o->sensitivity || allocates_records(o)) return allocated_recipe(r, o, &base, a, e);
 	if (o->gguf) return gguf_recipe(r, o, &base, e);
 	if (!o->recipe) return whit_recipe_uniform(r, &base, o->embeddings, e);
 	rc = whit_recipe_read(r, o->recipe, &base, e);

@@ -1,7 +1,14 @@
 /* cmd_quantize: what whit quantize does once its options are read, for commands that quantize on the way. */
 #ifndef WHIT_CMD_QUANTIZE_H
 #define WHIT_CMD_QUANTIZE_H
+#include "calib/allocate.h"
 #include "host/cmd_plan.h"
+
+/* What an allocator chose: lines of a recipe, the holder's to whit_free; NULL: there was nothing to choose. */
+typedef struct whit_allocated {
+	char *text;
+	whit_allocation of;
+} whit_allocated;
 
 typedef struct whit_quantize_opts { /* strings are borrowed */
 	const char *model, *out;
@@ -14,7 +21,8 @@ typedef struct whit_quantize_opts { /* strings are borrowed */
 	whit_calib_args calib;
 	int64_t lora_rank;  /* -1 = no adapter */
 	const char *lora;   /* NULL: named after OUT */
-	int calib_if_asked; /* calib is for methods that need it, where there are none it is left out */
+	const whit_allocated *allocated; /* whit_quantize_allocate's, of these options; NULL: chosen whenever asked for */
+	int calib_if_asked;              /* calib is for methods that need it, where there are none it is left out */
 	/* the rest */
 	const char *json, *eval, *prompts;
 	int64_t ctx, samples;
@@ -47,6 +55,8 @@ typedef struct whit_quantize_opts { /* strings are borrowed */
 
 /* Refuses options that contradict each other, before any file is read. */
 int whit_quantize_check(const whit_quantize_opts *o, whit_err *e);
+/* What --bpw, --bytes and the files they choose by come to; measuring records takes its time. After an error *a is empty. */
+int whit_quantize_allocate(whit_allocated *a, const whit_quantize_opts *o, whit_err *e);
 /* The recipe that they mean. Not known before: what the model makes of it (calib/quantize.h, whit_plan_make). */
 int whit_quantize_recipe(whit_recipe *r, const whit_quantize_opts *o, whit_err *e);
 /* Whether anything reads what calib gives. */

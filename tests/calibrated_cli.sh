@@ -22,6 +22,8 @@ expect() {
 }
 quantize() { "$whit" quantize "$model" "$@" --samples 0 --quiet --device cpu; }
 text=(--text "$scratch/calib.txt" --calib-len 64 --calib-samples 8)
+# last FORMAT: only the last layer, where one shows as much as six
+last() { printf '*.layers.5.* %s\n@linear keep\n@embedding keep\n' "$1" >"$scratch/$1.recipe" && echo "$scratch/$1.recipe"; }
 
 expect 2 "needs calibration" quantize "$scratch/x" --format tq4 --method gptq
 expect 2 "need one of them" quantize "$scratch/x" --format tq4 --method gptq "${text[@]}" --stats "$scratch"
@@ -64,8 +66,8 @@ expect 2 "needs --fisher" quantize "$scratch/x" --format tq3 --method gptq --met
 expect 2 "--stats or a calibration text" quantize "$scratch/x" --format tq3 --method gptq --metric guided
 expect 2 "--groups: is 0" quantize "$scratch/x" --format tq3 --method gptq --metric guided --groups 0 "${text[@]}"
 expect 2 "need --groups 1" quantize "$scratch/x" --format frc128 --method fabq-rc --metric guided "${text[@]}"
-expect 0 "reconstructed 6 layers" quantize "$scratch/gr" --format tq3 --method gptaq --metric guided "${text[@]}" --refits 1 --block-steps 2
-expect 0 "wrote" quantize "$scratch/gf" --format frc128c20 --method fabq-rc --metric guided --groups 1 "${text[@]}"
+expect 0 "reconstructed 1 layers" quantize "$scratch/gr" --recipe "$(last tq3)" --method gptaq --metric guided "${text[@]}" --refits 1 --block-steps 2
+expect 0 "wrote" quantize "$scratch/gf" --recipe "$(last frc128c20)" --method fabq-rc --metric guided --groups 1 "${text[@]}"
 expect 0 "wrote" "$whit" calibrate "$model" --text "$scratch/calib.txt" --len 64 --samples 4 --stats hessian,guided --groups 3 --out "$scratch/stats" --device cpu --quiet
 expect 2 "no use for guided" quantize "$scratch/x" --format tq3 --method gptaq --metric guided --stats "$scratch/stats"
 expect 0 "of the nearest codes'" quantize "$scratch/g.gguf" --format Q4_0 --method gptq --metric guided --stats "$scratch/stats"
@@ -83,7 +85,7 @@ expect 2 "fabq-rc" quantize "$scratch/x" --format tq2 --method fabq-rc "${text[@
 expect 2 "frc128" quantize "$scratch/x" --format frc128 --method gptq "${text[@]}"
 expect 2 "need one of:" quantize "$scratch/x.gguf" --format frc128 --method fabq-rc "${text[@]}"
 weights=$scratch/f/packed_weights.safetensors
-expect 0 "of the nearest codes'" quantize "$scratch/k" --format frc128c20k --method fabq-rc "${text[@]}" --force
+expect 0 "of the nearest codes'" quantize "$scratch/k" --recipe "$(last frc128c20k)" --method fabq-rc "${text[@]}" --force
 expect 0 "frc128c20k" "$whit" inspect "$scratch/k"
 expect 0 "KLD (P||Q)" "$whit" eval "$scratch/k" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
 book=$scratch/k/packed_weights.safetensors
@@ -116,10 +118,10 @@ expect 2 "--refits" quantize "$scratch/x" --format frc128 --method fabq-rc "${te
 expect 2 "--refits: needs --text" quantize "$scratch/x" --format int4g128 --method nearest --refits 1
 expect 2 "--refits and --act-order" quantize "$scratch/x" --format int4g128 --method gptq "${text[@]}" --refits 1 --act-order
 loss_of() { sed -n 's/.*calibrated *loss \([0-9.e+-]*\),.*/\1/p' "$scratch/log"; }
-expect 0 "wrote" quantize "$scratch/all" --format frc128kaut --method fabq-rc "${text[@]}" --block-steps 2 --distill-steps 2
+expect 0 "wrote" quantize "$scratch/all" --recipe "$(last frc128kaut)" --method fabq-rc "${text[@]}" --block-steps 2 --distill-steps 2
 expect 0 "frc128kaut" "$whit" inspect "$scratch/all"
 expect 0 "KLD (P||Q)" "$whit" eval "$scratch/all" --ref "$model" --text "$scratch/eval.txt" --ctx 64 --stride 64 --device cpu --quiet
-expect 0 "wrote" quantize "$scratch/w" --format frc128w20k --method fabq-rc "${text[@]}" --fisher "$scratch/fisher" --core-by fisher --tiers
+expect 0 "wrote" quantize "$scratch/w" --recipe "$(last frc128w20k)" --method fabq-rc "${text[@]}" --fisher "$scratch/fisher" --core-by fisher --tiers
 grep -aq 'frc_codebook.b128.t3' "$scratch/w/packed_weights.safetensors" && ok=$((ok + 1)) || fail "four tiers have no fourth codebook"
 expect 0 "frc128w20k" "$whit" inspect "$scratch/w"
 expect 0 "losses alone sum to" quantize "$scratch/u" --bpw 1.2 --method fabq-rc "${text[@]}" --fisher "$scratch/fisher" --json "$scratch/u.json"
