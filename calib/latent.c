@@ -128,14 +128,17 @@ void whit_latent_update(whit_latent *all, int n, const whit_latent_step *s) {
 
 /* ---- from codes and back ---- */
 
-/* The original weight, or the nearest to it that still rounds to level k. */
+/* The original weight where it rounds to level k. Where a solver took another level, as far inside that one's interval
+ * as the weight is outside, up to the level itself: what lay at its edge would fall back with the first step, and with
+ * it what the solver compensated. */
 static float into_interval(const whit_latent *p, float w, int k, float scale, float shift) {
-	float margin = 1e-3f * p->u.spacing;
-	float x = scale != 0 ? (w - shift) / scale : 0;
+	const float margin = 1e-3f * p->u.spacing, level = p->u.level[k];
 	if (scale == 0) return w;
-	if (k > 0) x = fmaxf(x, p->u.boundary[k - 1] + margin);
-	if (k + 1 < p->u.count) x = fminf(x, p->u.boundary[k] - margin);
-	return x * scale + shift;
+	float x = (w - shift) / scale, low = k > 0 ? p->u.boundary[k - 1] : -INFINITY,
+	      high = k + 1 < p->u.count ? p->u.boundary[k] : INFINITY;
+	if (x < low) x = fminf(2 * low - x, level);
+	if (x > high) x = fmaxf(2 * high - x, level);
+	return fminf(fmaxf(x, low + margin), high - margin) * scale + shift;
 }
 
 /* Where the model has the item's matrix. */

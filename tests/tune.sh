@@ -4,7 +4,6 @@
 # usage: tune.sh WHIT DATA SCRATCH
 set -u
 whit=$1_emulated
-export WHIT_EMU_LOCK=1 # no pointer of the device's is read on the host (tests/emu/emu.h)
 scratch=$3/tune-$$
 model=$(cd "$(dirname "$0")" && pwd)/models/wiki12M-qwen3
 golden=$(dirname "$model")/../golden/models/qwen3-bf16
