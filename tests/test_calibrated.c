@@ -717,7 +717,7 @@ static void distilled(void) {
 		         .threads = 1,
 		         .text = words,
 		         .block_steps = i >= 2 ? 30 : 0,
-		         .distill_steps = 40},
+		         .distill_steps = 80},
 		    b = a, f = a;
 		b.out = again;
 		b.threads = 3;
