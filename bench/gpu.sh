@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # What a GPU does, in one command and one directory to send us: builds whit, makes random models of qwen3's shapes that
-# fit the card, quantizes the largest, measures prefill and decode of each. Nothing is downloaded but the distribution's
-# packages that the build needs. Leave the machine alone meanwhile; 10 to 30 minutes, mostly building and writing models.
+# fit the card, quantizes the largest, times each way to multiply, measures prefill and decode of each. Nothing is
+# downloaded but the distribution's packages that the build needs. Leave the machine alone meanwhile; 10 to 30 minutes,
+# mostly building and writing models.
 # usage: bench/gpu.sh [INDEX [options of `whit bench`, e.g. --prompt 4096 --kv f16]]    INDEX: of nvidia-smi -L (default 0)
-# Writes out/bench-DEVICE-DATE/bench.json and bench.md. Exit 4: no GPU, no nvcc, or too little disk.
+# Writes out/bench-DEVICE-DATE/bench.json, products.json, tune.json and bench.md. Exit 4: no GPU, no nvcc, or too little disk.
 set -euo pipefail
 fail() { echo "bench/gpu.sh: $*" >&2; exit 4; }
 index=${1:-0}
@@ -57,9 +58,14 @@ for format in tq4 q4_0 int8; do
 done
 
 state() { ask clocks.sm,clocks.mem,temperature.gpu,power.draw,power.limit; }
+# Models go by what is quickest on this card; the products below by the usual ways, so that runs compare.
+echo "timing each way to multiply these models' matrices"
+"$whit" bench --tune "${models[@]}" --device "cuda:$index" --seconds 0.05 --tune-file "$out/tune.json" >"$out/tune.log" 2>&1 ||
+	{ tail -30 "$out/tune.log" >&2; exit 1; }
+rm "$out/tune.log"
 before=$(state)
-"$whit" bench "${models[@]}" --device "cuda:$index" --prompt 128 --prompt 1024 "$@" --json "$out/bench.json" 2>&1 | tee "$out/table"
-"$whit" bench --device "cuda:$index" --seconds 0.1 --json "$out/products.json" 2>&1 | tee -a "$out/table"
+"$whit" bench "${models[@]}" --device "cuda:$index" --tune-file "$out/tune.json" --prompt 128 --prompt 1024 "$@" --json "$out/bench.json" 2>&1 | tee "$out/table"
+"$whit" bench --device "cuda:$index" --tune-file none --seconds 0.1 --json "$out/products.json" 2>&1 | tee -a "$out/table"
 "$whit" bench --roofline "$out/products.json" "$out/products.svg"
 {
 	echo "# $name, $(date -u +%F), $("$whit" --version)"
@@ -75,4 +81,4 @@ before=$(state)
 } >"$out/bench.md"
 rm -f "$out/table" "$out/quantize.log"
 echo
-echo "done; please send us these three files: $out/bench.json, products.json and bench.md beside it"
+echo "done; please send us these four files: $out/bench.json, products.json, tune.json and bench.md beside it"
