@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(THREADS, TT == 1 ? 3 : 2)
 		for (int c = 0; c < in.K; c += STEP) {
 			int i = c + lane * RUN, n = WHIT_MIN(in.K - i, RUN);
 			if (n <= 0) continue;
-			run<F>::load(w, m, row, i, n);
+			run<F>::template load<RUN>(w, m, row, i, n);
 			WHIT_UNROLL
 			for (int t = 0; t < TT; t++) {
 				if (t >= in.T) continue;

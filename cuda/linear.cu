@@ -112,51 +112,96 @@ __global__ void rows16_kernel(uint16_t *out, const whit_mat m, int64_t r0) {
 }
 
 /* Logical rows [r0, ...) of any format as F16 terms (terms, rows, width), as terms_f16_kernel makes those of x: a row
- * is scaled by a power of two, which `undo` (rows) undoes. A block a row, decoded twice: held in registers, it would
- * let one block onto a multiprocessor, which then either reads or writes. */
+ * is scaled by a power of two, which `undo` (rows) undoes. A block a row. Its floats wait in shared memory (`kept`) for
+ * the largest of them, or are decoded twice: held in registers, they would let one block onto a multiprocessor, which
+ * then either reads or writes. */
 template <class F>
 __global__ void __launch_bounds__(THREADS, 4)
-        expand_kernel(uint16_t *out, float *undo, const whit_mat m, int64_t r0, int terms) {
+        expand_kernel(uint16_t *out, float *undo, const whit_mat m, int64_t r0, int terms, int kept) {
+	enum { STEP = 4 * THREADS, AHEAD = 4 };
 	WHIT_SHARED(unsigned, tops, [THREADS / 32]);
+	WHIT_SHARED_DYNAMIC(float4, keep);
+	int width = (int)m.width, i0 = 4 * (int)threadIdx.x;
 	typename run<F>::row row = {};
-	float w[RUN];
-	unsigned top = 0; /* bits of |w|: in order of size */
-	int width = (int)m.width, i0 = (int)threadIdx.x * RUN;
 	row.begin(m, whit_mat_row(&m, r0 + blockIdx.x));
-	for (int i = i0; i < width; i += THREADS * RUN) {
-		run<F>::load(w, m, row, i, WHIT_MIN(width - i, RUN));
+
+	/* 1. bits of the largest |w|, in order of size; of the largest finite one, where a first look finds others */
+	unsigned top = 0;
+	auto look = [&](int i, const float *w) {
 		WHIT_UNROLL
-		for (int k = 0; k < RUN; k++)
-			if (isfinite(w[k])) top = WHIT_MAX(top, __float_as_uint(w[k]) & 0x7fffffffu);
+		for (int k = 0; k < 4; k++) top = WHIT_MAX(top, __float_as_uint(w[k]) & 0x7fffffffu);
+		if (kept) keep[i / 4] = make_float4(w[0], w[1], w[2], w[3]);
+	};
+	auto again = [&](int i, int n, float *w) {
+		if (!kept) {
+			run<F>::template load<4>(w, m, row, i, n);
+			return;
+		}
+		float4 v = keep[i / 4];
+		w[0] = v.x, w[1] = v.y, w[2] = v.z, w[3] = v.w;
+	};
+	auto largest = [&] {
+		top = __reduce_max_sync(0xffffffffu, top);
+		if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top;
+		__syncthreads();
+		for (int k = 0; k < THREADS / 32; k++) top = WHIT_MAX(top, tops[k]);
+	};
+	int i = i0;
+	for (; i + (AHEAD - 1) * STEP + 4 <= width; i += AHEAD * STEP) {
+		float w[AHEAD][4];
+		WHIT_UNROLL
+		for (int u = 0; u < AHEAD; u++) run<F>::template load<4>(w[u], m, row, i, 4, u * STEP);
+		WHIT_UNROLL
+		for (int u = 0; u < AHEAD; u++) look(i + u * STEP, w[u]);
 	}
-	top = __reduce_max_sync(0xffffffffu, top);
-	if (threadIdx.x % 32 == 0) tops[threadIdx.x / 32] = top;
-	__syncthreads();
-	for (int k = 0; k < THREADS / 32; k++) top = WHIT_MAX(top, tops[k]);
+	for (; i < width; i += STEP) {
+		float w[4];
+		run<F>::template load<4>(w, m, row, i, WHIT_MIN(width - i, 4));
+		look(i, w);
+	}
+	largest();
+	bool finite = top < 0x7f800000u;
+	if (!finite) {
+		__syncthreads();
+		top = 0;
+		for (i = i0; i < width; i += STEP) {
+			float w[4];
+			again(i, WHIT_MIN(width - i, 4), w);
+			for (int k = 0; k < 4; k++)
+				if (isfinite(w[k])) top = WHIT_MAX(top, __float_as_uint(w[k]) & 0x7fffffffu);
+		}
+		largest();
+	}
+
+	/* 2. terms */
 	int shift = WHIT_MIN(127 + 14 - (int)(top >> 23), 126);
 	float scale = __uint_as_float((unsigned)(127 + shift) << 23);
 	if (threadIdx.x == 0) undo[blockIdx.x] = __uint_as_float((unsigned)(127 - shift) << 23);
 	out += (int64_t)blockIdx.x * width;
-	for (int i = i0; i < width; i += THREADS * RUN) {
-		int n = WHIT_MIN(width - i, RUN);
-		run<F>::load(w, m, row, i, n);
+	for (i = i0; i < width; i += STEP) {
+		int n = WHIT_MIN(width - i, 4);
+		float w[4];
+		again(i, n, w);
+		WHIT_UNROLL
+		for (int k = 0; k < 4; k++) w[k] *= scale;
 		for (int k = 0; k < terms; k++) {
-			uint16_t h[RUN];
-			WHIT_UNROLL
-			for (int c = 0; c < RUN; c++) {
-				float rest = k ? w[c] : w[c] * scale;
-				h[c] = whit_dev_to_f16(rest);
-				w[c] = isfinite(rest) ? rest - whit_dev_f16(h[c]) : 0.0f;
-			}
+			__half2 h[2] = {__floats2half2_rn(w[0], w[1]), __floats2half2_rn(w[2], w[3])};
 			uint16_t *to = out + k * (int64_t)gridDim.x * width + i;
-			if (width % RUN == 0) {
-				*(uint4 *)to = make_uint4(h[0] | (unsigned)h[1] << 16, h[2] | (unsigned)h[3] << 16,
-				                          h[4] | (unsigned)h[5] << 16, h[6] | (unsigned)h[7] << 16);
+			WHIT_UNROLL
+			for (int c = 0; c < 4; c++) {
+				__half one = c % 2 ? __high2half(h[c / 2]) : __low2half(h[c / 2]);
+				float rest = w[c] - __half2float(one);
+				w[c] = finite || isfinite(w[c]) ? rest : 0.0f;
+			}
+			uint2 bits;
+			memcpy(&bits, h, sizeof bits);
+			if (width % 4 == 0) {
+				*(uint2 *)to = bits;
 				continue;
 			}
 			WHIT_UNROLL
-			for (int c = 0; c < RUN; c++)
-				if (c < n) to[c] = h[c];
+			for (int c = 0; c < 4; c++)
+				if (c < n) to[c] = (uint16_t)((c < 2 ? bits.x : bits.y) >> c % 2 * 16);
 		}
 	}
 }
@@ -230,6 +275,8 @@ static void multiply_wide(whit_dev *d, float *y, const float *x, int64_t T, cons
 	int terms = WHIT_MIN(d->terms, 2);
 	int64_t K = w->width, one = 2 * K * terms, tokens = WHIT_MIN(T, WHIT_MAX(1, SCRATCH / one));
 	int64_t rows = WHIT_MIN(w->rows, WHIT_MAX(1, SCRATCH / one));
+	size_t kept = (size_t)(K + 3) / 4 * sizeof(float4);
+	if (3 * (kept + 256) > (size_t)d->shared) kept = 0; /* three rows at once on a multiprocessor */
 	uint16_t *term = (uint16_t *)whit_dev_take(d, (size_t)(tokens * one));
 	uint16_t *tile = (uint16_t *)whit_dev_take(d, (size_t)(rows * one));
 	float *back = (float *)whit_dev_take(d, (size_t)(tokens + w->rows) * sizeof *back), *undo = back + tokens;
@@ -240,8 +287,8 @@ static void multiply_wide(whit_dev *d, float *y, const float *x, int64_t T, cons
 			int64_t m = WHIT_MIN(rows, w->rows - r);
 			float *to = y + t * w->rows + r;
 			bool known = whit_with_format(w, [&](auto f) {
-				WHIT_LAUNCH((expand_kernel<decltype(f)>), whit_blocks(m, 1), THREADS, 0, d, tile,
-				            undo + r, *w, r, terms);
+				WHIT_LAUNCH((expand_kernel<decltype(f)>), whit_blocks(m, 1), THREADS, kept, d, tile,
+				            undo + r, *w, r, terms, kept > 0);
 			});
 			if (!known)
 				whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no device code", w->spec.fmt->name);

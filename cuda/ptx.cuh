@@ -80,6 +80,17 @@ PTX unsigned ptx_shift_left(unsigned low, unsigned high, unsigned shift) {
 #endif
 }
 
+/* The lower word of (high:low) >> (shift & 31). */
+PTX unsigned ptx_shift_right(unsigned low, unsigned high, unsigned shift) {
+#ifdef __CUDACC__
+	unsigned d;
+	asm("shf.r.wrap.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(low), "r"(high), "r"(shift));
+	return d;
+#else
+	return (unsigned)(((uint64_t)high << 32 | low) >> (shift & 31));
+#endif
+}
+
 /* ---- memory ---- */
 
 /* Read once: not kept in L1. p is aligned to 16 bytes. Stays in front of a ptx_grid_wait that it stands in front of. */
