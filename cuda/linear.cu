@@ -111,6 +111,19 @@ __global__ void rows16_kernel(uint16_t *out, const whit_mat m, int64_t r0) {
 		out[blockIdx.x * m.width + i] = whit_load_u16(p + 2 * i);
 }
 
+/* One or two terms of four finite values, the second `plane` behind the first; to and plane are aligned to 8 bytes. */
+static __device__ __forceinline__ void halves_put(uint16_t *to, int64_t plane, const float4 w, int terms) {
+	__half2 h[2] = {__floats2half2_rn(w.x, w.y), __floats2half2_rn(w.z, w.w)};
+	uint2 bits;
+	memcpy(&bits, h, sizeof bits);
+	*(uint2 *)to = bits;
+	if (terms == 1) return;
+	float2 low = __half22float2(h[0]), high = __half22float2(h[1]);
+	h[0] = __floats2half2_rn(w.x - low.x, w.y - low.y), h[1] = __floats2half2_rn(w.z - high.x, w.w - high.y);
+	memcpy(&bits, h, sizeof bits);
+	*(uint2 *)(to + plane) = bits;
+}
+
 /* Logical rows [r0, ...) of any format as F16 terms (terms, rows, width), as terms_f16_kernel makes those of x: a row
  * is scaled by a power of two, which `undo` (rows) undoes. A block a row. Its floats wait in shared memory (`kept`) for
  * the largest of them, or are decoded twice: held in registers, they would let one block onto a multiprocessor, which
@@ -125,11 +138,13 @@ __global__ void __launch_bounds__(THREADS, 4)
 	typename run<F>::row row = {};
 	row.begin(m, whit_mat_row(&m, r0 + blockIdx.x));
 
-	/* 1. bits of the largest |w|, in order of size; of the largest finite one, where a first look finds others */
+	/* 1. bits of the largest |w|, in order of size; of the largest finite one, where a first look finds an
+	 * infinity. It may miss a NaN: that makes its row's products NaN, whatever its second term is */
 	unsigned top = 0;
+	float most = 0;
 	auto look = [&](int i, const float *w) {
 		WHIT_UNROLL
-		for (int k = 0; k < 4; k++) top = WHIT_MAX(top, __float_as_uint(w[k]) & 0x7fffffffu);
+		for (int k = 0; k < 4; k++) most = fmaxf(most, fabsf(w[k]));
 		if (kept) keep[i / 4] = make_float4(w[0], w[1], w[2], w[3]);
 	};
 	auto again = [&](int i, int n, float *w) {
@@ -159,6 +174,7 @@ __global__ void __launch_bounds__(THREADS, 4)
 		run<F>::template load<4>(w, m, row, i, WHIT_MIN(width - i, 4));
 		look(i, w);
 	}
+	top = __float_as_uint(most);
 	largest();
 	bool finite = top < 0x7f800000u;
 	if (!finite) {
@@ -177,31 +193,36 @@ __global__ void __launch_bounds__(THREADS, 4)
 	int shift = WHIT_MIN(127 + 14 - (int)(top >> 23), 126);
 	float scale = __uint_as_float((unsigned)(127 + shift) << 23);
 	if (threadIdx.x == 0) undo[blockIdx.x] = __uint_as_float((unsigned)(127 - shift) << 23);
+	int64_t plane = (int64_t)gridDim.x * width;
+	bool easy = finite && width % 4 == 0;
 	out += (int64_t)blockIdx.x * width;
+	if (easy && kept) {
+		out += i0;
+		for (i = i0; i < width; i += STEP, out += STEP) {
+			float4 w = keep[i / 4];
+			halves_put(out, plane, make_float4(w.x * scale, w.y * scale, w.z * scale, w.w * scale), terms);
+		}
+		return;
+	}
 	for (i = i0; i < width; i += STEP) {
 		int n = WHIT_MIN(width - i, 4);
 		float w[4];
+		uint16_t *to = out + i;
 		again(i, n, w);
 		WHIT_UNROLL
 		for (int k = 0; k < 4; k++) w[k] *= scale;
-		for (int k = 0; k < terms; k++) {
-			__half2 h[2] = {__floats2half2_rn(w[0], w[1]), __floats2half2_rn(w[2], w[3])};
-			uint16_t *to = out + k * (int64_t)gridDim.x * width + i;
+		if (easy) {
+			halves_put(to, plane, make_float4(w[0], w[1], w[2], w[3]), terms);
+			continue;
+		}
+		WHIT_UNROLL_BY(1)
+		for (int k = 0; k < terms; k++, to += plane) {
 			WHIT_UNROLL
 			for (int c = 0; c < 4; c++) {
-				__half one = c % 2 ? __high2half(h[c / 2]) : __low2half(h[c / 2]);
-				float rest = w[c] - __half2float(one);
-				w[c] = finite || isfinite(w[c]) ? rest : 0.0f;
+				uint16_t h = whit_dev_to_f16(w[c]);
+				if (c < n) to[c] = h;
+				w[c] = isfinite(w[c]) ? w[c] - whit_dev_f16(h) : 0.0f;
 			}
-			uint2 bits;
-			memcpy(&bits, h, sizeof bits);
-			if (width % 4 == 0) {
-				*(uint2 *)to = bits;
-				continue;
-			}
-			WHIT_UNROLL
-			for (int c = 0; c < 4; c++)
-				if (c < n) to[c] = (uint16_t)((c < 2 ? bits.x : bits.y) >> c % 2 * 16);
 		}
 	}
 }

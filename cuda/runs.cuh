@@ -7,19 +7,21 @@
 enum { RUN = 8 };
 
 /* run<F>::load<N>(w, m, row, i, n, off): N (4 or 8) weights from column i + off on, of which n are there; the rest are
- * zero. i is a multiple of N; off, a constant, one of 128, and i % 256 + off % 256 stays below 256: what depends on i
+ * zero. i is a multiple of N; off, a constant, one of 128, and i % 512 + off % 512 stays below 512: what depends on i
  * is then worked out once for several off. run<F>::row is what is known of a row before its weights are read. */
 template <class F> struct run;
 
 /* ---- words: four bytes from any address on are in the two words around them, and those are one if it is aligned:
- * nothing is read beyond the words that hold the n bytes (at most 4) asked for ---- */
+ * nothing is read beyond the words that hold the n bytes (at most 4) asked for. off, a constant, is apart from p: where
+ * it is a multiple of 4, words with several of them share what is worked out ---- */
 
 struct whit_words {
 	const uint8_t *low, *high;
 	unsigned shift;
-	__device__ __forceinline__ whit_words(const uint8_t *p, int n = 4) {
-		unsigned over = (unsigned)(uintptr_t)p & 3;
+	__device__ __forceinline__ whit_words(const uint8_t *p, int off = 0, int n = 4) {
+		unsigned over = ((unsigned)(uintptr_t)p + (unsigned)off) & 3;
 		low = p - over, high = low + ((over + (unsigned)n - 1) & 4), shift = 8 * over;
+		low += off, high += off;
 	}
 	__device__ __forceinline__ uint32_t operator[](int k) const {
 		return ptx_shift_right(*(const uint32_t *)(low + 4 * k), *(const uint32_t *)(high + 4 * k), shift);
@@ -61,13 +63,13 @@ template <> struct run<whit_fmt_f32> {
 	template <int N>
 	static __device__ __forceinline__ void load(float *w, const whit_mat &, const row &at, int i, int n,
 	                                            int off = 0) {
-		const uint8_t *p = at.p + 4 * (int64_t)i + 4 * off;
-		const whit_words v(p);
+		const uint8_t *p = at.p + 4 * (int64_t)i;
+		const whit_words v(p, 4 * off);
 		bool whole = n == N && (uintptr_t)p % 16 == 0;
 		WHIT_UNROLL
 		for (int k = 0; k < N; k += 4) {
 			if (whole) {
-				float4 f = *(const float4 *)(p + 4 * k);
+				float4 f = *(const float4 *)(p + 4 * off + 4 * k);
 				w[k] = f.x, w[k + 1] = f.y, w[k + 2] = f.z, w[k + 3] = f.w;
 				continue;
 			}
@@ -78,16 +80,16 @@ template <> struct run<whit_fmt_f32> {
 };
 /* Two in a word, the last of an odd number in the first two bytes of one. */
 template <int N, class Fn>
-static __device__ __forceinline__ void load_halves(float *w, const uint8_t *p, int n, Fn value) {
-	bool whole = n == N && (uintptr_t)p % 8 == 0;
+static __device__ __forceinline__ void load_halves(float *w, const uint8_t *p, int off, int n, Fn value) {
+	bool whole = n == N && ((uintptr_t)p + (unsigned)off) % 8 == 0;
 	uint2 all[N / 4];
 	WHIT_UNROLL
 	for (int k = 0; k < N / 4; k++)
-		if (whole) all[k] = *(const uint2 *)(p + 8 * k);
+		if (whole) all[k] = *(const uint2 *)(p + off + 8 * k);
 	WHIT_UNROLL
 	for (int k = 0; k < N; k += 2) {
 		uint32_t v = whole   ? k % 4 ? all[k / 4].y : all[k / 4].x
-		             : k < n ? whit_words(p + 2 * k, k + 1 < n ? 4 : 2)[0]
+		             : k < n ? whit_words(p, off + 2 * k, k + 1 < n ? 4 : 2)[0]
 		                     : 0;
 		w[k] = value((uint16_t)v), w[k + 1] = k + 1 < n ? value((uint16_t)(v >> 16)) : 0.0f;
 	}
@@ -97,7 +99,7 @@ template <> struct run<whit_fmt_f16> {
 	template <int N>
 	static __device__ __forceinline__ void load(float *w, const whit_mat &, const row &at, int i, int n,
 	                                            int off = 0) {
-		load_halves<N>(w, at.p + 2 * (int64_t)i + 2 * off, n, [](uint16_t h) { return whit_dev_f16(h); });
+		load_halves<N>(w, at.p + 2 * (int64_t)i, 2 * off, n, [](uint16_t h) { return whit_dev_f16(h); });
 	}
 };
 template <> struct run<whit_fmt_bf16> {
@@ -105,7 +107,7 @@ template <> struct run<whit_fmt_bf16> {
 	template <int N>
 	static __device__ __forceinline__ void load(float *w, const whit_mat &, const row &at, int i, int n,
 	                                            int off = 0) {
-		load_halves<N>(w, at.p + 2 * (int64_t)i + 2 * off, n, [](uint16_t h) { return whit_dev_bf16(h); });
+		load_halves<N>(w, at.p + 2 * (int64_t)i, 2 * off, n, [](uint16_t h) { return whit_dev_bf16(h); });
 	}
 };
 
@@ -122,12 +124,13 @@ struct run_codes {
 	}
 	__device__ __forceinline__ float scale(int i) const {
 		unsigned g = (unsigned)i >> shift;
-		return scale_f32 ? whit_load_f32(scales + 4 * g) : whit_dev_f16(whit_load_u16(scales + 2 * g));
+		uint32_t v = whit_words(scales + (g << (scale_f32 ? 2 : 1)), 0, scale_f32 ? 4 : 2)[0];
+		return scale_f32 ? __uint_as_float(v) : whit_dev_f16((uint16_t)v);
 	}
 	/* The n codes from column i + off on, a multiple of 4; above them are others. */
 	__device__ __forceinline__ uint32_t four(int i, int n, int off) const {
 		unsigned half = (unsigned)i / 4 * (unsigned)bits, odd = half & 1;
-		whit_words v(codes + half / 2 + off / 8 * bits, (int)(4 * odd + (unsigned)(n * bits) + 7) / 8);
+		whit_words v(codes + half / 2, off / 8 * bits, (int)(4 * odd + (unsigned)(n * bits) + 7) / 8);
 		v.shift += 4 * odd;
 		return v[0];
 	}
@@ -209,8 +212,8 @@ template <> struct run<whit_fmt_frc> {
 		for (int k = 0; k < N; k += 4) {
 			int left = WHIT_MIN(n - k, 4);
 			if (left <= 0) break;
-			uint32_t v =
-			        whit_words(r.at.codes + (wide ? i + k : (i + k) / 2), wide ? left : (left + 1) / 2)[0];
+			uint32_t v = whit_words(r.at.codes + (wide ? i + k : (i + k) / 2), 0,
+			                        wide ? left : (left + 1) / 2)[0];
 			/* nibbles to bytes */
 			if (!wide) v = (v & 0xf) | (v & 0xf0) << 4 | (v & 0xf00) << 8 | (v & 0xf000) << 12;
 			v = wide ? v ^ 0x80808080 : v | 0x80808080;
@@ -277,150 +280,159 @@ template <> struct run<whit_fmt_vp> {
 	}
 };
 
-/* ---- ggml's blocks, which hold whole runs, as rows do blocks: N weights from weight i on of the block at b, with the
- * roundings of B::weight (formats.cuh) ---- */
+/* ---- ggml's blocks, which hold whole runs, as rows do blocks: N weights from weight i on of the block at b + off,
+ * with the roundings of B::weight (formats.cuh) ---- */
 
 #define RUN_OF(name)                                                                                                   \
 	template <int N>                                                                                               \
-	static __device__ __forceinline__ void block_run(whit_block_##name, float *w, const uint8_t *b, int i)
+	static __device__ __forceinline__ void block_run(whit_block_##name, float *w, const uint8_t *b, int off,       \
+	                                                 int i)
 #define EACH_FOUR                                                                                                      \
 	WHIT_UNROLL                                                                                                    \
 	for (int k = 0; k < N / 4; k++)
 
+/* F16 at b + off, and the one behind it. */
+static __device__ __forceinline__ float2 two_halves(const uint8_t *b, int off) {
+	uint32_t v = whit_words(b, off)[0];
+	return make_float2(whit_dev_f16((uint16_t)v), whit_dev_f16((uint16_t)(v >> 16)));
+}
 /* Nibbles as whit_nibble finds them, 16 low ones first. */
 struct run_nibbles {
 	whit_words v;
 	int high;
-	__device__ __forceinline__ run_nibbles(const uint8_t *p, int i) : v(p + i % 16), high(i & 16 ? 4 : 0) {}
+	__device__ __forceinline__ run_nibbles(const uint8_t *p, int off, int i)
+	    : v(p + i % 16, off), high(i & 16 ? 4 : 0) {}
 	__device__ __forceinline__ uint32_t operator[](int k) const { return v[k] >> high & 0x0f0f0f0f; }
 };
 /* As whit_dev_two and whit_dev_k45 find them: `of` codes in a byte, 32 columns apart. */
 template <int of> struct run_fields {
 	whit_words v;
 	int shift;
-	__device__ __forceinline__ run_fields(const uint8_t *p, int i)
-	    : v(p + i / (32 * of) * 32 + i % 32), shift(8 / of * (i / 32 % of)) {}
+	__device__ __forceinline__ run_fields(const uint8_t *p, int off, int i)
+	    : v(p + i / (32 * of) * 32 + i % 32, off), shift(8 / of * (i / 32 % of)) {}
 	__device__ __forceinline__ uint32_t operator[](int k) const {
 		return v[k] >> shift & (of == 8 ? 0x01010101 : of == 4 ? 0x03030303 : 0x0f0f0f0f);
 	}
 };
 
 RUN_OF(q8_0) {
-	const whit_words q(b + 2 + i);
-	float d = whit_dev_block_f16(b, 0);
+	const whit_words q(b + i, off + 2);
+	float d = whit_dev_block_f16(b, off);
 	EACH_FOUR bytes_times(w + 4 * k, q[k] ^ 0x80808080, 128, d);
 }
 RUN_OF(q4_0) {
-	const run_nibbles q(b + 2, i);
-	float d = whit_dev_block_f16(b, 0);
+	const run_nibbles q(b, off + 2, i);
+	float d = whit_dev_block_f16(b, off);
 	EACH_FOUR bytes_times(w + 4 * k, q[k], 8, d);
 }
 RUN_OF(q4_1) {
-	const run_nibbles q(b + 4, i);
-	float d = whit_dev_block_f16(b, 0), m = whit_dev_block_f16(b, 2);
-	EACH_FOUR bytes_times_plus(w + 4 * k, q[k], d, m);
+	const run_nibbles q(b, off + 4, i);
+	float2 d = two_halves(b, off);
+	EACH_FOUR bytes_times_plus(w + 4 * k, q[k], d.x, d.y);
 }
 RUN_OF(q5_0) {
-	const run_nibbles q(b + 6, i);
-	uint32_t high = (uint32_t)b[2 + i / 8] >> i % 8;
-	float d = whit_dev_block_f16(b, 0);
+	const run_nibbles q(b, off + 6, i);
+	uint32_t high = (uint32_t)b[off + 2 + i / 8] >> i % 8;
+	float d = whit_dev_block_f16(b, off);
 	EACH_FOUR bytes_times(w + 4 * k, q[k] | bits_bytes(high >> 4 * k) << 4, 16, d);
 }
 RUN_OF(q5_1) {
-	const run_nibbles q(b + 8, i);
-	uint32_t high = (uint32_t)b[4 + i / 8] >> i % 8;
-	float d = whit_dev_block_f16(b, 0), m = whit_dev_block_f16(b, 2);
-	EACH_FOUR bytes_times_plus(w + 4 * k, q[k] | bits_bytes(high >> 4 * k) << 4, d, m);
+	const run_nibbles q(b, off + 8, i);
+	uint32_t high = (uint32_t)b[off + 4 + i / 8] >> i % 8;
+	float2 d = two_halves(b, off);
+	EACH_FOUR bytes_times_plus(w + 4 * k, q[k] | bits_bytes(high >> 4 * k) << 4, d.x, d.y);
 }
 RUN_OF(q2_k) {
-	const run_fields<4> q(b + 16, i);
-	int s = b[i / 16];
-	float dl = whit_dev_block_f16(b, 80) * (float)(s & 15), ml = whit_dev_block_f16(b, 82) * (float)(s >> 4);
+	const run_fields<4> q(b, off + 16, i);
+	int s = b[off + i / 16];
+	float2 d = two_halves(b, off + 80);
+	float dl = d.x * (float)(s & 15), ml = d.y * (float)(s >> 4);
 	EACH_FOUR bytes_times_plus(w + 4 * k, q[k], dl, -ml);
 }
 RUN_OF(q3_k) {
-	const run_fields<4> q(b + 32, i);
-	const run_fields<8> high(b, i);
+	const run_fields<4> q(b, off + 32, i);
+	const run_fields<8> high(b, off, i);
 	int s = i / 16;
-	int scale = (b[96 + s % 8] >> 4 * (s / 8) & 15) | (b[104 + s % 4] >> 2 * (s / 4) & 3) << 4;
-	float dl = whit_dev_block_f16(b, 108) * (float)(scale - 32);
+	int scale = (b[off + 96 + s % 8] >> 4 * (s / 8) & 15) | (b[off + 104 + s % 4] >> 2 * (s / 4) & 3) << 4;
+	float dl = whit_dev_block_f16(b, off + 108) * (float)(scale - 32);
 	EACH_FOUR bytes_times(w + 4 * k, q[k] | high[k] << 2, 4, dl);
 }
 /* The same as whit_k_scale with three bytes for any group; d scale and - m min. */
-static __device__ __forceinline__ void k45_scales(const uint8_t *b, int i, float *dl, float *ml) {
+static __device__ __forceinline__ void k45_scales(const uint8_t *b, int off, int i, float *dl, float *ml) {
 	int g = i / 32;
-	const uint8_t *p = b + 4 + g % 4;
+	const uint8_t *p = b + off + 4 + g % 4;
 	int x = p[0], y = p[4], z = p[8];
 	int scale = g < 4 ? x & 63 : (z & 15) | x >> 6 << 4, min = g < 4 ? y & 63 : z >> 4 | y >> 6 << 4;
-	*dl = whit_dev_block_f16(b, 0) * (float)scale;
-	*ml = -(whit_dev_block_f16(b, 2) * (float)min);
+	float2 d = two_halves(b, off);
+	*dl = d.x * (float)scale;
+	*ml = -(d.y * (float)min);
 }
 RUN_OF(q4_k) {
-	const run_fields<2> q(b + 16, i);
+	const run_fields<2> q(b, off + 16, i);
 	float dl, ml;
-	k45_scales(b, i, &dl, &ml);
+	k45_scales(b, off, i, &dl, &ml);
 	EACH_FOUR bytes_times_plus(w + 4 * k, q[k], dl, ml);
 }
 RUN_OF(q5_k) {
-	const run_fields<2> q(b + 48, i);
-	const run_fields<8> high(b + 16, i);
+	const run_fields<2> q(b, off + 48, i);
+	const run_fields<8> high(b, off + 16, i);
 	float dl, ml;
-	k45_scales(b, i, &dl, &ml);
+	k45_scales(b, off, i, &dl, &ml);
 	EACH_FOUR bytes_times_plus(w + 4 * k, q[k] | high[k] << 4, dl, ml);
 }
-template <int N> static __device__ __forceinline__ void k6_run(float *w, const uint8_t *b, int i, float d) {
+template <int N> static __device__ __forceinline__ void k6_run(float *w, const uint8_t *b, int off, int i, float d) {
 	/* nibbles of columns j and j + 64 share a byte */
-	const whit_words low(b + i / 128 * 64 + i % 64);
-	const run_fields<4> high(b + 128, i);
-	float dl = d * (float)(int8_t)b[192 + i / 16];
+	const whit_words low(b + i / 128 * 64 + i % 64, off);
+	const run_fields<4> high(b, off + 128, i);
+	float dl = d * (float)(int8_t)b[off + 192 + i / 16];
 	EACH_FOUR bytes_times(w + 4 * k, (low[k] >> (i & 64 ? 4 : 0) & 0x0f0f0f0f) | high[k] << 4, 32, dl);
 }
-RUN_OF(q6_k) { k6_run<N>(w, b, i, whit_dev_block_f16(b, 208)); }
+RUN_OF(q6_k) { k6_run<N>(w, b, off, i, whit_dev_block_f16(b, off + 208)); }
 /* Values from -127 to 127, more by 128. */
 RUN_OF(iq4_nl) {
-	const run_nibbles q(b + 2, i);
-	float d = whit_dev_block_f16(b, 0);
+	const run_nibbles q(b, off + 2, i);
+	float d = whit_dev_block_f16(b, off);
 	EACH_FOUR bytes_times(w + 4 * k, bytes_of(q[k], 0x3f2d1801, 0x766a5d4f, 0xa6998d81, 0xf1d9c5b5), 128, d);
 }
 RUN_OF(iq4_xs) {
-	int g = i / 32, high = whit_load_u16(b + 2);
-	const run_nibbles q(b + 8 + 16 * g, i);
-	int scale = (b[4 + g / 2] >> 4 * (g % 2) & 15) | (high >> 2 * g & 3) << 4;
-	float dl = whit_dev_block_f16(b, 0) * (float)(scale - 32);
+	int g = i / 32, high = whit_load_u16(b + off + 2);
+	const run_nibbles q(b, off + 8 + 16 * g, i);
+	int scale = (b[off + 4 + g / 2] >> 4 * (g % 2) & 15) | (high >> 2 * g & 3) << 4;
+	float dl = whit_dev_block_f16(b, off) * (float)(scale - 32);
 	EACH_FOUR bytes_times(w + 4 * k, bytes_of(q[k], 0x3f2d1801, 0x766a5d4f, 0xa6998d81, 0xf1d9c5b5), 128, dl);
 }
 RUN_OF(mxfp4) { /* levels doubled, the scale halved */
-	const run_nibbles q(b + 1, i);
-	uint32_t bits = b[0] < 2 ? 0x00200000u << b[0] : (uint32_t)(b[0] - 1) << 23;
+	const run_nibbles q(b, off + 1, i);
+	uint32_t bits = b[off] < 2 ? 0x00200000u << b[off] : (uint32_t)(b[off] - 1) << 23;
 	float d = __uint_as_float(bits);
 	EACH_FOUR bytes_times(w + 4 * k, bytes_of(q[k], 0x13121110, 0x1c181614, 0x0d0e0f10, 0x04080a0c), 16, d);
 }
 /* A byte's t-th digit of base three is in the upper byte of three times its product with 3^t. */
 RUN_OF(tq1_0) {
-	float d = whit_dev_block_f16(b, 52);
+	float d = whit_dev_block_f16(b, off + 52);
 	EACH_FOUR {
 		int at = i + 4 * k, c = at < 160 ? at % 32 : at < 240 ? 32 + at % 16 : 48;
 		int t = at < 160 ? at / 32 : at < 240 ? (at - 160) / 16 : (at - 240) / 4;
-		uint32_t v = whit_words(b + c)[0], power = ptx_prmt(0x1b090301, 81, 0x5550 | (unsigned)t);
+		uint32_t v = whit_words(b + c, off)[0], power = ptx_prmt(0x1b090301, 81, 0x5550 | (unsigned)t);
 		uint32_t even = (v & 0x00ff00ff) * power & 0x00ff00ff, odd = (v >> 8 & 0x00ff00ff) * power & 0x00ff00ff;
 		bytes_times(w + 4 * k, (even * 3 >> 8 & 0x00ff00ff) | (odd * 3 & 0xff00ff00), 1, d);
 	}
 }
 RUN_OF(tq2_0) {
-	const run_fields<4> q(b, i);
-	float d = whit_dev_block_f16(b, 64);
+	const run_fields<4> q(b, off, i);
+	float d = whit_dev_block_f16(b, off + 64);
 	EACH_FOUR bytes_times(w + 4 * k, q[k], 1, d);
 }
 RUN_OF(q1_0) {
-	float d = whit_dev_block_f16(b, 0);
-	unsigned plus = (unsigned)b[2 + i / 8] >> i % 8;
+	float d = whit_dev_block_f16(b, off);
+	unsigned plus = (unsigned)b[off + 2 + i / 8] >> i % 8;
 	WHIT_UNROLL
 	for (int k = 0; k < N; k++) w[k] = signed_by(plus, k, d);
 }
 RUN_OF(q2_0) {
-	float d = whit_dev_block_f16(b, 0);
+	float d = whit_dev_block_f16(b, off);
 	EACH_FOUR {
-		uint32_t v = b[2 + i / 4 + k], two = (v | v << 12) & 0x000f000f;
+		uint32_t v = b[off + 2 + i / 4 + k], two = (v | v << 12) & 0x000f000f;
 		bytes_times(w + 4 * k, (two | two << 6) & 0x03030303, 1, d);
 	}
 }
@@ -433,8 +445,8 @@ template <class B> struct run<whit_fmt_block<B>> {
 	static __device__ __forceinline__ void load(float *w, const whit_mat &, const row &at, int i, int,
 	                                            int off = 0) {
 		unsigned block = (unsigned)i / B::weights, within = (unsigned)i % B::weights;
-		const uint8_t *b = at.p + (size_t)block * B::bytes + off / B::weights * B::bytes;
-		block_run<N>(B(), w, b, (int)within + off % B::weights);
+		block_run<N>(B(), w, at.p + (size_t)block * B::bytes, off / B::weights * B::bytes,
+		             (int)within + off % B::weights);
 	}
 };
 template <> struct run<whit_fmt_q6_k_split> {
@@ -448,8 +460,8 @@ template <> struct run<whit_fmt_q6_k_split> {
 	static __device__ __forceinline__ void load(float *w, const whit_mat &, const row &at, int i, int,
 	                                            int off = 0) {
 		unsigned block = (unsigned)i / 256, within = (unsigned)i % 256;
-		const uint8_t *b = at.p + (size_t)block * 208 + off / 256 * 208;
-		k6_run<N>(w, b, (int)within + off % 256, whit_dev_block_f16(at.d + 2 * (size_t)block, off / 256 * 2));
+		k6_run<N>(w, at.p + (size_t)block * 208, off / 256 * 208, (int)within + off % 256,
+		          whit_dev_block_f16(at.d + 2 * (size_t)block, off / 256 * 2));
 	}
 };
 #endif
