@@ -3,7 +3,6 @@
 extern "C" {
 #include "host/ops.h"
 }
-#include <type_traits>
 
 enum { THREADS = 256, WARPS = THREADS / 32, SPAN = 4 * 32, PIECE = 4 * SPAN };
 
@@ -66,21 +65,26 @@ __global__ void __launch_bounds__(THREADS, 4)
 static void decode(whit_dev *d, const whit_mat *m, const int32_t *tokens, int64_t r0, int logical, int64_t n,
                    float *out) {
 	if (n == 0 || m->width == 0) return;
-	int plain = d->plain || m->width >= 1 << 30;
-	int each = m->spec.fmt->record ? (int)WHIT_MIN(m->width, 1 << 30) : PIECE;
-	int64_t pieces = (m->width + each - 1) / each, most = ((int64_t)1 << 31) / pieces;
-	int wide = m->width % 4 == 0 && (uintptr_t)out % 16 == 0;
-	bool known = whit_with_format(m, [&](auto f) {
-		using F = decltype(f);
-		for (int64_t k = 0; k < n && !plain; k += most) {
-			int64_t parts = WHIT_MIN(n - k, most) * pieces;
-			WHIT_LAUNCH((decode_kernel<F>), whit_blocks(parts, WARPS), THREADS, 0, d, *m,
-			            tokens ? tokens + k : NULL, r0 + k, logical, out + k * m->width, (unsigned)parts,
-			            (unsigned)pieces, each, wide);
-		}
+	bool known;
+	if (d->plain || m->width >= 1 << 30) {
 		dim3 grid(whit_blocks(n, 1), whit_blocks(m->width, THREADS));
-		if (plain) WHIT_LAUNCH((decode_plain_kernel<F>), grid, THREADS, 0, d, *m, tokens, r0, logical, out);
-	});
+		known = whit_with_format(m, [&](auto f) {
+			WHIT_LAUNCH((decode_plain_kernel<decltype(f)>), grid, THREADS, 0, d, *m, tokens, r0, logical,
+			            out);
+		});
+	} else {
+		int each = m->spec.fmt->record ? (int)m->width : PIECE;
+		int64_t pieces = (m->width + each - 1) / each, most = ((int64_t)1 << 31) / pieces;
+		int wide = m->width % 4 == 0 && (uintptr_t)out % 16 == 0;
+		known = with_run(m, [&](auto f) {
+			for (int64_t k = 0; k < n; k += most) {
+				int64_t parts = WHIT_MIN(n - k, most) * pieces;
+				WHIT_LAUNCH((decode_kernel<decltype(f)>), whit_blocks(parts, WARPS), THREADS, 0, d, *m,
+				            tokens ? tokens + k : NULL, r0 + k, logical, out + k * m->width,
+				            (unsigned)parts, (unsigned)pieces, each, wide);
+			}
+		});
+	}
 	if (!known) whit_dev_fail(d, WHIT_EINTERNAL, "format %s: has no device code", m->spec.fmt->name);
 }
 

@@ -10,8 +10,10 @@ extern "C" {
 enum { WARPS = 4, TOKENS = 8, THREADS = 256 };
 #ifdef __CUDACC__
 static constexpr int64_t SCRATCH = 64 << 20; /* bytes of a tile of weights, and of x in terms */
+static constexpr size_t KEPT = (size_t)-1;   /* of a row in shared memory */
 #else
 static constexpr int64_t SCRATCH = 4 << 10; /* so that small cases have several tiles */
+static constexpr size_t KEPT = 17 << 10;    /* and rows of both kinds */
 #endif
 
 /* ---- plain: straight from the bytes. A warp owns an output row, its lanes stride the columns, a weight is decoded
@@ -297,7 +299,7 @@ static void multiply_wide(whit_dev *d, float *y, const float *x, int64_t T, cons
 	int64_t K = w->width, one = 2 * K * terms, tokens = WHIT_MIN(T, WHIT_MAX(1, SCRATCH / one));
 	int64_t rows = WHIT_MIN(w->rows, WHIT_MAX(1, SCRATCH / one));
 	size_t kept = (size_t)(K + 3) / 4 * sizeof(float4);
-	if (3 * (kept + 256) > (size_t)d->shared) kept = 0; /* three rows at once on a multiprocessor */
+	if (kept > KEPT || 3 * (kept + 256) > (size_t)d->shared) kept = 0; /* three rows at once on a multiprocessor */
 	uint16_t *term = (uint16_t *)whit_dev_take(d, (size_t)(tokens * one));
 	uint16_t *tile = (uint16_t *)whit_dev_take(d, (size_t)(rows * one));
 	float *back = (float *)whit_dev_take(d, (size_t)(tokens + w->rows) * sizeof *back), *undo = back + tokens;
@@ -307,7 +309,7 @@ static void multiply_wide(whit_dev *d, float *y, const float *x, int64_t T, cons
 		for (int64_t r = 0; r < w->rows; r += rows) {
 			int64_t m = WHIT_MIN(rows, w->rows - r);
 			float *to = y + t * w->rows + r;
-			bool known = whit_with_format(w, [&](auto f) {
+			bool known = with_run(w, [&](auto f) {
 				WHIT_LAUNCH((expand_kernel<decltype(f)>), whit_blocks(m, 1), THREADS, kept, d, tile,
 				            undo + r, *w, r, terms, kept > 0);
 			});

@@ -3,6 +3,7 @@
 #ifndef WHIT_RUNS_CUH
 #define WHIT_RUNS_CUH
 #include "cuda/formats.cuh"
+#include <type_traits>
 
 enum { RUN = 8 };
 
@@ -122,10 +123,10 @@ struct run_codes {
 		codes = whit_dev_row(m, 0, r), scales = whit_dev_row(m, 1, r);
 		bits = m.spec.bits, shift = group_shift(m.spec.group), scale_f32 = m.scale_f32;
 	}
-	__device__ __forceinline__ float scale(int i) const {
-		unsigned g = (unsigned)i >> shift;
-		uint32_t v = whit_words(scales + (g << (scale_f32 ? 2 : 1)), 0, scale_f32 ? 4 : 2)[0];
-		return scale_f32 ? __uint_as_float(v) : whit_dev_f16((uint16_t)v);
+	__device__ __forceinline__ float scale(int i, int off) const {
+		unsigned g = (unsigned)i >> shift, more = (unsigned)off >> shift;
+		if (scale_f32) return __uint_as_float(whit_words(scales + 4 * g + 4 * more)[0]);
+		return whit_dev_f16(whit_load_u16(scales + 2 * g + 2 * more));
 	}
 	/* The n codes from column i + off on, a multiple of 4; above them are others. */
 	__device__ __forceinline__ uint32_t four(int i, int n, int off) const {
@@ -137,7 +138,7 @@ struct run_codes {
 };
 template <int N, class Fn>
 static __device__ __forceinline__ void load_codes(float *w, const run_codes &at, int i, int n, int off, Fn level) {
-	float scale = at.scale(i + off);
+	float scale = at.scale(i, off);
 	uint32_t mask = (1u << at.bits) - 1;
 	WHIT_UNROLL
 	for (int k = 0; k < N; k += 4) {
@@ -164,6 +165,17 @@ template <> struct run<whit_fmt_int> {
 			return __uint_as_float((v & mask) ^ top) - __uint_as_float(top);
 		});
 	}
+};
+
+/* The same of matrices whose scales are F16, which is then no question in a loop. */
+template <class F> struct scales_f16 : F {};
+template <class F> struct run<scales_f16<F>> : run<F> {
+	struct row : run_codes {
+		__device__ __forceinline__ void begin(const whit_mat &m, int64_t r) {
+			run_codes::begin(m, r);
+			scale_f32 = 0;
+		}
+	};
 };
 
 /* ---- binary rows and records ---- */
@@ -464,4 +476,18 @@ template <> struct run<whit_fmt_q6_k_split> {
 		          whit_dev_block_f16(at.d + 2 * (size_t)block, off / 256 * 2));
 	}
 };
+
+/* As whit_with_format, for kernels that are worth it. */
+template <class Fn> bool with_run(const whit_mat *m, Fn f) {
+	return whit_with_format(m, [&](auto g) {
+		using F = decltype(g);
+		if constexpr (std::is_same<typename run<F>::row, run_codes>::value) {
+			if (!m->scale_f32) {
+				f(scales_f16<F>());
+				return;
+			}
+		}
+		f(g);
+	});
+}
 #endif

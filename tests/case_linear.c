@@ -68,6 +68,12 @@ static const struct {
             {"frc128k", 24, 300, 20, 0, 1, 0},
             {"vp", 30, 96, 9, 0, 0, 0},
             {"int8", 2, 41, 37, 0, 0, 0},
+            /* rows that expand_kernel takes in whole steps, and beyond what it keeps under emulation */
+            {"q8_0", 2, 4128, 9, 0, 0, 0},
+            {"q3_k", 2, 4352, 9, 0, 0, 1},
+            {"q5_0", 2, 4640, 9, 0, 0, 0},
+            {"iq4_xs", 2, 4608, 10, 0, 0, 1},
+            {"int3g512", 2, 4201, 130, 0, 0, 0},
             /* planes off their type's alignment */
             {"bf16", 6, 64, 1, 0, 0, 1},
             {"bf16", 12, 96, 17, 0, 1, 1},

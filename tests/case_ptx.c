@@ -30,7 +30,8 @@ static void bits(case_run *r) {
 		                                  sign,
 		                                  s ? b << s | a >> (32 - s) : b,
 		                                  ss,
-		                                  us};
+		                                  us,
+		                                  s ? a >> s | b << (32 - s) : a};
 		memcpy(want + n * PROBE_BITS, row, sizeof row);
 	}
 	float *out = case_out(r, N * PROBE_BITS);

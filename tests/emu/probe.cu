@@ -20,6 +20,7 @@ __global__ void bits_kernel(uint32_t *out, const uint32_t *in, int64_t n) {
 	out[7] = ptx_shift_left(a, b, s);
 	out[8] = (uint32_t)ptx_dp4a((int)a, (int)b, (int)c);
 	out[9] = (uint32_t)ptx_dp4a_us(a, (int)b, (int)c);
+	out[10] = ptx_shift_right(a, b, s);
 }
 
 __global__ void ldmatrix_kernel(unsigned *out, int form) {

@@ -3,7 +3,7 @@
 #define WHIT_PROBE_H
 #include "cuda/dev.h"
 
-enum { PROBE_BITS = 10, PROBE_LDMATRIX = 3 };
+enum { PROBE_BITS = 11, PROBE_LDMATRIX = 3 };
 enum { PROBE_F16, PROBE_BF16, PROBE_F16_F16, PROBE_S8, PROBE_U8S8, PROBE_MMAS };
 /* out[n][PROBE_BITS] of in[n][4]: operands a, b, c, s. */
 void probe_bits_cuda(whit_dev *d, uint32_t *out, const uint32_t *in, int64_t n);
