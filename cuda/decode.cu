@@ -30,10 +30,10 @@ static __device__ __forceinline__ void put(float *out, const float *w, int n, in
 		if (c < n) out[c] = w[c];
 }
 
-/* The same, a warp a piece of a row, of `each` columns, a multiple of PIECE. Lanes have four columns each and lie
- * side by side, so that a warp writes whole lines: eight columns a lane in two halves wrote every sector twice, and
- * that, not the bytes read, took the time (29 us of 22.5 for 2, 4 and 8 bits alike on an H200). A whole PIECE is read
- * before any of it is written. wide: rows of out are aligned to 16. */
+/* The same, a warp a piece of a row, of `each` columns, a multiple of PIECE unless it is the whole row. Lanes have four
+ * columns each and lie side by side: a warp writes whole lines, where eight columns a lane in two halves wrote half of
+ * every sector at a time. (2, 4 and 8 bits then took 29 us alike on an H200, their bytes 21 to 25.) All of a PIECE is
+ * read before any of it is written. wide: rows of out are aligned to 16. */
 template <class F>
 __global__ void __launch_bounds__(THREADS, 4)
         decode_kernel(const whit_mat m, const int32_t *tokens, int64_t r0, int logical, float *out, unsigned parts,
