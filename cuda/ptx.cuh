@@ -106,6 +106,23 @@ PTX uint4 ptx_load_stream(const uint4 *p) {
 #endif
 }
 
+/* 16 and 8 bytes into global memory at one go, p aligned to them. */
+PTX void ptx_store(uint4 *p, uint4 v) {
+#ifdef __CUDACC__
+	asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(p), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+	             : "memory");
+#else
+	*p = v;
+#endif
+}
+PTX void ptx_store(uint2 *p, uint2 v) {
+#ifdef __CUDACC__
+	asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(p), "r"(v.x), "r"(v.y) : "memory");
+#else
+	*p = v;
+#endif
+}
+
 /* Written by other blocks: sees what they released. */
 PTX unsigned ptx_load_acquire(const unsigned *p) {
 #ifdef __CUDACC__

@@ -10,7 +10,8 @@ extern "C" {
 bool whit_rotate_takes(const whit_dev *d, const whit_rotation *r, int pre);
 void whit_rotate_input(whit_dev *d, const whit_rotation *r, float *y, const gemv_input *in);
 
-/* whit_fwht_cuda with one read and one write of memory, where a block holds n values. */
-bool whit_fwht_takes(const whit_dev *d, int64_t n);
-void whit_fwht_fused(whit_dev *d, float *x, int64_t rows, int64_t n);
+/* whit_fwht_stored_cuda with one read and one write of memory, of rows of n values, at most whit_fwht_most: a power of
+ * two, what a block holds. */
+int64_t whit_fwht_most(const whit_dev *d);
+void whit_fwht_fused(whit_dev *d, void *x, int dtype, int64_t rows, int64_t n);
 #endif

@@ -6,6 +6,7 @@
 extern "C" {
 #include "formats/codebook.h"
 #include "formats/format.h"
+#include "formats/tensor.h"
 #include "host/ops.h"
 }
 
@@ -200,10 +201,19 @@ extern "C" int whit_kernels_encode(whit_kernels *k, const whit_kernels_matrix *w
 /* ---- transforms and statistics ---- */
 
 extern "C" int whit_kernels_fwht(whit_kernels *k, float *x, int64_t rows, int64_t n) {
-	if (need_count(k, "rows", rows) || need_count(k, "n", n) || need_pointer(k, "x", x, 4) ||
+	return whit_kernels_fwht_stored(k, x, WHIT_KERNELS_F32, rows, n);
+}
+
+extern "C" int whit_kernels_fwht_stored(whit_kernels *k, void *x, int storage, int64_t rows, int64_t n) {
+	static const int dtype[] = {WHIT_F32, WHIT_F16, WHIT_BF16};
+	if (need(k, storage >= 0 && storage < (int)WHIT_COUNT(dtype), "storage: is %d, need F32, F16 or BF16 (0 to 2)",
+	         storage) ||
+	    need_count(k, "rows", rows) || need_count(k, "n", n) ||
+	    need_pointer(k, "x", x, whit_dtype_size(dtype[storage])) ||
 	    need(k, (n & (n - 1)) == 0, "n: is %lld, need a power of two", (long long)n))
 		return k->err.code;
-	whit_fwht_cuda(k->d, x, rows, n);
+	whit_dev_reset(k->d);
+	whit_fwht_stored_cuda(k->d, x, dtype[storage], rows, n);
 	return done(k);
 }
 

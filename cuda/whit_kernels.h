@@ -68,6 +68,11 @@ int whit_kernels_encode(whit_kernels *k, const whit_kernels_matrix *w, const flo
 
 /* x (rows, n), in place: the unnormalised Walsh-Hadamard transform of each row, Sylvester order; n a power of two. */
 int whit_kernels_fwht(whit_kernels *k, float *x, int64_t rows, int64_t n);
+/* The same of values stored as F16 or BF16 (or F32): all of it in float, rounded once, at the end; what is beyond F16
+ * becomes infinite. Rows above 16384 may take (rows, n) floats of scratch, which k keeps. Errors: a storage that is
+ * none of these, else as above. */
+enum { WHIT_KERNELS_F32, WHIT_KERNELS_F16, WHIT_KERNELS_BF16 };
+int whit_kernels_fwht_stored(whit_kernels *k, void *x, int storage, int64_t rows, int64_t n);
 /* A randomized Hadamard rotation of rows of cols values, by blocks that fit a format's group (0 = whole rows), also of
  * lengths 12, 20 and 28 times a power of two: y (rows, width) = rotated x (rows, cols). back: x from y, which is
  * overwritten. */

@@ -12,6 +12,13 @@
 #define WHIT_OPS_H
 #include "formats/format.h"
 
+/* x (rows, n), F32, F16 or BF16 (tensor.h's whit_dtype), in place: the unnormalised Walsh-Hadamard transform of each
+ * row, Sylvester order, n a power of two. All of it in float, whit_fwht_fast_cpu's (rotation.h); 16-bit values are
+ * rounded once, at the end, and those beyond F16 become infinite. cuda: the same bits; 16-bit rows longer than a
+ * block's shared memory take (rows, n) floats of scratch. */
+void whit_fwht_stored_cpu(void *x, int dtype, int64_t rows, int64_t n);
+WHIT_DEVICE void whit_fwht_stored_cuda(whit_dev *d, void *x, int dtype, int64_t rows, int64_t n);
+
 /* y[t] = row tokens[t] of the (vocab, dim) matrix w, in the original frame. tokens are in range. */
 void whit_embed_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);
 void whit_embed_fast_cpu(float *y, const int32_t *tokens, int64_t T, const whit_mat *w);

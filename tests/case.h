@@ -63,4 +63,6 @@ void case_fail(case_run *r, const char *fmt, ...) WHIT_PRINTF(2, 3);
 
 /* The emulator's (tests/emu/dev.cpp): launches from now on run in order i. */
 void case_schedule(int i, char *text, size_t size);
+/* And a block may ask for so many bytes of shared memory, 0: 99 KB as at first. A GPU has what it has. */
+void case_shared(whit_dev *d, int bytes);
 #endif

@@ -2,6 +2,7 @@
  * with a word about it and nothing written. */
 #include "cuda/whit_kernels.h"
 #include <math.h>
+#include "formats/tensor.h"
 #include "host/ops.h"
 #include "tests/case_mat.h"
 
@@ -51,6 +52,10 @@ static void bad_input(case_run *r, whit_kernels *k, const whit_kernels_matrix *g
 	m = (whit_kernels_matrix){.format = "tq4g64", .rows = 1, .cols = 64, .plane = {y, y}, .codebook = wrong};
 	refused(r, k, whit_kernels_linear(k, y, x, 1, &m, NULL, 1), BAD, "ascending");
 	refused(r, k, whit_kernels_fwht(k, y, 1, 24), BAD, "power of two");
+	refused(r, k, whit_kernels_fwht_stored(k, y, 3, 1, 16), BAD, "storage: is 3");
+	refused(r, k, whit_kernels_fwht_stored(k, (char *)y + 1, WHIT_KERNELS_F16, 1, 16), BAD, "x: lies 1 bytes off");
+	refused(r, k, whit_kernels_fwht_stored(k, NULL, WHIT_KERNELS_BF16, 1, 16), BAD, "x: is NULL");
+	refused(r, k, whit_kernels_fwht_stored(k, y, WHIT_KERNELS_BF16, 1, 24), BAD, "power of two");
 	refused(r, k, whit_kernels_gram(k, y, NULL, 2, 2), BAD, "x: is NULL");
 	refused(r, k, whit_kernels_square_sums(k, NULL, (double *)(void *)((char *)y + 4), NULL, x, 1, 1), BAD,
 	        "row: lies 4 bytes off");
@@ -86,6 +91,23 @@ static void branch(case_run *r, whit_kernels *k, whit_kernels_matrix m, float *y
 	if (whit_kernels_linear(k, y, dx, T, &m, NULL, 1) || whit_kernels_sync(k))
 		case_fail(r, "%s", whit_kernels_error(k));
 	case_near(r, y, want, mag, T * m.rows, 0x1p-18);
+}
+
+/* Halves, transformed, are the CPU's; n floats' bits. */
+static void transformed(case_run *r, whit_kernels *k) {
+	enum { ROWS = 6, N = 256, WORDS = ROWS * N / 2 };
+	float *x = case_normal(r, ROWS * N);
+	uint16_t *want = case_host(r, ROWS * N * sizeof *want);
+	for (int storage = WHIT_KERNELS_F16; storage <= WHIT_KERNELS_BF16; storage++) {
+		int f16 = storage == WHIT_KERNELS_F16;
+		for (int i = 0; i < ROWS * N; i++) want[i] = f16 ? whit_f32_to_f16(x[i]) : whit_f32_to_bf16(x[i]);
+		float *y = case_inout(r, (const float *)(const void *)want, WORDS);
+		whit_fwht_stored_cpu(want, f16 ? WHIT_F16 : WHIT_BF16, ROWS, N);
+		copied(r);
+		if (whit_kernels_fwht_stored(k, y, storage, ROWS, N) || whit_kernels_sync(k))
+			case_fail(r, "%s", whit_kernels_error(k));
+		case_bits(r, y, (const uint32_t *)(const void *)want, WORDS);
+	}
 }
 
 /* Rotated there and back. */
@@ -157,7 +179,7 @@ static void row(case_run *r, int i) {
 	case_near(r, product, y, mag, T * N,
 	          0x1p-11); /* tables' levels are halves; the products' own cases are closer */
 	if (i == 0) bad_input(r, k, &m, product, dx);
-	if (i == 1) turn(r, k);
+	if (i == 1) turn(r, k), transformed(r, k);
 	size_t kept = whit_kernels_memory(k);
 	for (int again = 0; again < 3; again++)
 		if (whit_kernels_linear(k, product, dx, T, &m, NULL, 1)) case_fail(r, "%s", whit_kernels_error(k));

@@ -7,19 +7,65 @@
 static const struct {
 	int kind;
 	int64_t rows, dim, group; /* the plan chooses blocks and base */
-} rows[] = {{WHIT_ROT_NONE, 3, 100, 0},        {WHIT_ROT_HADAMARD, 0, 128, 0},   {WHIT_ROT_HADAMARD, 1, 128, 0},
-            {WHIT_ROT_HADAMARD, 7, 256, 0},    {WHIT_ROT_HADAMARD, 9, 512, 0},   {WHIT_ROT_HADAMARD, 1, 1024, 0},
-            {WHIT_ROT_HADAMARD, 3, 64, 0},     {WHIT_ROT_HADAMARD, 3, 32, 0},    {WHIT_ROT_HADAMARD, 5, 8, 0},
-            {WHIT_ROT_HADAMARD, 2, 1, 0},      {WHIT_ROT_HADAMARD, 7, 768, 256}, {WHIT_ROT_HADAMARD, 9, 384, 128},
-            {WHIT_ROT_HADAMARD, 7, 172, 128},  {WHIT_ROT_HADAMARD, 3, 300, 256}, {WHIT_ROT_HADAMARD, 2, 100, 0},
-            {WHIT_ROT_HADAMARD, 7, 48, 0},     {WHIT_ROT_HADAMARD, 9, 12, 0},    {WHIT_ROT_HADAMARD, 1, 768, 0},
-            {WHIT_ROT_HADAMARD, 7, 160, 0},    {WHIT_ROT_HADAMARD, 9, 40, 0},    {WHIT_ROT_HADAMARD, 1, 2560, 0},
-            {WHIT_ROT_HADAMARD, 7, 896, 0},    {WHIT_ROT_HADAMARD, 9, 28, 0},    {WHIT_ROT_HADAMARD, 3, 3584, 0},
-            {WHIT_ROT_HADAMARD, 1, 5120, 0},   {WHIT_ROT_HADAMARD, 1, 6144, 0},  {WHIT_ROT_HADAMARD, 1, 16384, 0},
-            {WHIT_ROT_HADAMARD, 1, 32768, 0},  {WHIT_ROT_HADAMARD, 2, 17408, 0}, {WHIT_ROT_HADAMARD, 1, 28672, 0},
-            {WHIT_ROT_TQ3, 7, 300, 128},       {WHIT_ROT_TQ3, 1, 128, 128},      {WHIT_ROT_TQ3, 2, 100, 16},
-            {WHIT_ROT_TQ3, 1, 3000, 1024},     {WHIT_ROT_HAAR_QR, 9, 5, 0},      {WHIT_ROT_HAAR_QR, 7, 100, 0},
-            {WHIT_ROT_HADAMARD, 4096, 5120, 0}};
+} rows[] = {{WHIT_ROT_NONE, 3, 100, 0},
+            {WHIT_ROT_HADAMARD, 0, 128, 0},
+            {WHIT_ROT_HADAMARD, 1, 128, 0},
+            {WHIT_ROT_HADAMARD, 7, 256, 0},
+            {WHIT_ROT_HADAMARD, 9, 512, 0},
+            {WHIT_ROT_HADAMARD, 1, 1024, 0},
+            {WHIT_ROT_HADAMARD, 3, 64, 0},
+            {WHIT_ROT_HADAMARD, 3, 32, 0},
+            {WHIT_ROT_HADAMARD, 5, 8, 0},
+            {WHIT_ROT_HADAMARD, 2, 1, 0},
+            {WHIT_ROT_HADAMARD, 7, 768, 256},
+            {WHIT_ROT_HADAMARD, 9, 384, 128},
+            {WHIT_ROT_HADAMARD, 7, 172, 128},
+            {WHIT_ROT_HADAMARD, 3, 300, 256},
+            {WHIT_ROT_HADAMARD, 2, 100, 0},
+            {WHIT_ROT_HADAMARD, 7, 48, 0},
+            {WHIT_ROT_HADAMARD, 9, 12, 0},
+            {WHIT_ROT_HADAMARD, 1, 768, 0},
+            {WHIT_ROT_HADAMARD, 7, 160, 0},
+            {WHIT_ROT_HADAMARD, 9, 40, 0},
+            {WHIT_ROT_HADAMARD, 1, 2560, 0},
+            {WHIT_ROT_HADAMARD, 7, 896, 0},
+            {WHIT_ROT_HADAMARD, 9, 28, 0},
+            {WHIT_ROT_HADAMARD, 3, 3584, 0},
+            {WHIT_ROT_HADAMARD, 1, 5120, 0},
+            {WHIT_ROT_HADAMARD, 1, 6144, 0},
+            {WHIT_ROT_HADAMARD, 1, 16384, 0},
+            {WHIT_ROT_HADAMARD, 1, 32768, 0},
+            {WHIT_ROT_HADAMARD, 2, 17408, 0},
+            {WHIT_ROT_HADAMARD, 1, 28672, 0},
+            {WHIT_ROT_TQ3, 7, 300, 128},
+            {WHIT_ROT_TQ3, 1, 128, 128},
+            {WHIT_ROT_TQ3, 2, 100, 16},
+            {WHIT_ROT_TQ3, 1, 3000, 1024},
+            {WHIT_ROT_HAAR_QR, 9, 5, 0},
+            {WHIT_ROT_HAAR_QR, 7, 100, 0},
+            /* odd lengths, columns of blocks, tiny blocks and columns, four rows a block of threads */
+            {WHIT_ROT_HADAMARD, 6, 1152, 128},
+            {WHIT_ROT_HADAMARD, 5, 333, 128},
+            {WHIT_ROT_HADAMARD, 9, 1280, 256},
+            {WHIT_ROT_HADAMARD, 3, 530, 64},
+            {WHIT_ROT_HADAMARD, 5, 4, 0},
+            {WHIT_ROT_HADAMARD, 3, 2, 0},
+            {WHIT_ROT_HADAMARD, 3, 20, 0},
+            {WHIT_ROT_HADAMARD, 2, 24, 0},
+            {WHIT_ROT_HADAMARD, 2, 56, 0},
+            {WHIT_ROT_HADAMARD, 1, 12288, 0},
+            {WHIT_ROT_HADAMARD, 1, 20480, 0},
+            {WHIT_ROT_HADAMARD, 1, 24576, 0},
+            {WHIT_ROT_HADAMARD, 3, 2048, 0},
+            {WHIT_ROT_HADAMARD, 2, 4096, 0},
+            {WHIT_ROT_HADAMARD, 1, 8192, 0},
+            {WHIT_ROT_TQ3, 3, 6, 4},
+            {WHIT_ROT_TQ3, 3, 3, 2},
+            {WHIT_ROT_TQ3, 3, 4099, 512},
+            {WHIT_ROT_TQ3, 1, 5000, 4096},
+            {WHIT_ROT_TQ3, 66000, 6, 4},
+            {WHIT_ROT_HADAMARD, 4096, 5120, 0},
+            {WHIT_ROT_HADAMARD, 4096, 5120, 128}};
 
 /* Float sums of one CPU differ from another's by a step each: of width terms in any order by width * 2^-24 of their
  * magnitudes' sum, which is at most sqrt(width) |x| for a unit row. */
@@ -83,6 +129,11 @@ static void row(case_run *r, int i) {
 	double loss = s.kind == WHIT_ROT_HAAR_QR ? 2 * dense_tolerance(x, n, dim) : 2 * 48 * 0x1p-24 * 6;
 	if (!(most <= loss)) case_fail(r, "the inverse is off by %g, need at most %g", most, loss);
 	check(r, rot, x, want, back, n);
+	if (r->dev && s.block > 16384) {
+		case_shared(r->dev, 227 << 10); /* an H100's */
+		check(r, rot, x, want, back, n);
+		case_shared(r->dev, 0);
+	}
 	if (r->dev) {
 		int was = whit_dev_plain(r->dev, 1);
 		check(r, rot, x, want, back, n);

@@ -22,6 +22,7 @@ enum { GUARD = 256 }; /* bytes on either side */
 #ifdef CASES_CUDA
 enum { ON_GPU = 1 };
 void case_schedule(int i, char *text, size_t size) { snprintf(text, size, "cuda, run %d", i + 1); }
+void case_shared(whit_dev *d, int bytes) { (void)d, (void)bytes; }
 #else
 enum { ON_GPU = 0 };
 #endif

@@ -25,6 +25,10 @@ void case_schedule(int i, char *text, size_t size) {
 	emu::describe(text, size);
 }
 
+void case_shared(whit_dev *d, int bytes) {
+	emu::shared_limit = bytes ? (size_t)bytes : 99 << 10, d->shared = (int)emu::shared_limit;
+}
+
 int whit_dev_open(whit_dev **d, int index, whit_err *e) {
 	if (index) return whit_fail(e, WHIT_ERESOURCE, "device %d: is not there, need 0", index);
 	*d = (whit_dev *)whit_alloc(sizeof **d);

@@ -38,7 +38,7 @@ namespace {
 enum {
 	GUARD = 256,              /* bytes on either side of a device allocation, and after each shared array */
 	SHARED_STATIC = 48 << 10, /* what hardware allows without asking */
-	SHARED_ALL = 99 << 10,    /* the least of the architectures we build for: sm_86 and sm_89 */
+	SHARED_MOST = 227 << 10,  /* sm_90 */
 	ARRAYS = 64,              /* shared arrays of a block */
 	BARRIERS = 16,
 	STUCK = 20000000 /* switches without any progress */
@@ -98,7 +98,7 @@ struct block_state {
 	unsigned first, alive; /* its fibers */
 	uint32_t live[32];     /* lanes by warp */
 	barrier_state barriers[BARRIERS];
-	uint8_t *memory; /* SHARED_ALL and room for guards */
+	uint8_t *memory; /* SHARED_MOST and room for guards */
 	size_t used;
 	std::vector<shared_array> arrays; /* the dynamic one has key NULL */
 	int count, any, all;              /* barrier_vote: votes coming in */
@@ -448,8 +448,8 @@ uint8_t *shared_take(block_state *b, void *key, size_t bytes, size_t align, cons
 	if (key && fixed + bytes > SHARED_STATIC)
 		fault("shared array %s: static shared memory is %zu bytes, the limit is %d", name, fixed + bytes,
 		      SHARED_STATIC);
-	if (all + bytes > SHARED_ALL)
-		fault("shared array %s: shared memory is %zu bytes, the limit is %d", name, all + bytes, SHARED_ALL);
+	if (all + bytes > shared_limit)
+		fault("shared array %s: shared memory is %zu bytes, the limit is %zu", name, all + bytes, shared_limit);
 	if (b->arrays.size() == ARRAYS || align > 128)
 		fault("shared array %s: one too many, or aligned to %zu", name, align);
 	b->used = at + bytes + GUARD;
@@ -482,7 +482,7 @@ void block_start(block_state *b, uint3 index, unsigned first) {
 	*b = block_state();
 	b->index = index, b->first = first, b->alive = g.per_block, b->all = 1;
 	if (!memory) {
-		memory = (uint8_t *)aligned_alloc(256, SHARED_ALL + ARRAYS * (GUARD + 256));
+		memory = (uint8_t *)aligned_alloc(256, SHARED_MOST + ARRAYS * (GUARD + 256));
 		if (!memory) abort();
 	}
 	b->memory = memory;
@@ -527,7 +527,7 @@ message bad_shape(const launch &l) {
 		return format("%llu threads in a block, need 1 to 1024", (unsigned long long)threads);
 	if (!l.grid.x || !l.grid.y || !l.grid.z || l.grid.x > 2147483647u || l.grid.y > 65535 || l.grid.z > 65535)
 		return format("grid %u x %u x %u, need 1 to 2147483647 x 65535 x 65535", l.grid.x, l.grid.y, l.grid.z);
-	if (l.smem > SHARED_ALL) return format("%zu bytes of shared memory, the limit is %d", l.smem, SHARED_ALL);
+	if (l.smem > shared_limit) return format("%zu bytes of shared memory, the limit is %zu", l.smem, shared_limit);
 	if (l.cooperative && (uint64_t)l.grid.x * l.grid.y * l.grid.z > 64)
 		return format("more than 64 blocks at once");
 	return format("%s", "");
@@ -799,6 +799,7 @@ bool damaged(const allocation &a, char *text, size_t size) {
 /* Where the environment has WHIT_EMU_LOCK, allocations are pages that only kernels and the queue's functions reach: who
  * reads a device's pointer on the host gets what a GPU would give, a segmentation fault. */
 bool locked = getenv("WHIT_EMU_LOCK") != NULL;
+size_t shared_limit = 99 << 10;
 static int reaching;
 static size_t allocated(size_t bytes) { return (bytes + 2 * GUARD + 4095) / 4096 * 4096; }
 static void protect(const allocation &a) {

@@ -129,6 +129,9 @@ int device_check(char *text, size_t size);         /* guards of all that is allo
 /* Allocations from now on are the kernels' and the queue's alone; at first, whether the environment has WHIT_EMU_LOCK.
  */
 extern bool locked;
+/* Shared memory of a block, at first the least of the architectures we build for, sm_86 and sm_89; up to sm_90's 227
+ * KB. */
+extern size_t shared_limit;
 /* While one lives, the host reaches them too. */
 struct device_reach {
 	device_reach();

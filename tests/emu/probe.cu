@@ -84,7 +84,10 @@ __global__ void memory_kernel(uint32_t *y, const uint32_t *x, uint32_t *flag) {
 		if (lane == 0) ptx_store_release(flag, 1);
 	} else {
 		ptx_barrier_sync(1, 64);
-		y[lane] = s[lane];
+		if (lane < 4)
+			ptx_store((uint4 *)y + lane,
+			          make_uint4(s[4 * lane], s[4 * lane + 1], s[4 * lane + 2], s[4 * lane + 3]));
+		if (lane >= 8 && lane < 16) ptx_store((uint2 *)y + lane, make_uint2(s[2 * lane], s[2 * lane + 1]));
 		ptx_barrier_arrive(2, 64);
 		while (ptx_load_acquire(flag) == 0) {
 		}
