@@ -13,21 +13,26 @@ enum { LAUNCHES = 16, RING = 16, CHECKED = 64 /* rows that the CPU computes too 
 typedef struct task {
 	whit_dev *d;
 	int n;                        /* copies of x */
-	float *x[RING], *w, *u, *out; /* rows of input; weights, or centroids; a matrix; results */
+	float *x[RING], *w, *u, *out; /* rows of input; weights, or centroids, or fresh input; a matrix; results */
 	double *sum;
 	uint8_t *bytes;
 	int64_t *count;
 	int64_t rows, cols;
 	whit_mat m; /* of encode and decode: planes in bytes, codebook on the device */
 	float book[256];
-	int k;
+	int k, dtype; /* of fwht: length and storage */
 } task;
 
 /* ---- what is queued ---- */
 
 static void fwht(void *ctx, int i) {
 	const task *t = ctx;
-	whit_fwht_cuda(t->d, t->x[i % t->n], t->rows * (t->cols / t->k), t->k);
+	whit_fwht_stored_cuda(t->d, t->x[i % t->n], t->dtype, t->rows * t->cols / t->k, t->k);
+}
+static void refill(void *ctx) {
+	const task *t = ctx;
+	for (int i = 0; i < t->n; i++)
+		whit_dev_copy(t->d, t->x[i], t->w, (size_t)(t->rows * t->cols) * whit_dtype_size(t->dtype));
 }
 static void encode(void *ctx, int i) {
 	const task *t = ctx;
@@ -127,28 +132,42 @@ static int add(bench_run *b, task *t, bench_row *row, void (*queue)(void *, int)
 	return e->code ? e->code : whit_interrupted(e);
 }
 
+/* In place, so every launch of a sample has values of its own, which are random again for the next one: a second
+ * transform would make them n times as large, and halves infinite. */
 static int bench_fwht_on(bench_run *b, const bench_filter *f, const float *x, int64_t rows, int64_t cols, whit_err *e) {
-	static const int of[] = {64, 128, 256, 512, 1024};
+	enum { LEAST = 6, MOST = 15 }; /* n = 2^6 to 2^15 */
+	int64_t all = rows * cols, some = WHIT_MIN(all, 2 << MOST);
 	int rc = 0;
-	for (int i = 0; i < WHIT_COUNT(of) && !rc; i++) {
-		bench_row row = {.bytes = 8.0 * (double)(rows * cols), .weights = (double)(rows * cols)};
+	for (int i = 0; i < 2 * (MOST - LEAST + 1) && !rc; i++) {
+		int n = 1 << (LEAST + i / 2), f16 = i % 2;
+		size_t size = f16 ? 2 : 4, bytes = (size_t)all * size;
+		bench_row row = {.bytes = 2 * (double)bytes, .weights = (double)all, .flops = (double)all * log2(n)};
 		task t;
-		snprintf(row.name, sizeof row.name, "fwht f32 n=%d %lldx%lld", of[i], (long long)rows, (long long)cols);
-		if (!bench_wants(f, row.name) || cols % of[i]) continue;
+		snprintf(row.name, sizeof row.name, "fwht %s n=%d %lldx%lld", f16 ? "f16" : "f32", n, (long long)rows,
+		         (long long)cols);
+		if (!bench_wants(f, row.name) || some % n || all % n) continue;
 		rc = begin(&t, b, x, rows, cols, e);
-		t.k = of[i];
-		row.flops = row.weights * log2(of[i]);
-		if (!rc) {
-			size_t bytes = (size_t)(CHECKED / 8 * cols) * sizeof *x;
-			float *want = whit_alloc(bytes), *got = result(&t, fwht, t.x[0], bytes, e);
-			memcpy(want, x, bytes);
-			whit_fwht_fast_cpu(want, (int64_t)(bytes / sizeof *x) / of[i], of[i]);
-			row.wrong = memcmp(want, got, bytes) != 0;
+		t.k = n, t.dtype = f16 ? WHIT_F16 : WHIT_F32;
+		uint16_t *half = f16 ? whit_alloc(bytes) : NULL;
+		for (int64_t k = 0; k < all && f16; k++) half[k] = whit_f32_to_f16(x[k]);
+		t.w = upload(t.d, f16 ? (const void *)half : x, bytes);
+		for (; t.n < LAUNCHES && b->info.driver; t.n++) t.x[t.n] = upload(t.d, NULL, bytes);
+		if (!rc && t.w && !whit_dev_failed(t.d)) {
+			void *want = whit_alloc((size_t)some * size);
+			memcpy(want, f16 ? (const void *)half : x, (size_t)some * size);
+			whit_fwht_stored_cpu(want, t.dtype, some / n, n);
+			refill(&t);
+			void *got = result(&t, fwht, t.x[0], (size_t)some * size, e);
+			row.wrong = memcmp(want, got, (size_t)some * size) != 0;
 			whit_free(want), whit_free(got);
-			for (int k = 0; k < t.n; k++) /* not to grow without end */
-				whit_dev_zero(t.d, t.x[k], (size_t)(rows * cols) * sizeof *x);
-			rc = add(b, &t, &row, fwht, e);
+			if (!row.wrong)
+				row.t = bench_queued_afresh(t.d, fwht, refill, &t, b->info.driver ? LAUNCHES : 1,
+				                            b->seconds, e);
+			bench_add(b, &row);
 		}
+		if (!rc) rc = whit_dev_sync(t.d, e);
+		if (!rc) rc = e->code ? e->code : whit_interrupted(e);
+		whit_free(half);
 		end(&t);
 	}
 	return rc;

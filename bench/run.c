@@ -25,13 +25,16 @@ int bench_enough(int n, double first, double spent, double seconds) {
 	return n >= BENCH_MOST || (n >= least && spent >= seconds);
 }
 
-bench_time bench_measure(void (*fn)(void *ctx, int64_t k), void *ctx, double seconds) {
+/* before(ctx), unless NULL, ahead of every call and outside the clock. */
+static bench_time measure(void (*fn)(void *ctx, int64_t k), void (*before)(void *ctx), void *ctx, double seconds) {
 	static double took[BENCH_MOST];
 	int n = 0;
 	int64_t k = 0;
+	if (before) before(ctx);
 	fn(ctx, k++); /* warm-up: page faults, thread start, lazy tables */
 	double begin = whit_now();
 	do {
+		if (before) before(ctx);
 		double t0 = whit_now();
 		fn(ctx, k++);
 		took[n++] = whit_now() - t0;
@@ -39,9 +42,14 @@ bench_time bench_measure(void (*fn)(void *ctx, int64_t k), void *ctx, double sec
 	return bench_spread(took, n);
 }
 
+bench_time bench_measure(void (*fn)(void *ctx, int64_t k), void *ctx, double seconds) {
+	return measure(fn, NULL, ctx, seconds);
+}
+
 typedef struct queued {
 	whit_dev *d;
 	void (*queue)(void *ctx, int i);
+	void (*before)(void *ctx);
 	void *ctx;
 	int launches;
 	whit_graph *graph;
@@ -64,10 +72,17 @@ static void replay(void *ctx, int64_t k) {
 	whit_dev_sync(q->d, &(whit_err){0}); /* an error stays in what is compared */
 }
 
-bench_time bench_queued(whit_dev *d, void (*queue)(void *ctx, int i), void *ctx, int launches, double seconds,
-                        whit_err *e) {
-	queued q = {d, queue, ctx, launches, NULL};
+static void fresh(void *ctx) {
+	const queued *q = ctx;
+	q->before(q->ctx);
+	whit_dev_sync(q->d, &(whit_err){0});
+}
+
+bench_time bench_queued_afresh(whit_dev *d, void (*queue)(void *ctx, int i), void (*before)(void *ctx), void *ctx,
+                               int launches, double seconds, whit_err *e) {
+	queued q = {d, queue, before, ctx, launches, NULL};
 	bench_time t = {0};
+	if (before) before(ctx);
 	queue_all(&q); /* what it allocates, it allocates now */
 	if (whit_dev_sync(d, e)) return t;
 	if (whit_graph_begin(d)) {
@@ -75,11 +90,16 @@ bench_time bench_queued(whit_dev *d, void (*queue)(void *ctx, int i), void *ctx,
 		q.graph = whit_graph_end(d);
 	}
 	if (whit_dev_sync(d, e)) return t;
-	t = bench_measure(replay, &q, seconds);
+	t = measure(replay, before ? fresh : NULL, &q, seconds);
 	whit_graph_free(q.graph);
 	double *v[] = {&t.median, &t.p10, &t.p90, &t.p99, &t.mean};
 	for (int i = 0; i < WHIT_COUNT(v); i++) *v[i] /= launches;
 	return t;
+}
+
+bench_time bench_queued(whit_dev *d, void (*queue)(void *ctx, int i), void *ctx, int launches, double seconds,
+                        whit_err *e) {
+	return bench_queued_afresh(d, queue, NULL, ctx, launches, seconds, e);
 }
 
 /* ---- roofs of the CPU: every thread streams its own slice of arrays twice the last-level cache, at least 256 MB ----

@@ -20,6 +20,10 @@ bench_time bench_spread(double *took, int n);
  * can; a call's share, with the gaps between calls. queue's scratch is forgotten before each of them. */
 bench_time bench_queued(whit_dev *d, void (*queue)(void *ctx, int i), void *ctx, int launches, double seconds,
                         whit_err *e);
+/* The same of work that changes what it works on: before(ctx) queues fresh inputs ahead of each sample, outside the
+ * clock. */
+bench_time bench_queued_afresh(whit_dev *d, void (*queue)(void *ctx, int i), void (*before)(void *ctx), void *ctx,
+                               int launches, double seconds, whit_err *e);
 enum { BENCH_MOST = 4096 }; /* samples, at most */
 /* 1: n samples, the first of which took `first` seconds and all `spent`, are enough for a budget of `seconds`. */
 int bench_enough(int n, double first, double spent, double seconds);
