@@ -3,8 +3,10 @@
 #include <math.h>
 #include <stdio.h>
 #include "calib/stats_own.h"
+#include "cuda/dev.h"
 #include "formats/gguf_model.h"
 #include "formats/tensor.h"
+#include "host/op_vec.h"
 #include "host/progress.h"
 
 typedef struct whit_calibration_made {
@@ -99,6 +101,67 @@ static int read_domain(const whit_calibration *c, const input *in, const char *w
 	return whit_stats_dir_read(&c->dir, in->layer, name ? name : "", weight, kind, *u, e);
 }
 
+/* Rows of a matrix side by side, as many bytes at any thread count. */
+typedef struct square {
+	double *a;
+	const float *x;
+	float *to;
+	const float *scale;
+	double by;
+	int64_t rows, cols;
+} square;
+
+static void each_row(const square *s, whit_item_fn fn) { whit_items(s->rows, s->cols, fn, (void *)(uintptr_t)s); }
+
+static void row_add(void *ctx, int64_t i, int worker) {
+	const square *s = ctx;
+	(void)worker;
+	for (int64_t k = i * s->cols; k < (i + 1) * s->cols; k++) s->a[k] += s->x[k];
+}
+
+static void row_divide(void *ctx, int64_t i, int worker) {
+	const square *s = ctx;
+	(void)worker;
+	for (int64_t k = i * s->cols; k < (i + 1) * s->cols; k++) s->a[k] /= s->by;
+}
+
+static void row_unscale(void *ctx, int64_t i, int worker) {
+	const square *s = ctx;
+	(void)worker;
+	for (int64_t k = 0; k < s->cols; k++) s->a[i * s->cols + k] /= (double)s->scale[i] * s->scale[k];
+}
+
+static void row_floats(void *ctx, int64_t i, int worker) {
+	const square *s = ctx;
+	(void)worker;
+	for (int64_t k = i * s->cols; k < (i + 1) * s->cols; k++) s->to[k] = (float)s->a[k];
+}
+
+static void row_doubles(void *ctx, int64_t i, int worker) {
+	const square *s = ctx;
+	(void)worker;
+	for (int64_t k = i * s->cols; k < (i + 1) * s->cols; k++) s->a[k] = s->x[k];
+}
+
+/* to (rows, cols) of x (cols, rows). */
+static void row_transposed(void *ctx, int64_t i, int worker) {
+	const square *s = ctx;
+	(void)worker;
+	for (int64_t k = 0; k < s->cols; k++) s->to[i * s->cols + k] = s->x[k * s->rows + i];
+}
+
+/* What is left of the diagonal in row i for what is above it in column i: nobody else's. */
+static void row_turn(void *ctx, int64_t i, int worker) {
+	const square *s = ctx;
+	int64_t n = s->cols;
+	(void)worker;
+	for (int64_t k = 0; k < i; k++) {
+		double t = s->a[i * n + k];
+		s->a[i * n + k] = s->a[k * n + i];
+		s->a[k * n + i] = t;
+	}
+}
+
 /* All domains' sums of that weight and kind, (n, n) in double, of a group of rows (-1: there are none); *tokens of
  * all. */
 static int read_sums(const whit_calibration *c, const input *in, const char *weight, const char *kind, int group,
@@ -112,7 +175,9 @@ static int read_sums(const whit_calibration *c, const input *in, const char *wei
 		if (group >= 0)
 			own = (whit_sum){.ndim = 3, .dtype = WHIT_F32, .shape = {whit_calibration_groups(c), n, n}};
 		rc = read_domain(c, in, weight, kind, d, &u, tokens, e);
-		for (int64_t i = 0; i < n * n && !rc; i++) to[i] += ((const float *)u->data)[first + i];
+		if (!rc)
+			each_row(&(square){.a = to, .x = (const float *)u->data + first, .rows = n, .cols = n},
+			         row_add);
 		whit_free(own.data);
 	}
 	return rc;
@@ -135,20 +200,14 @@ static int read_both(const whit_calibration *c, const whit_calibration_of *w, co
 	return read_both(c, w, in, -1, h, g, tokens, e);
 }
 
-static void transpose(float *to, const float *a, int64_t rows, int64_t cols) {
-	for (int64_t i = 0; i < rows; i++)
-		for (int64_t k = 0; k < cols; k++) to[k * rows + i] = a[i * cols + k];
-}
-
 /* a (cols, cols) becomes that of the stored columns, (width, width): columns scaled, in a GGUF's order, then rotated,
  * both ways. What is rotated is rounded to F32, as the sums are. */
 static double *into_frame(double *a, const whit_calibration_of *w, int64_t cols, int64_t width) {
-	for (int64_t i = 0; i < cols && w->scale; i++)
-		for (int64_t k = 0; k < cols; k++) a[i * cols + k] /= (double)w->scale[i] * w->scale[k];
+	if (w->scale) each_row(&(square){.a = a, .scale = w->scale, .rows = cols, .cols = cols}, row_unscale);
 	if (!w->rot && !w->change) return a;
 	int64_t size = width * WHIT_MAX(width, cols);
 	float *x = whit_alloc((size_t)(2 * size) * sizeof *x), *y = x + size;
-	for (int64_t i = 0; i < cols * cols; i++) x[i] = (float)a[i];
+	each_row(&(square){.a = a, .to = x, .rows = cols, .cols = cols}, row_floats);
 	for (int side = 0; side < 2; side++) {
 		int64_t rows = side ? width : cols;
 		if (w->change) whit_gguf_apply(w->change, x, rows, cols);
@@ -156,22 +215,21 @@ static double *into_frame(double *a, const whit_calibration_of *w, int64_t cols,
 			whit_rotate_cpu(w->rot, y, x, rows);
 		else
 			memcpy(y, x, (size_t)(rows * width) * sizeof *y);
-		transpose(x, y, rows, width);
+		each_row(&(square){.x = y, .to = x, .rows = width, .cols = rows}, row_transposed);
 	}
 	a = whit_realloc(a, (size_t)(cols * cols) * sizeof *a, (size_t)(width * width) * sizeof *a);
-	for (int64_t i = 0; i < width * width; i++) a[i] = x[i];
+	each_row(&(square){.a = a, .x = x, .rows = width, .cols = width}, row_doubles);
 	whit_free(x);
 	return a;
 }
 
-/* in.cross is sum x X^T, x of the model that runs: G's transpose. */
-static void turn(double *g, int64_t n) {
-	for (int64_t i = 0; i < n; i++)
-		for (int64_t k = 0; k < i; k++) {
-			double t = g[i * n + k];
-			g[i * n + k] = g[k * n + i];
-			g[k * n + i] = t;
-		}
+/* Once for all weights, where their factors cannot be the device's. */
+static void check_device(whit_calibration *c) {
+	size_t room;
+	whit_err why;
+	if (!c->feedback.dev || !whit_dev_factors(c->feedback.dev, 1, &room, &why)) return;
+	whit_say("factors are computed on the host: %s", why.text);
+	c->feedback.dev = NULL;
 }
 
 /* group: of rows, -1 = all alike. */
@@ -182,11 +240,11 @@ static int make(whit_calibration *c, const whit_calibration_of *w, const input *
 	double *g = w->cross ? whit_alloc((size_t)(cols * cols) * sizeof *g) : NULL;
 	int rc = read_both(c, w, in, group, h, g, &tokens, e);
 	if (!rc) {
-		for (int64_t i = 0; i < cols * cols; i++) {
-			h[i] /= tokens;
-			if (g) g[i] /= tokens;
+		each_row(&(square){.a = h, .by = tokens, .rows = cols, .cols = cols}, row_divide);
+		if (g) { /* in.cross is sum x X^T, x of the model that runs: G's transpose */
+			each_row(&(square){.a = g, .by = tokens, .rows = cols, .cols = cols}, row_divide);
+			each_row(&(square){.a = g, .rows = cols, .cols = cols}, row_turn);
 		}
-		if (g) turn(g, cols);
 		h = into_frame(h, w, cols, width);
 		if (g) g = into_frame(g, w, cols, width);
 		if (tokens < (double)cols && group <= 0) {
@@ -194,6 +252,7 @@ static int make(whit_calibration *c, const whit_calibration_of *w, const input *
 			whit_say("warning: %s: %.0f tokens for an input of %lld columns, need as many at least",
 			         w->name, tokens, (long long)cols);
 		}
+		check_device(c);
 		rc = whit_feedback_make(f, w->kind, h, g, width, &c->feedback, w->name, e);
 	}
 	if (!rc && f->retries)
@@ -276,7 +335,7 @@ int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_o
 		*h = NULL;
 		return rc;
 	}
-	for (int64_t i = 0; i < in.cols * in.cols; i++) (*h)[i] /= tokens;
+	each_row(&(square){.a = *h, .by = tokens, .rows = in.cols, .cols = in.cols}, row_divide);
 	*h = into_frame(*h, w, in.cols, *n);
 	return 0;
 }

@@ -32,6 +32,7 @@ typedef struct whit_feedback {
 	double damping; /* lambda over the mean of H's diagonal, as it was at last */
 	int retries;    /* how often lambda had to grow tenfold */
 	int64_t dead;   /* columns whose input was always zero */
+	int on_device;  /* r, u, target and pass are a device's: not the host's bits */
 } whit_feedback;
 
 typedef struct whit_feedback_opts {
@@ -40,10 +41,14 @@ typedef struct whit_feedback_opts {
 	double alpha;   /* gptaq's */
 	int act_order;  /* columns in the order of falling H_jj; parameters are chosen before, from the original weights
 	                 */
+	whit_dev *dev;  /* where factors are computed, from whit_dev_factors_from columns on; NULL = the host */
 } whit_feedback_opts;
 
 /* h, g (n, n): sums or means over tokens, g NULL where the kind has no use for it; both are overwritten. In double by
- * LAPACK. WHIT_ENONFINITE: not finite, or still indefinite after three retries, each counted and said. */
+ * LAPACK, on one thread, or by o->dev: cuSOLVER's sums come in another order, so last digits differ, and with them
+ * codes of weights that lie all but equally near to two levels; the same bytes on the same device, and the host's under
+ * emulation. Where the device lacks cuSOLVER or the memory for n, the host factors, and a line says so.
+ * WHIT_ENONFINITE: not finite, or still indefinite after three retries, each counted and said. The device's errors. */
 int whit_feedback_make(whit_feedback *f, int kind, double *h, double *g, int64_t n, const whit_feedback_opts *o,
                        const char *name, whit_err *e);
 void whit_feedback_free(whit_feedback *f);

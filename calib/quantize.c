@@ -432,6 +432,7 @@ int whit_quantize_run(const whit_plan *p, const whit_model *m, const whit_recipe
 	        .plan = p, .st = st, .sink = sink, .model = m, .encoder = {.dev = p->target.dev, .calibration = c}};
 	double start = whit_now();
 	memset(st, 0, sizeof *st);
+	if (c) c->feedback.dev = p->target.dev;
 	int rc = sink->open(sink, p, m, r, st, e);
 	if (!rc) rc = whit_residual_open(&q.residual, p, m, e);
 	if (!rc) rc = whit_encoder_train(&q.encoder, p, e);

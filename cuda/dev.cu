@@ -1,6 +1,8 @@
 /* dev: devices, their memory and queues: the only file that calls the runtime for them. */
 #include "cuda/dev.cuh"
 #include <cublas_v2.h>
+#include <cusolverDn.h>
+#include <dlfcn.h>
 #include <stdio.h>
 extern "C" {
 #include "formats/tensor.h"
@@ -52,6 +54,61 @@ static int make(whit_dev *d) {
 	return d->err.code;
 }
 
+/* ---- cuSOLVER: loaded, so that programs start without it ---- */
+
+#define SOLVER_TEXT(n) SOLVER_DIGITS(n)
+#define SOLVER_DIGITS(n) #n
+static const char SOLVER[] = "libcusolver.so." SOLVER_TEXT(CUSOLVER_VER_MAJOR);
+
+struct whit_dev_solver {
+	decltype(&cusolverDnCreate) create;
+	decltype(&cusolverDnDestroy) destroy;
+	decltype(&cusolverDnSetStream) set_stream;
+	decltype(&cusolverDnCreateParams) create_params;
+	decltype(&cusolverDnDestroyParams) destroy_params;
+	decltype(&cusolverDnXpotrf_bufferSize) potrf_size;
+	decltype(&cusolverDnXpotrf) potrf;
+	decltype(&cusolverDnXtrtri_bufferSize) trtri_size;
+	decltype(&cusolverDnXtrtri) trtri;
+	cusolverDnHandle_t handle;
+	cusolverDnParams_t params;
+};
+
+static void solver_free(whit_dev *d) {
+	whit_dev_solver *s = d->solver;
+	if (s && s->params) s->destroy_params(s->params);
+	if (s && s->handle) s->destroy(s->handle);
+	whit_free(s);
+	d->solver = NULL;
+}
+
+template <class F> static bool found(void *library, const char *name, F *to) {
+	*to = reinterpret_cast<F>(dlsym(library, name));
+	return *to != NULL;
+}
+
+/* The library stays for good: other devices use it, and its own threads may run. */
+static int solver_load(whit_dev_solver *s, const char *name, whit_err *e) {
+	void *l = dlopen(name, RTLD_NOW | RTLD_LOCAL);
+	if (!l || !found(l, "cusolverDnCreate", &s->create) || !found(l, "cusolverDnDestroy", &s->destroy) ||
+	    !found(l, "cusolverDnSetStream", &s->set_stream) ||
+	    !found(l, "cusolverDnCreateParams", &s->create_params) ||
+	    !found(l, "cusolverDnDestroyParams", &s->destroy_params) ||
+	    !found(l, "cusolverDnXpotrf_bufferSize", &s->potrf_size) || !found(l, "cusolverDnXpotrf", &s->potrf) ||
+	    !found(l, "cusolverDnXtrtri_bufferSize", &s->trtri_size) || !found(l, "cusolverDnXtrtri", &s->trtri)) {
+		const char *why = dlerror();
+		return whit_fail(e, WHIT_ERESOURCE, "cuSOLVER: %s", why ? why : name);
+	}
+#if CUDART_VERSION >= 12030 /* what it does at first; older ones know no other way */
+	decltype(&cusolverDnSetDeterministicMode) same;
+	if (s->create(&s->handle) == CUSOLVER_STATUS_SUCCESS && found(l, "cusolverDnSetDeterministicMode", &same))
+		same(s->handle, CUSOLVER_DETERMINISTIC_RESULTS);
+#else
+	s->create(&s->handle);
+#endif
+	return 0;
+}
+
 extern "C" {
 
 static int open_on(whit_dev **out, int index, bool lent, cudaStream_t stream, whit_err *e) {
@@ -76,6 +133,7 @@ static int open_on(whit_dev **out, int index, bool lent, cudaStream_t stream, wh
 	whit_dev *d = (whit_dev *)whit_alloc(sizeof *d);
 	d->index = index;
 	d->terms = 3;
+	d->factors_from = 512;
 	d->capability = p.major * 10 + p.minor;
 	d->lent = lent, d->stream = stream;
 	if (make(d)) {
@@ -97,6 +155,7 @@ void whit_dev_close(whit_dev *d) {
 	cudaSetDevice(d->index);
 	cudaStreamSynchronize(d->copy);
 	cudaStreamSynchronize(d->stream);
+	solver_free(d);
 	if (d->blas) cublasDestroy((cublasHandle_t)d->blas);
 	whit_dev_free(d, d->workspace);
 	for (auto &s : d->stage)
@@ -213,6 +272,106 @@ void whit_dev_mul_f16(whit_dev *d, float *c, int64_t ldc, const uint16_t *a, con
 	                         CUBLAS_GEMM_DEFAULT),
 	            "cublasGemmEx");
 	blas_failed(d, cublasSetPointerMode(h, CUBLAS_POINTER_MODE_HOST), "cublasSetPointerMode");
+}
+
+/* ---- factors ---- */
+
+void whit_dev_factors_of(whit_dev *d, const char *library) {
+	solver_free(d);
+	d->solver_library = library;
+}
+
+/* Where its memory is: a word for what it found first. */
+static constexpr size_t INFO = 256;
+
+/* Row after row, a lower triangle is cuSOLVER's upper one. */
+static constexpr cublasFillMode_t LOWER = CUBLAS_FILL_MODE_UPPER;
+
+static cusolverStatus_t potrf_size(const whit_dev_solver *s, int64_t n, size_t *device, size_t *host) {
+	return s->potrf_size(s->handle, s->params, LOWER, n, CUDA_R_64F, NULL, n, CUDA_R_64F, device, host);
+}
+
+static cusolverStatus_t trtri_size(const whit_dev_solver *s, int64_t n, size_t *device, size_t *host) {
+	return s->trtri_size(s->handle, LOWER, CUBLAS_DIAG_NON_UNIT, n, CUDA_R_64F, NULL, n, device, host);
+}
+
+int whit_dev_factors(whit_dev *d, int64_t n, size_t *room, whit_err *e) {
+	whit_dev_solver *s = d->solver;
+	size_t potrf = 0, trtri = 0, host;
+	cudaSetDevice(d->index);
+	if (!s) {
+		s = d->solver = (whit_dev_solver *)whit_alloc(sizeof *s);
+		int rc = solver_load(s, d->solver_library ? d->solver_library : SOLVER, e);
+		if (!rc && (!s->handle || s->set_stream(s->handle, d->stream) != CUSOLVER_STATUS_SUCCESS ||
+		            s->create_params(&s->params) != CUSOLVER_STATUS_SUCCESS))
+			rc = whit_fail(e, WHIT_ERESOURCE, "cuSOLVER does not start on device %d", d->index);
+		if (rc) {
+			solver_free(d);
+			return rc;
+		}
+	}
+	cusolverStatus_t rc = potrf_size(s, n, &potrf, &host);
+	if (rc == CUSOLVER_STATUS_SUCCESS) rc = trtri_size(s, n, &trtri, &host);
+	if (rc != CUSOLVER_STATUS_SUCCESS)
+		return whit_fail(e, WHIT_ERESOURCE, "cuSOLVER: status %d for %lld columns, need 0", (int)rc,
+		                 (long long)n);
+	*room = INFO + WHIT_MAX(potrf, trtri);
+	return 0;
+}
+
+/* What a call has left in room: 0, or the number that it stopped at. */
+static int solver_told(whit_dev *d, cusolverStatus_t rc, const char *call, const void *room) {
+	int info = 0;
+	if (rc != CUSOLVER_STATUS_SUCCESS) {
+		whit_dev_fail(d, rc == CUSOLVER_STATUS_ALLOC_FAILED ? WHIT_ERESOURCE : WHIT_EINTERNAL, "%s: status %d",
+		              call, (int)rc);
+		return 0;
+	}
+	if (WHIT_CHECK(d, cudaMemcpyAsync(&info, room, sizeof info, cudaMemcpyDeviceToHost, d->stream)) ||
+	    WHIT_CHECK(d, cudaStreamSynchronize(d->stream)))
+		return 0;
+	if (info < 0) whit_dev_fail(d, WHIT_EINTERNAL, "%s: argument %d is refused", call, -info);
+	return info;
+}
+
+int whit_dev_cholesky(whit_dev *d, double *a, int64_t n, void *room) {
+	size_t device = 0, host = 0;
+	if (d->err.code || n == 0) return 0;
+	const whit_dev_solver *s = d->solver;
+	cusolverStatus_t rc = potrf_size(s, n, &device, &host);
+	void *own = whit_alloc(host + 1);
+	if (rc == CUSOLVER_STATUS_SUCCESS)
+		rc = s->potrf(s->handle, s->params, LOWER, n, CUDA_R_64F, a, n, CUDA_R_64F, (uint8_t *)room + INFO,
+		              device, own, host, (int *)room);
+	int info = solver_told(d, rc, "cusolverDnXpotrf", room);
+	whit_free(own);
+	return info > 0;
+}
+
+void whit_dev_invert(whit_dev *d, double *a, int64_t n, void *room) {
+	size_t device = 0, host = 0;
+	if (d->err.code || n == 0) return;
+	const whit_dev_solver *s = d->solver;
+	cusolverStatus_t rc = trtri_size(s, n, &device, &host);
+	void *own = whit_alloc(host + 1);
+	if (rc == CUSOLVER_STATUS_SUCCESS)
+		rc = s->trtri(s->handle, LOWER, CUBLAS_DIAG_NON_UNIT, n, CUDA_R_64F, a, n, (uint8_t *)room + INFO,
+		              device, own, host, (int *)room);
+	int info = solver_told(d, rc, "cusolverDnXtrtri", room);
+	if (info > 0) whit_dev_fail(d, WHIT_EINTERNAL, "cusolverDnXtrtri: diagonal %d is 0", info);
+	whit_free(own);
+}
+
+void whit_dev_mul_upper(whit_dev *d, double *b, const double *u, int64_t n, int turn) {
+	double one = 1;
+	if (d->err.code || n == 0) return;
+	cublasHandle_t h = fits_blas(d, n, n, n, n) ? blas(d) : NULL;
+	if (!h) return;
+	/* column by column, as cuBLAS reads it: b^T becomes u^T b^T, u^T a lower triangle; b is its own output */
+	blas_failed(d,
+	            cublasDtrmm(h, CUBLAS_SIDE_LEFT, CUBLAS_FILL_MODE_LOWER, turn ? CUBLAS_OP_T : CUBLAS_OP_N,
+	                        CUBLAS_DIAG_NON_UNIT, (int)n, (int)n, &one, u, (int)n, b, (int)n, b, (int)n),
+	            "cublasDtrmm");
 }
 
 int whit_dev_sync(whit_dev *d, whit_err *e) {

@@ -34,6 +34,8 @@ struct whit_dev {
 	unsigned *counters; /* whit_dev_counters' */
 	whit_tuned *tuned;  /* linear.cu's, in order */
 	int n_tuned;
+	int64_t factors_from;
+	const char *solver_library; /* NULL: the toolkit's */
 #ifdef __CUDACC__
 	int index;
 	bool lent;  /* the stream is the caller's */
@@ -47,6 +49,7 @@ struct whit_dev {
 	int staged;
 	void *blas; /* cublasHandle_t, made when it is first needed; its workspace */
 	void *workspace;
+	struct whit_dev_solver *solver; /* dev.cu's, made when it is first needed */
 #endif
 };
 

@@ -84,6 +84,25 @@ WHIT_DEVICE void whit_dev_mul(whit_dev *d, float *c, int64_t ldc, const float *a
  * F16: products and sums in 32 bits. scale: device memory, scale[1] is 1. */
 WHIT_DEVICE void whit_dev_mul_f16(whit_dev *d, float *c, int64_t ldc, const uint16_t *a, const uint16_t *b, int64_t ld,
                                   int64_t m, int64_t n, int64_t k, const float *scale);
+/* ---- factors: of (n, n) doubles, row after row. cuSOLVER, which is loaded when it is first asked for, and cuBLAS; one
+ * device's bytes are always the same, and LAPACK's to the last digits. LAPACK and OpenBLAS under emulation. ---- */
+
+/* 0: they can be computed here, which takes *room bytes of device memory beside the matrix. WHIT_ERESOURCE with the
+ * reason: there is no cuSOLVER, or it does not start. */
+WHIT_DEVICE int whit_dev_factors(whit_dev *d, int64_t n, size_t *room, whit_err *e);
+/* Both wait, and neither reads above the diagonal nor promises what is there afterwards; room is what whit_dev_factors
+ * told. Cholesky: a's lower triangle becomes L of a = L L^T; 1: a is not positive definite, and of no more use; 0 also
+ * where an error is kept. Invert: a lower triangle without zeros on its diagonal becomes its inverse. */
+WHIT_DEVICE int whit_dev_cholesky(whit_dev *d, double *a, int64_t n, void *room);
+WHIT_DEVICE void whit_dev_invert(whit_dev *d, double *a, int64_t n, void *room);
+/* b becomes b u, or, turn, b u^T, of u's upper triangle alone. */
+WHIT_DEVICE void whit_dev_mul_upper(whit_dev *d, double *b, const double *u, int64_t n, int turn);
+/* Columns from which the host leaves factors to the device: at first 512, as many as it has within the time of the ways
+ * there and back; 1 under emulation. Returns what was set before; n 0 changes nothing. */
+WHIT_DEVICE int64_t whit_dev_factors_from(whit_dev *d, int64_t n);
+/* Another library to load as cuSOLVER, NULL = the toolkit's: tests ask for one that is not there. */
+WHIT_DEVICE void whit_dev_factors_of(whit_dev *d, const char *library);
+
 /* Waits for all that is queued. 0, or the first error since the last call, which is then forgotten. */
 WHIT_DEVICE int whit_dev_sync(whit_dev *d, whit_err *e);
 /* Keeps an error, unless one is kept already: what a twin cannot do. */

@@ -60,6 +60,12 @@ int whit_dev_terms(whit_dev *d, int terms) {
 	return was;
 }
 
+int64_t whit_dev_factors_from(whit_dev *d, int64_t n) {
+	int64_t was = d->factors_from;
+	if (n) d->factors_from = n;
+	return was;
+}
+
 void whit_dev_limit(whit_dev *d, size_t bytes) { d->limit = bytes; }
 size_t whit_dev_used(const whit_dev *d) { return d->used; }
 size_t whit_dev_peak(const whit_dev *d) { return d->peak; }

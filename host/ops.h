@@ -403,6 +403,15 @@ WHIT_DEVICE void whit_columns_values_cuda(whit_dev *d, float *y, const uint8_t *
                                           const float *level, int64_t rows, int64_t n, int64_t unit);
 /* y = a - b, n values; y may be a or b. */
 WHIT_DEVICE void whit_subtract_cuda(whit_dev *d, float *y, const float *a, const float *b, int64_t n);
+/* Around the factors of calib/feedback_make.c, (n, n) in double; J turns the order of rows, or columns, round.
+ * a = J a J + more I. */
+WHIT_DEVICE void whit_turn_cuda(whit_dev *d, double *a, int64_t n, double more);
+/* to = the upper triangle of J a J, zeros below it. */
+WHIT_DEVICE void whit_upper_cuda(whit_dev *d, float *to, const double *a, int64_t n);
+/* The diagonal and what is below it become zero. */
+WHIT_DEVICE void whit_strict_cuda(whit_dev *d, double *a, int64_t n);
+/* to = a by, n values. */
+WHIT_DEVICE void whit_floats_cuda(whit_dev *d, float *to, const double *a, int64_t n, double by);
 
 /* ---- k-means with a weight for each coordinate (Lloyd 1982; fabq.md 2.5) ----
  * On a device the same bits as on the CPU. x, w (n, dim), w NULL: 1; c (k, dim), k > 0; all finite. */

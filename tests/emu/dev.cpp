@@ -1,6 +1,7 @@
 /* dev: cuda/dev.cu's emulated twin. Queued work is done at once; memory is the emulator's. */
 #include "cuda/dev.cuh"
 #include <cblas.h>
+#include <lapacke.h>
 #include <stdio.h>
 
 static constexpr size_t MEMORY = (size_t)4 << 30; /* of the device that is played */
@@ -32,7 +33,7 @@ void case_shared(whit_dev *d, int bytes) {
 int whit_dev_open(whit_dev **d, int index, whit_err *e) {
 	if (index) return whit_fail(e, WHIT_ERESOURCE, "device %d: is not there, need 0", index);
 	*d = (whit_dev *)whit_alloc(sizeof **d);
-	(*d)->terms = 3;
+	(*d)->terms = 3, (*d)->factors_from = 1;
 	(*d)->sms = 4, (*d)->shared = 99 << 10, (*d)->capability = 80;
 	return 0;
 }
@@ -105,6 +106,39 @@ void whit_dev_mul_f16(whit_dev *d, float *c, int64_t ldc, const uint16_t *a, con
 	cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (int)m, (int)n, (int)k, scale[0], copy, (int)ld, copy + na,
 	            (int)ld, scale[1], c, (int)ldc);
 	whit_free(copy);
+}
+
+void whit_dev_factors_of(whit_dev *d, const char *library) { d->solver_library = library; }
+
+int whit_dev_factors(whit_dev *d, int64_t, size_t *room, whit_err *e) {
+	*room = 256;
+	if (!d->solver_library) return 0;
+	return whit_fail(e, WHIT_ERESOURCE, "%s: the emulated device loads nothing, need LAPACK", d->solver_library);
+}
+
+/* The lower triangle by rows is the upper one by columns. */
+int whit_dev_cholesky(whit_dev *d, double *a, int64_t n, void *room) {
+	emu::device_reach all;
+	if (d->err.code || n == 0) return 0;
+	memset(room, 0xff, 256);
+	lapack_int info = LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'U', (lapack_int)n, a, (lapack_int)n);
+	if (info < 0) whit_dev_fail(d, WHIT_EINTERNAL, "dpotrf: argument %d is refused", (int)-info);
+	return info > 0;
+}
+
+void whit_dev_invert(whit_dev *d, double *a, int64_t n, void *room) {
+	emu::device_reach all;
+	if (d->err.code || n == 0) return;
+	memset(room, 0xff, 256);
+	lapack_int info = LAPACKE_dtrtri(LAPACK_COL_MAJOR, 'U', 'N', (lapack_int)n, a, (lapack_int)n);
+	if (info) whit_dev_fail(d, WHIT_EINTERNAL, "dtrtri: %d, need 0", (int)info);
+}
+
+void whit_dev_mul_upper(whit_dev *d, double *b, const double *u, int64_t n, int turn) {
+	emu::device_reach all;
+	if (d->err.code || n == 0) return;
+	cblas_dtrmm(CblasRowMajor, CblasRight, CblasUpper, turn ? CblasTrans : CblasNoTrans, CblasNonUnit, (int)n,
+	            (int)n, 1, u, (int)n, b, (int)n);
 }
 
 int whit_dev_sync(whit_dev *d, whit_err *e) {
