@@ -113,6 +113,12 @@ typedef struct square {
 
 static void each_row(const square *s, whit_item_fn fn) { whit_items(s->rows, s->cols, fn, (void *)(uintptr_t)s); }
 
+static void row_zero(void *ctx, int64_t i, int worker) {
+	const square *s = ctx;
+	(void)worker;
+	memset(s->a + i * s->cols, 0, (size_t)s->cols * sizeof *s->a);
+}
+
 static void row_add(void *ctx, int64_t i, int worker) {
 	const square *s = ctx;
 	(void)worker;
@@ -168,7 +174,7 @@ static int read_sums(const whit_calibration *c, const input *in, const char *wei
                      double *to, double *tokens, whit_err *e) {
 	int64_t n = in->cols, first = group < 0 ? 0 : group * n * n;
 	int rc = 0;
-	memset(to, 0, (size_t)(n * n) * sizeof *to);
+	each_row(&(square){.a = to, .rows = n, .cols = n}, row_zero);
 	*tokens = 0;
 	for (int d = 0; d < domains_of(c) && !rc; d++) {
 		whit_sum own = {.ndim = 2, .dtype = WHIT_F32, .shape = {n, n, 1}}, *u = &own;
