@@ -276,6 +276,24 @@ static void row_item(void *ctx, int64_t r, int worker) {
 	whit_free(room);
 }
 
+enum { STRIP = 128 }; /* rows of R at a time: the same sums at any thread count */
+
+/* Rows of H = R R^T, from the diagonal's square of them on: R is zero in front of it. */
+static void hessian_item(void *ctx, int64_t i, int worker) {
+	const refit *f = ctx;
+	const float *R = f->j->feedback->r;
+	int64_t n = f->n, r = i * STRIP, at = r * (n + 1);
+	(void)worker;
+	cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)WHIT_MIN(STRIP, n - r), (int)(n - r), (int)(n - r), 1,
+	            R + at, (int)n, R + at, (int)n, 0, f->h + at, (int)n);
+}
+
+static void mirror_item(void *ctx, int64_t i, int worker) {
+	const refit *f = ctx;
+	(void)worker;
+	for (int64_t k = 0; k < i; k++) f->h[i * f->n + k] = f->h[k * f->n + i];
+}
+
 int whit_refit(whit_job *j, int sweeps, double *loss, whit_err *e) {
 	const whit_feedback *f = j->feedback;
 	refit r = {.j = j, .sweeps = sweeps, .n = j->dst->width, .loss = loss};
@@ -289,9 +307,9 @@ int whit_refit(whit_job *j, int sweeps, double *loss, whit_err *e) {
 	r.units = (r.n + r.u.weights - 1) / r.u.weights;
 	r.runs = r.u.weights / r.u.run;
 	r.h = whit_alloc((size_t)(r.n * r.n) * sizeof *r.h);
-	cblas_ssyrk(CblasRowMajor, CblasUpper, CblasNoTrans, (int)r.n, (int)r.n, 1, f->r, (int)r.n, 0, r.h, (int)r.n);
-	for (int64_t i = 0; i < r.n; i++)
-		for (int64_t k = 0; k < i; k++) r.h[i * r.n + k] = r.h[k * r.n + i];
+	openblas_set_num_threads(1);
+	whit_parallel((r.n + STRIP - 1) / STRIP, hessian_item, &r);
+	whit_parallel(r.n, mirror_item, &r);
 	whit_parallel(j->dst->rows, row_item, &r);
 	whit_free(r.h);
 	rc = whit_interrupted(e);
