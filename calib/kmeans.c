@@ -43,6 +43,7 @@ static void end_device(points *p) {
 }
 
 static int assign_device(points *p, const float *c, int k, whit_err *e) {
+	whit_dev_reset(p->d);
 	whit_dev_put(p->d, p->d_c, c, (size_t)(k * p->dim) * sizeof *c);
 	whit_kmeans_assign_cuda(p->d, p->d_nearest, p->d_distance, p->d_x, p->d_w, p->d_c, p->n, p->dim, k);
 	whit_dev_get(p->d, p->nearest, p->d_nearest, (size_t)p->n * sizeof *p->nearest);

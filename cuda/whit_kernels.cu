@@ -296,6 +296,7 @@ extern "C" int whit_kernels_kmeans_assign(whit_kernels *k, int32_t *nearest, flo
 	if (check_points(k, x, w, n, dim, count) || need_pointer(k, "nearest", nearest, 4) ||
 	    need_pointer(k, "distance", distance, 4) || need_pointer(k, "centroids", c, 4))
 		return k->err.code;
+	whit_dev_reset(k->d);
 	whit_kmeans_assign_cuda(k->d, nearest, distance, x, w, c, n, dim, count);
 	return done(k);
 }

@@ -5,12 +5,44 @@
 #include "host/ops.h"
 #include "tests/case.h"
 
+/* What points and centroids are, beside normal ones; EACH has weights of points, the others none or of coordinates. */
+enum { NORMAL, EQUAL, MIDDLE, OFFSET, TINY, HUGE_ONES, STRAY, BROKEN, CLOSE };
+enum { NONE, EVERY, EACH };
 static const struct {
 	int64_t n, dim;
-	int k, weighted;
-} rows[] = {{0, 8, 3, 0},    {1, 1, 1, 1},      {5, 3, 2, 0},    {40, 31, 7, 1},       {33, 64, 16, 1},
-            {100, 65, 5, 0}, {37, 128, 64, 1},  {9, 200, 33, 1}, {21, 512, 20, 0},     {12, 513, 3, 1},
-            {300, 1, 17, 1}, {2600, 509, 1, 0}, {300, 33, 3, 0}, {1 << 16, 128, 64, 1}};
+	int k, weights, what;
+} rows[] = {{0, 8, 3, NONE, NORMAL},           {1, 1, 1, EVERY, NORMAL},          {5, 3, 2, NONE, NORMAL},
+            {40, 31, 7, EVERY, NORMAL},        {33, 64, 16, EVERY, NORMAL},       {100, 65, 5, NONE, NORMAL},
+            {37, 128, 64, EVERY, NORMAL},      {9, 200, 33, EVERY, NORMAL},       {21, 512, 20, NONE, NORMAL},
+            {12, 513, 3, EVERY, NORMAL},       {300, 1, 17, EVERY, NORMAL},       {2600, 509, 1, NONE, NORMAL},
+            {300, 33, 3, NONE, NORMAL},        {600, 128, 64, NONE, NORMAL},      {33, 100, 1000, NONE, NORMAL},
+            {33, 128, 256, NONE, MIDDLE},      {600, 65, 200, NONE, MIDDLE},      {1, 48, 16, NONE, OFFSET},
+            {40, 128, 64, NONE, OFFSET},       {50, 64, 128, EACH, MIDDLE},       {40, 128, 64, EACH, NORMAL},
+            {20, 300, 64, EACH, MIDDLE},       {20, 256, 40, NONE, MIDDLE},       {40, 20, 16, NONE, EQUAL},
+            {35, 24, 64, EACH, TINY},          {35, 120, 32, NONE, TINY},         {35, 128, 32, NONE, HUGE_ONES},
+            {40, 96, 64, NONE, STRAY},         {40, 96, 64, EACH, STRAY},         {40, 128, 64, NONE, BROKEN},
+            {33, 32, 32, NONE, CLOSE},         {1 << 16, 128, 64, EVERY, NORMAL}, {1 << 16, 128, 64, EACH, NORMAL},
+            {1 << 16, 128, 1024, NONE, NORMAL}};
+
+/* Half way between two centroids, but for a last place here and there; far from 0; beyond the range of squares, below
+ * and above; a tenth of all points and a centroid apart from the others; no numbers; centroids a last place apart. */
+static void shape(float *x, float *c, int64_t n, int64_t dim, int k, int what) {
+	static const float by[] = {1, 1, 1, 1, 1e-40f, 1e30f, 1, 1, 1};
+	for (int64_t i = 0; i < k * dim; i++) {
+		if (what == CLOSE)
+			c[i] = i % dim == i / dim % dim ? nextafterf(c[i % dim], i % 3 ? 9 : -9) : c[i % dim];
+		c[i] = (what == OFFSET ? 1e6f : 0) + c[i] * by[what] * (what == STRAY && i / dim == k - 1 ? 50 : 1);
+	}
+	for (int64_t i = 0; i < n * dim; i++) {
+		int64_t p = i / dim, j = i % dim;
+		if (what == MIDDLE) x[i] = (c[p % k * dim + j] + c[(p * 7 + 3) % k * dim + j]) / 2;
+		if (what == MIDDLE && j == p % dim) x[i] = nextafterf(x[i], p % 2 ? 9 : -9);
+		if (what == EQUAL) x[i] = x[j];
+		x[i] = (what == OFFSET ? 1e6f : 0) + x[i] * by[what] * (what == STRAY && p % 10 == 3 ? 3e5f : 1);
+		if (what == BROKEN && p % 10 == 3 && j == p) x[i] = p % 20 == 3 ? NAN : INFINITY;
+	}
+	if (what == BROKEN) c[3 * dim + 5] = NAN, c[5 * dim] = -INFINITY;
+}
 
 /* A sum of dim products of three roundings each, whose order is another. */
 static void check_cpu(case_run *r, const float *x, const float *w, const float *c, const int32_t *nearest,
@@ -68,22 +100,25 @@ static void check_driver(case_run *r, const float *x, const float *w, int64_t n,
 
 static void row(case_run *r, int at) {
 	int64_t n = rows[at].n, dim = rows[at].dim, all = rows[at].k * dim;
-	int k = rows[at].k;
+	int k = rows[at].k, what = rows[at].what;
 	if (case_skip_big(r, n * dim * k > 3000000)) return;
-	case_label(r, "%lld x %lld, %d centroids%s", (long long)n, (long long)dim, k,
-	           rows[at].weighted ? ", weighted" : "");
-	float *x = case_normal(r, n * dim), *w = rows[at].weighted ? case_normal(r, n * dim) : NULL,
+	case_label(r, "%lld x %lld, %d centroids, weights %d, %d", (long long)n, (long long)dim, k, rows[at].weights,
+	           what);
+	float *x = case_normal(r, n * dim), *w = rows[at].weights ? case_normal(r, n * dim) : NULL,
 	      *c = case_normal(r, all), *distance = case_host(r, (size_t)n * sizeof *x);
 	int32_t *nearest = case_host(r, (size_t)n * sizeof *nearest);
 	double *sum = case_host(r, (size_t)(2 * all) * sizeof *sum), *weight = sum + all;
+	shape(x, c, n, dim, k, what);
 	for (int64_t i = 0; w && i < n * dim; i++) w[i] = i % 11 ? fabsf(w[i]) : 0;
+	for (int64_t i = 0; rows[at].weights == EACH && i < n * dim; i++)
+		w[i] = i % dim ? w[i - 1] : i / dim % 13 == 5 ? 1e-44f : i / dim % 13 == 7 ? 3e30f : w[i];
 	if (k > 2) memcpy(c + 2 * dim, c, (size_t)dim * sizeof *c); /* a tie */
 	whit_kmeans_assign_cpu(nearest, distance, x, w, c, n, dim, k);
 	whit_kmeans_sums_cpu(sum, weight, nearest, x, w, n, dim, k);
 	for (int64_t i = 0; i < n && k > 2; i++)
 		if (nearest[i] == 2) case_fail(r, "point %lld: the higher of equals", (long long)i);
-	if (!r->dev) {
-		check_cpu(r, x, w, c, nearest, distance, n, dim, k);
+	if (!r->dev && what != TINY && what != HUGE_ONES && what != BROKEN) {
+		if (rows[at].weights != EACH) check_cpu(r, x, w, c, nearest, distance, n, dim, k);
 		check_sums(r, x, w, nearest, sum, weight, n, dim, k);
 	}
 	if (!r->dev) return; /* the CPU has one twin */
@@ -98,10 +133,10 @@ static void row(case_run *r, int at) {
 		whit_kmeans_sums_cuda(r->dev, ds, ds + all, dn, dx, dw, n, dim, k);
 		whit_dev_plain(r->dev, was);
 		case_bits(r, dn, (const uint32_t *)nearest, n);
-		case_bits(r, dd, (const uint32_t *)(const void *)distance, n);
-		case_bits(r, ds, (const uint32_t *)(const void *)sum, 4 * all);
+		case_same(r, dd, distance, n);
+		if (what != BROKEN) case_bits(r, ds, (const uint32_t *)(const void *)sum, 4 * all);
 	}
-	if (n) check_driver(r, x, w, n, dim, k);
+	if (n && what < HUGE_ONES) check_driver(r, x, w, n, dim, k);
 }
 
 const case_set cases_kmeans = {"kmeans", WHIT_COUNT(rows), row, 0};
