@@ -320,7 +320,7 @@ __global__ void __launch_bounds__(near_most(V, weighted) * 32, 1) kmeans_near_ke
 			norm[i] += __shfl_xor_sync(every, norm[i], 2);
 			norm[i] += __shfl_xor_sync(every, norm[i], 1);
 			r[i] = near_bounds<V>(norm[i], far, by, back, w[i]);
-			bool measured = r[i].all || !same[i] || a.k < FEW;
+			bool measured = a.k < FEW || (i0 + g + 8 * i < a.n && (r[i].all || !same[i]));
 			r[i].all = __any_sync(every, measured);
 		}
 		if (held) {

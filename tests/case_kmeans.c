@@ -111,7 +111,7 @@ static void row(case_run *r, int at) {
 	shape(x, c, n, dim, k, what);
 	for (int64_t i = 0; w && i < n * dim; i++) w[i] = i % 11 ? fabsf(w[i]) : 0;
 	for (int64_t i = 0; rows[at].weights == EACH && i < n * dim; i++)
-		w[i] = i % dim ? w[i - 1] : i / dim % 13 == 5 ? 1e-44f : i / dim % 13 == 7 ? 3e30f : w[i];
+		w[i] = i % dim ? w[i - 1] : i / dim == 35 ? 1e-44f : i / dim == 36 ? 3e38f : w[i];
 	if (k > 2) memcpy(c + 2 * dim, c, (size_t)dim * sizeof *c); /* a tie */
 	whit_kmeans_assign_cpu(nearest, distance, x, w, c, n, dim, k);
 	whit_kmeans_sums_cpu(sum, weight, nearest, x, w, n, dim, k);
