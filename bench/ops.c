@@ -20,7 +20,8 @@ typedef struct task {
 	int64_t rows, cols;
 	whit_mat m; /* of encode and decode: planes in bytes, codebook on the device */
 	float book[256];
-	int k, dtype; /* of fwht: length and storage */
+	int k, dtype;        /* of fwht: length and storage */
+	uint16_t *x16, *w16; /* BF16, what a product of x and w takes */
 } task;
 
 /* ---- what is queued ---- */
@@ -46,6 +47,12 @@ static void assign(void *ctx, int i) {
 	const task *t = ctx;
 	whit_kmeans_assign_cuda(t->d, (int32_t *)(void *)t->bytes, t->out, t->x[i % t->n], NULL, t->w, t->rows, t->cols,
 	                        t->k);
+}
+/* What assigning cannot do without: products of all points and centroids, k a point to memory. */
+static void distances(void *ctx, int i) {
+	const task *t = ctx;
+	(void)i;
+	whit_dev_gemm(t->d, t->u, t->k, t->x16, t->w16, WHIT_BF16, t->rows, t->k, t->cols, 0);
 }
 static void sums(void *ctx, int i) {
 	const task *t = ctx;
@@ -110,7 +117,8 @@ static int begin(task *t, const bench_run *b, const float *x, int64_t rows, int6
 }
 
 static void end(task *t) {
-	void *all[] = {t->w, t->u, t->out, t->sum, t->bytes, t->count, (void *)(uintptr_t)t->m.codebook};
+	void *all[] = {
+	        t->w, t->u, t->x16, t->w16, t->out, t->sum, t->bytes, t->count, (void *)(uintptr_t)t->m.codebook};
 	for (int i = 0; i < t->n; i++) whit_dev_free(t->d, t->x[i]);
 	for (int i = 0; i < WHIT_COUNT(all); i++) whit_dev_free(t->d, all[i]);
 }
@@ -125,9 +133,11 @@ static void *result(task *t, void (*queue)(void *, int), const void *from, size_
 	return to;
 }
 
+/* row->C: the BLAS's time, if it has one. */
 static int add(bench_run *b, task *t, bench_row *row, void (*queue)(void *, int), whit_err *e) {
 	int launches = b->info.driver ? LAUNCHES : 1;
 	if (!row->wrong) row->t = bench_queued(t->d, queue, t, launches, b->seconds, e);
+	row->C = row->t.median > 0 ? row->C / row->t.median : 0;
 	bench_add(b, row);
 	return e->code ? e->code : whit_interrupted(e);
 }
@@ -225,35 +235,53 @@ static int bench_codes(bench_run *b, const bench_filter *f, const float *x, int6
 	return rc;
 }
 
+/* Points and the first k of them, which are the centroids, as BF16; room for all products. */
+static void halve(task *t, const float *x) {
+	int64_t n = t->rows * t->cols;
+	uint16_t *h = whit_alloc((size_t)n * sizeof *h);
+	for (int64_t i = 0; i < n; i++) h[i] = whit_f32_to_bf16(x[i]);
+	t->x16 = upload(t->d, h, (size_t)n * sizeof *h);
+	t->w16 = upload(t->d, h, (size_t)(t->k * t->cols) * sizeof *h);
+	t->u = upload(t->d, NULL, (size_t)(t->rows * t->k) * sizeof *t->u);
+	whit_dev_sync(t->d, &(whit_err){0}); /* h is read; an error is told where it is compared */
+	whit_free(h);
+}
+
 static int bench_kmeans_on(bench_run *b, const bench_filter *f, const float *x, int64_t n, int64_t dim, whit_err *e) {
-	enum { K = 64 };
+	static const struct { int k, sums; } of[] = {{64, 0}, {128, 0}, {1024, 0}, {64, 1}};
 	int rc = 0;
-	for (int i = 0; i < 2 && !rc; i++) {
-		bench_row row = {.bytes = 4.0 * (double)(n * dim) + 4.0 * (double)n,
-		                 .flops = i ? 0 : 4.0 * (double)(n * dim * K)};
+	for (int i = 0; i < WHIT_COUNT(of) && !rc; i++) {
+		int k = of[i].k, last = of[i].sums;
+		bench_row row = {.bytes = 4.0 * (double)(n * dim) + (last ? 4.0 : 8.0) * (double)n,
+		                 .flops = last ? 0 : 2.0 * (double)(n * dim * k)};
 		task t;
-		snprintf(row.name, sizeof row.name, "kmeans %s k=%d %lldx%lld", i ? "sums" : "assign", K, (long long)n,
-		         (long long)dim);
-		if (!bench_wants(f, row.name)) continue;
+		snprintf(row.name, sizeof row.name, "kmeans %s k=%d %lldx%lld", last ? "sums" : "assign", k,
+		         (long long)n, (long long)dim);
+		if (!bench_wants(f, row.name) || k > n) continue;
 		rc = begin(&t, b, x, n, dim, e);
-		t.k = K;
-		t.w = upload(t.d, x, (size_t)(K * dim) * sizeof *x);
+		t.k = k;
+		t.w = upload(t.d, x, (size_t)(k * dim) * sizeof *x);
 		if (!rc) {
-			int64_t some = i ? n : WHIT_MIN(n, CHECKED);
+			int64_t some = last ? n : WHIT_MIN(n, CHECKED);
 			int32_t *want = whit_alloc((size_t)n * sizeof *want),
 			        *got = result(&t, assign, t.bytes, (size_t)n * 4, e);
 			float *distance = whit_alloc((size_t)n * sizeof *distance);
-			whit_kmeans_assign_cpu(want, distance, x, NULL, x, some, dim, K);
+			bench_time blas = {0};
+			whit_kmeans_assign_cpu(want, distance, x, NULL, x, some, dim, k);
 			row.wrong = memcmp(want, got, (size_t)some * 4) != 0;
-			if (i) {
-				size_t bytes = (size_t)(2 * K * dim) * sizeof(double);
+			if (last) {
+				size_t bytes = (size_t)(2 * k * dim) * sizeof(double);
 				double *sum = whit_alloc(bytes), *is = result(&t, sums, t.sum, bytes, e);
-				whit_kmeans_sums_cpu(sum, sum + K * dim, want, x, NULL, n, dim, K);
+				whit_kmeans_sums_cpu(sum, sum + k * dim, want, x, NULL, n, dim, k);
 				row.wrong |= memcmp(sum, is, bytes) != 0;
 				whit_free(sum), whit_free(is);
+			} else {
+				halve(&t, x);
+				blas = bench_queued(t.d, distances, &t, b->info.driver ? LAUNCHES : 1, b->seconds, e);
 			}
 			whit_free(want), whit_free(got), whit_free(distance);
-			rc = add(b, &t, &row, i ? sums : assign, e);
+			row.C = blas.median;
+			rc = add(b, &t, &row, last ? sums : assign, e);
 		}
 		end(&t);
 	}

@@ -93,10 +93,12 @@ static __device__ __forceinline__ unsigned near_halves(float a, float b) {
 }
 
 /* center: S o, and S and its inverse behind it; c (k, V * 32), zeros behind dim; c16: C of 32 columns by lanes as
- * `eight` has them, sizes: |C|^2 / 2 and n. A warp a centroid; those behind k are far from everything. */
+ * `eight` has them, halves of 128 bytes swapped in every other row, so that lanes meet no bank twice; sizes: |C|^2 / 2
+ * and n. A warp a centroid; those behind k are far from everything. */
 template <int V>
-__global__ void __launch_bounds__(THREADS) near_centroids_kernel(float *center, float *to, uint16_t *c16, float2 *sizes,
-                                                                 const float *c, int dim, int k, int padded) {
+__global__ void __launch_bounds__(THREADS, 1)
+        near_centroids_kernel(float *center, float *to, uint16_t *c16, float2 *sizes, const float *c, int dim, int k,
+                              int padded) {
 	int m = (int)blockIdx.x * WARPS + (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
 	int some = WHIT_MIN(k, SAMPLE);
 	float u[V], sum = 0, lost = 0;

@@ -420,7 +420,10 @@ WHIT_DEVICE void whit_floats_cuda(whit_dev *d, float *to, const double *a, int64
  * float. */
 void whit_kmeans_assign_cpu(int32_t *nearest, float *distance, const float *x, const float *w, const float *c,
                             int64_t n, int64_t dim, int k);
-/* dim above 512, or plain: from memory; else points in registers, centroids in shared memory. */
+/* dim above 512, or plain: from memory. Else tensor cores tell which centroids may be nearest, and those alone are
+ * measured; all of them where k < 8, weights differ within a point, or anything is beyond what has a bound
+ * (cuda/kmeans.cu). Numbers that are not finite end as on the CPU. Scratch: 6 k' dim' + 8 k' + 4 dim' bytes and a few,
+ * of k and dim rounded up to 32 or 128. */
 WHIT_DEVICE void whit_kmeans_assign_cuda(whit_dev *d, int32_t *nearest, float *distance, const float *x, const float *w,
                                          const float *c, int64_t n, int64_t dim, int k);
 /* sum, weight (k, dim), written: those of w x and w over the points of each cluster, in double, piece after piece of
