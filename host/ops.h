@@ -437,6 +437,23 @@ static inline int64_t whit_kmeans_piece(int64_t n, int64_t dim) {
 	return WHIT_MAX((n + pieces - 1) / pieces, 64);
 }
 
+/* ---- codebooks of one dimension (Lloyd 1982; Max 1960) ----
+ * For each row of x (rows, n), with the weights w (rows, n; NULL: 1): level (rows, k), ascending, and loss (rows) = the
+ * sum of w (x - level)^2 at each value's nearest level, a tie at the lower. exact: the least there is, by dynamic
+ * programming in O(k n log n), up to rounding: k (n / 256 + 16) 2^-50 of (sum w) max (x - middle)^2, middle = the value
+ * in the middle of the row, which is taken off for the sake of that; else from runs of equal weight by steps of O(k log
+ * n) until no boundary moves, WHIT_LLOYD_STEPS at most; a level that loses its values stays. Either way: of no more
+ * different values than k all are levels, and the loss is 0. Equal levels are at the end alone, the last one repeated.
+ * Values of weight 0 do not count; where none does (or n is 0) levels and loss are 0. x and w finite, w >= 0, k in [1,
+ * WHIT_LLOYD_LEVELS], n < 2^31. Memory for each thread: 48 n bytes, exact 4 k n more. On a device the same bits as on
+ * the CPU; n up to WHIT_LLOYD_MOST, else WHIT_EUSAGE. Scratch: exact, for two blocks a multiprocessor or fewer rows,
+ * (40 + 2 k) (n + 1) bytes each. */
+enum { WHIT_LLOYD_STEPS = 100, WHIT_LLOYD_LEVELS = 256, WHIT_LLOYD_MOST = 8192 };
+void whit_lloyd_cpu(float *level, double *loss, const float *x, const float *w, int64_t rows, int64_t n, int k,
+                    int exact);
+WHIT_DEVICE void whit_lloyd_cuda(whit_dev *d, float *level, double *loss, const float *x, const float *w, int64_t rows,
+                                 int64_t n, int k, int exact);
+
 /* ---- on a device alone: what becomes of logits and hidden states (the CPU's: eval/metrics.c, engine.c) ---- */
 
 /* Of one row, over the whole vocabulary; what a whit_point (eval/metrics.h) is made of. ln P = x - max_p - ln_p. */

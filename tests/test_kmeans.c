@@ -1,38 +1,13 @@
 /* k-means against the exact answer in one dimension (dynamic programming over sorted points), where Lloyd's rounds can
  * only end above it; clusters that are apart; empty clusters, given centroids, too few points, thread counts. */
 #include "calib/kmeans.h"
-#include <stdlib.h>
+#include "host/ops.h"
 #include "tests/test.h"
-
-static int ascending(const void *a, const void *b) {
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
-/* The least weighted squared error of n sorted points (x, weight) in k runs (Wang & Song 2011, eq. 1). */
-static double exact(const double (*p)[2], int n, int k) {
-	double *d = whit_alloc((size_t)((k + 1) * (n + 1)) * sizeof *d);
-	for (int m = 0; m <= k; m++)
-		for (int i = 0; i <= n; i++) {
-			double w = 0, mean = 0, err = 0, best = i ? INFINITY : 0;
-			for (int j = i; j > 0 && m; j--) { /* the last run is j .. i */
-				double v = p[j - 1][1], away = p[j - 1][0] - mean;
-				w += v;
-				mean += w > 0 ? away * v / w : 0;
-				err += v * away * (p[j - 1][0] - mean);
-				best = fmin(best, d[(m - 1) * (n + 1) + j - 1] + err);
-			}
-			d[m * (n + 1) + i] = best;
-		}
-	double loss = d[k * (n + 1) + n];
-	whit_free(d);
-	return loss;
-}
 
 static void one_dimension(void) {
 	enum { N = 400 };
 	float x[N], w[N];
-	double p[N][2], ratio = 0;
+	double ratio = 0, best;
 	whit_rng g;
 	whit_err e;
 	for (int t = 0; t < 24; t++) {
@@ -41,13 +16,10 @@ static void one_dimension(void) {
 		whit_kmeans_result r;
 		const whit_kmeans_opts o = {.k = k, .rounds = 300, .change = 1e-12, .seed = (uint64_t)t};
 		whit_rng_key(&g, 8, (uint64_t)t, 0);
-		for (int i = 0; i < N; i++) {
+		for (int i = 0; i < N; i++)
 			x[i] = (float)whit_rng_normal(&g), w[i] = weighted ? (float)whit_rng_uniform(&g) : 1;
-			p[i][0] = x[i], p[i][1] = w[i];
-		}
-		qsort(p, N, sizeof *p, ascending);
 		if (!CHECK_RC(whit_kmeans(c, &o, x, weighted ? w : NULL, N, 1, NULL, &r, &e), e)) return;
-		double best = exact((const double(*)[2])p, N, k);
+		whit_lloyd_cpu(c, &best, x, weighted ? w : NULL, 1, N, k, 1);
 		CHECK_MSG(r.loss >= best * (1 - 1e-6), "%d: loss %.9g, exact %.9g", t, r.loss, best);
 		CHECK_MSG(r.loss <= best * 1.6, "%d: loss %.9g, exact %.9g", t, r.loss, best);
 		ratio += r.loss / best / 24;
