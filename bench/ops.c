@@ -1,4 +1,5 @@
-/* ops: what quantizing is made of, on a device: transforms, encoders, decoders, k-means, Hessians, squares, and the
+/* ops: what quantizing is made of, on a device: transforms, encoders, decoders, k-means, codebooks,
+ * Hessians, squares, and the
  * solver's rounding of a block of columns. Inputs lie in a ring larger than twice the L2; each result is checked
  * against the CPU's before it gets a time. */
 #include <math.h>
@@ -58,6 +59,10 @@ static void sums(void *ctx, int i) {
 	const task *t = ctx;
 	whit_kmeans_sums_cuda(t->d, t->sum, t->sum + t->k * t->cols, (const int32_t *)(const void *)t->bytes,
 	                      t->x[i % t->n], NULL, t->rows, t->cols, t->k);
+}
+static void lloyd(void *ctx, int i) {
+	const task *t = ctx;
+	whit_lloyd_cuda(t->d, t->out, t->sum, t->x[i % t->n], NULL, t->rows, t->cols, t->k, 0);
 }
 static void gram(void *ctx, int i) {
 	const task *t = ctx;
@@ -288,6 +293,28 @@ static int bench_kmeans_on(bench_run *b, const bench_filter *f, const float *x, 
 	return rc;
 }
 
+static int bench_lloyd_on(bench_run *b, const bench_filter *f, const float *x, int64_t rows, int64_t cols,
+                          whit_err *e) {
+	enum { K = 16, SOME = CHECKED / 4 };
+	bench_row row = {.bytes = 4.0 * (double)(rows * cols), .weights = (double)(rows * cols)};
+	float want[SOME * K];
+	double loss[SOME];
+	task t;
+	snprintf(row.name, sizeof row.name, "lloyd k=%d %lldx%lld", K, (long long)rows, (long long)cols);
+	if (!bench_wants(f, row.name)) return 0;
+	int rc = begin(&t, b, x, rows, cols, e);
+	t.k = K;
+	if (!rc) {
+		float *got = result(&t, lloyd, t.out, sizeof want, e);
+		whit_lloyd_cpu(want, loss, x, NULL, SOME, cols, K, 0);
+		row.wrong = memcmp(want, got, sizeof want) != 0;
+		whit_free(got);
+		rc = add(b, &t, &row, lloyd, e);
+	}
+	end(&t);
+	return rc;
+}
+
 static int bench_sums(bench_run *b, const bench_filter *f, const float *x, int64_t rows, int64_t cols, whit_err *e) {
 	int rc = 0;
 	for (int i = 0; i < 2 && !rc; i++) {
@@ -371,6 +398,7 @@ int bench_ops(bench_run *b, const bench_filter *f, whit_err *e) {
 	int rc = bench_fwht_on(b, f, x, rows, cols, e);
 	if (!rc) rc = bench_codes(b, f, x, rows, cols, e);
 	if (!rc) rc = bench_kmeans_on(b, f, x, points, 128, e);
+	if (!rc) rc = bench_lloyd_on(b, f, x, rows, small ? cols : 4096, e);
 	if (!rc) rc = bench_sums(b, f, x, rows, cols, e);
 	if (!rc) rc = bench_columns_on(b, f, x, small ? CHECKED : 16384, e);
 	whit_free(x);

@@ -311,6 +311,19 @@ extern "C" int whit_kernels_kmeans_sums(whit_kernels *k, double *sum, double *we
 	return done(k);
 }
 
+extern "C" int whit_kernels_lloyd(whit_kernels *k, float *level, double *loss, const float *x, const float *w,
+                                  int64_t rows, int64_t n, int count, int exact) {
+	if (need_count(k, "rows", rows) || need_count(k, "n", n) || need_count(k, "levels", count) ||
+	    need(k, n <= WHIT_LLOYD_MOST, "n: is %lld, need at most %d", (long long)n, WHIT_LLOYD_MOST) ||
+	    need(k, count <= WHIT_LLOYD_LEVELS, "levels: is %d, need at most %d", count, WHIT_LLOYD_LEVELS) ||
+	    need_pointer(k, "level", level, 4) || need_pointer(k, "loss", loss, 8) || need_pointer(k, "x", x, 4) ||
+	    need_pointer(k, "w", w, 4, 1))
+		return k->err.code;
+	whit_dev_reset(k->d);
+	whit_lloyd_cuda(k->d, level, loss, x, w, rows, n, count, exact);
+	return done(k);
+}
+
 /* ---- memory ---- */
 
 extern "C" void *whit_kernels_alloc(whit_kernels *k, size_t bytes) {

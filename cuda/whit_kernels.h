@@ -97,6 +97,15 @@ int whit_kernels_kmeans_assign(whit_kernels *k, int32_t *nearest, float *distanc
 int whit_kernels_kmeans_sums(whit_kernels *k, double *sum, double *weight, const int32_t *nearest, const float *x,
                              const float *w, int64_t n, int64_t dim, int count);
 
+/* Codebooks of one dimension: level (rows, count) ascending and loss (rows) = the sum of w (x - level)^2 at the nearest
+ * level, of each row of x (rows, n) with weights w (rows, n; NULL = 1), all finite, w >= 0; n up to 8192, count up to
+ * 256. exact: the least loss, by dynamic programming, in scratch that k keeps, (40 + 2 count) (n + 1) bytes for each
+ * row or, if fewer, two a multiprocessor; else Lloyd's steps from equal weights until none moves a boundary, 100 at
+ * most. Equal levels are the last one repeated: fewer different values than count, then loss 0. Weight 0: left out; a
+ * row of nothing else has levels and loss 0. Errors: any of these counts. */
+int whit_kernels_lloyd(whit_kernels *k, float *level, double *loss, const float *x, const float *w, int64_t rows,
+                       int64_t n, int count, int exact);
+
 /* ---- memory, for programs that have none of their own ---- */
 void *whit_kernels_alloc(whit_kernels *k, size_t bytes);                             /* NULL: too little */
 void whit_kernels_free(whit_kernels *k, void *p);                                    /* waits */

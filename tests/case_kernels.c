@@ -61,6 +61,9 @@ static void bad_input(case_run *r, whit_kernels *k, const whit_kernels_matrix *g
 	        "row: lies 4 bytes off");
 	refused(r, k, whit_kernels_kmeans_assign(k, (int32_t *)(void *)y, y, x, NULL, x, 1, 1, 0), BAD,
 	        "centroids: is 0");
+	refused(r, k, whit_kernels_lloyd(k, y, (double *)(void *)y, x, NULL, 1, 8193, 2, 0), BAD, "n: is 8193");
+	refused(r, k, whit_kernels_lloyd(k, y, (double *)(void *)y, x, NULL, 1, 4, 257, 1), BAD, "levels: is 257");
+	refused(r, k, whit_kernels_lloyd(k, y, (double *)(void *)y, x, NULL, 0, 4, 2, 0), BAD, "rows: is 0");
 	refused(r, k, whit_kernels_rotation_new(k, &rot, 64, 65, 1), BAD, "group: is 65");
 	refused(r, k, whit_kernels_rotate(k, NULL, y, x, 1), BAD, "rotation: is NULL");
 }
