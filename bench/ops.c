@@ -1,7 +1,6 @@
-/* ops: what quantizing is made of, on a device: transforms, encoders, decoders, k-means, codebooks,
- * Hessians, squares, and the
- * solver's rounding of a block of columns. Inputs lie in a ring larger than twice the L2; each result is checked
- * against the CPU's before it gets a time. */
+/* ops: what quantizing is made of, on a device: transforms, encoders, decoders, k-means, codebooks, Hessians, squares,
+ * and the solver's rounding of a block of columns. Inputs lie in a ring larger than twice the L2; each result is
+ * checked against the CPU's before it gets a time. */
 #include <math.h>
 #include <stdio.h>
 #include "bench/run.h"

@@ -30,19 +30,19 @@ static __device__ __forceinline__ void order(uint64_t &a, uint64_t &b, bool down
 }
 
 /* S steps of a merge to runs of `run`: distances 2^(log + S - 1) to 2^log, so a thread's 2^S keys differ in those bits.
- */
+ * log: a multiple of 4. */
 template <int S> static __device__ __forceinline__ void merge(uint64_t *key, int slots, int run, int log) {
 	for (int t = (int)threadIdx.x; t < slots >> S; t += THREADS) {
-		int base = t >> log << (log + S) | (t & ((1 << log) - 1));
-		uint64_t v[1 << S];
+		int base = t >> log << (log + S) | (t & ((1 << log) - 1)), apart = log ? at(1 << log) : 1;
+		uint64_t v[1 << S], *own = key + at(base);
 		WHIT_UNROLL
-		for (int j = 0; j < 1 << S; j++) v[j] = key[at(base + (j << log))];
+		for (int j = 0; j < 1 << S; j++) v[j] = own[j * apart];
 		WHIT_UNROLL
 		for (int d = 1 << (S - 1); d > 0; d /= 2) WHIT_UNROLL
 		for (int j = 0; j < 1 << S; j++)
 			if (!(j & d)) order(v[j], v[j | d], base & run);
 		WHIT_UNROLL
-		for (int j = 0; j < 1 << S; j++) key[at(base + (j << log))] = v[j];
+		for (int j = 0; j < 1 << S; j++) own[j * apart] = v[j];
 	}
 	__syncthreads();
 }
@@ -67,7 +67,8 @@ static __device__ __forceinline__ void sort(uint64_t *key, int slots) {
 		if (log % 4 == 1) merge<1>(key, slots, run, left);
 		if (log % 4 == 2) merge<2>(key, slots, run, left);
 		if (log % 4 == 3) merge<3>(key, slots, run, left);
-		while (left > 0) merge<4>(key, slots, run, left -= 4);
+		while (left > 4) merge<4>(key, slots, run, left -= 4);
+		merge<4>(key, slots, run, 0);
 	}
 }
 
@@ -77,7 +78,8 @@ struct points {
 	double middle;
 	double *piece, (*before)[3]; /* (3, pieces): sums in front of a piece within its 32; and in front of those */
 	int pieces;
-	double *sums[3]; /* exact: all prefix sums, in scratch */
+	double *sums[3];   /* exact: all prefix sums, in scratch */
+	double (*ends)[2]; /* else those of weights and values in front of each boundary */
 
 	__device__ __forceinline__ float x(int i) const { return slot[at(i)].x; }
 	__device__ __forceinline__ double term(int power, int i) const {
@@ -91,6 +93,16 @@ struct points {
 		double t = before[i / PER_WARP][power] + piece[power * pieces + i / PIECE];
 		for (int j = i / PIECE * PIECE; j < i; j++) t += term(power, j);
 		return t;
+	}
+	/* Both at once: i, the boundary in front of level j. */
+	__device__ __forceinline__ void end(int j, int i) const {
+		double w = before[i / PER_WARP][0] + piece[i / PIECE],
+		       s = before[i / PER_WARP][1] + piece[pieces + i / PIECE];
+		for (int q = i / PIECE * PIECE; q < i; q++) {
+			float2 v = slot[at(q)];
+			w += v.y, s += v.y * (v.x - middle);
+		}
+		ends[j][0] = w, ends[j][1] = s;
 	}
 	__device__ __forceinline__ double cost(int a, int b) const {
 		double w = sums[0][b] - sums[0][a], s = sums[1][b] - sums[1][a],
@@ -138,12 +150,21 @@ template <class F> static __device__ __forceinline__ int first(int m, F beyond) 
 	return lo;
 }
 
+/* The same, looked for around a guess. */
+template <class F> static __device__ __forceinline__ int first_near(int m, int guess, F beyond) {
+	int lo = guess, hi = guess, by = 1;
+	for (; lo > 0 && beyond(lo - 1); by *= 2) hi = lo - 1, lo = WHIT_MAX(hi - by, 0);
+	for (; hi < m && lo == guess && !beyond(hi); by *= 2) lo = guess = hi + 1, hi = WHIT_MIN(lo + by, m);
+	return lo + first(hi - lo, [&](int i) { return beyond(lo + i); });
+}
+
 /* Thread j its level, and its boundary. */
 static __device__ __forceinline__ void levels_of(float *level, const int *bound, int k, const points &p) {
 	int j = (int)threadIdx.x;
 	if (j < k && bound[j] < bound[j + 1]) {
 		int a = bound[j], b = bound[j + 1];
-		double w = p.prefix(0, b) - p.prefix(0, a), s = p.prefix(1, b) - p.prefix(1, a);
+		double w = p.ends ? p.ends[j + 1][0] - p.ends[j][0] : p.sums[0][b] - p.sums[0][a],
+		       s = p.ends ? p.ends[j + 1][1] - p.ends[j][1] : p.sums[1][b] - p.sums[1][a];
 		float mean = (float)(p.middle + (w > 0 ? s / w : 0)), low = p.x(a), high = p.x(b - 1);
 		level[j] = mean > low ? mean < high ? mean : high : low;
 	}
@@ -153,8 +174,10 @@ static __device__ __forceinline__ bool bounds_of(int *bound, const float *level,
 	int j = (int)threadIdx.x, moved = 0;
 	if (j > 0 && j < k) {
 		double half = ((double)level[j - 1] + level[j]) / 2;
-		int b = first(p.m, [&](int i) { return p.x(i) > half; });
-		moved = b != bound[j], bound[j] = b;
+		int b = first_near(p.m, bound[j], [&](int i) { return p.x(i) > half; });
+		moved = b != bound[j];
+		if (moved) bound[j] = b;
+		if (moved && p.ends) p.end(j, b);
 	}
 	return __syncthreads_or(moved);
 }
@@ -168,6 +191,9 @@ static __device__ __forceinline__ void steps(float *level, int *bound, int k, co
 	}
 	__syncthreads();
 	for (int j = 1; j < k && me == 0; j++) bound[j] = WHIT_MIN(WHIT_MAX(bound[j], bound[j - 1] + 1), p.m - (k - j));
+	__syncthreads();
+	if (me < k) p.end(me, bound[me]);
+	if (me == 0) p.end(k, p.m);
 	__syncthreads();
 	levels_of(level, bound, k, p);
 	for (int i = 1; i < WHIT_LLOYD_STEPS && bounds_of(bound, level, k, p); i++) levels_of(level, bound, k, p);
@@ -235,7 +261,8 @@ __global__ void __launch_bounds__(THREADS, exact ? 2 : 3)
                      uint8_t *scratch) {
 	WHIT_SHARED_DYNAMIC(uint64_t, key);
 	WHIT_SHARED(double, before, [WHIT_LLOYD_MOST / PER_WARP + 2][3]);
-	WHIT_SHARED(double, part, [THREADS]);
+	WHIT_SHARED(double, ends,
+	            [exact ? THREADS / 2 : WHIT_LLOYD_LEVELS + 1][2]); /* in the end the parts of the loss */
 	WHIT_SHARED(float, level, [WHIT_LLOYD_LEVELS]);
 	WHIT_SHARED(int, bound, [WHIT_LLOYD_LEVELS + 1]);
 	int me = (int)threadIdx.x;
@@ -249,7 +276,7 @@ __global__ void __launch_bounds__(THREADS, exact ? 2 : 3)
 		__syncthreads();
 		sort(key, slots);
 		points p = {};
-		p.slot = slot, p.before = before;
+		p.slot = slot, p.before = before, p.ends = exact ? NULL : ends;
 		p.m = first(slots, [&](int i) { return key[at(i)] == ~(uint64_t)0; });
 		__syncthreads();
 		for (int i = me; i < p.m; i += THREADS) {
@@ -297,7 +324,7 @@ __global__ void __launch_bounds__(THREADS, exact ? 2 : 3)
 		}
 		__syncthreads();
 		bounds_of(bound, level, k, p);
-		double sum = 0;
+		double sum = 0, *part = ends[0];
 		for (int i = me; i < p.m; i += THREADS) {
 			float2 v = slot[at(i)];
 			double d = (double)v.x - level[first(k - 1, [&](int j) { return bound[j + 1] > i; })];

@@ -129,6 +129,24 @@ static void turn(case_run *r, whit_kernels *k) {
 	case_near(r, back, x, NULL, ROWS * COLS, 1e-5);
 }
 
+/* Codebooks of rows are the CPU's. */
+static void codebooks(case_run *r, whit_kernels *k) {
+	enum { ROWS = 3, N = 70, K = 4 };
+	float *x = case_normal(r, ROWS * N), want[ROWS * K];
+	double loss[ROWS];
+	const float *at = case_in(r, x, ROWS * N * sizeof *x);
+	for (int exact = 0; exact < 2; exact++) {
+		float *y = case_out(r, ROWS * K);
+		double *l = (double *)(void *)case_out(r, 2 * ROWS);
+		whit_lloyd_cpu(want, loss, x, NULL, ROWS, N, K, exact);
+		copied(r);
+		if (whit_kernels_lloyd(k, y, l, at, NULL, ROWS, N, K, exact) || whit_kernels_sync(k))
+			case_fail(r, "%s", whit_kernels_error(k));
+		case_bits(r, y, (const uint32_t *)(const void *)want, ROWS * K);
+		case_bits(r, l, (const uint32_t *)(const void *)loss, 2 * ROWS);
+	}
+}
+
 static void row(case_run *r, int i) {
 	whit_err e = {0};
 	whit_kernels *k;
@@ -182,7 +200,7 @@ static void row(case_run *r, int i) {
 	case_near(r, product, y, mag, T * N,
 	          0x1p-11); /* tables' levels are halves; the products' own cases are closer */
 	if (i == 0) bad_input(r, k, &m, product, dx);
-	if (i == 1) turn(r, k), transformed(r, k);
+	if (i == 1) turn(r, k), transformed(r, k), codebooks(r, k);
 	size_t kept = whit_kernels_memory(k);
 	for (int again = 0; again < 3; again++)
 		if (whit_kernels_linear(k, product, dx, T, &m, NULL, 1)) case_fail(r, "%s", whit_kernels_error(k));
