@@ -61,7 +61,8 @@ static void find_range(plot *p) {
 	for (int i = 0; i < p->n; i++) {
 		double x = log10(p->p[i].intensity), y = log10(p->p[i].rate);
 		p->x0 = fmin(p->x0, x), p->x1 = fmax(p->x1, x);
-		p->y0 = fmin(p->y0, y), p->y1 = fmax(p->y1, y);
+		p->y0 = fmin(p->y0, y);
+		p->y1 = fmax(p->y1, fmax(y, x + log10(p->copy))); /* the roof is seen, however far */
 	}
 	if (p->blas > 0) p->y1 = fmax(p->y1, log10(p->blas));
 	p->x0 = floor(4 * p->x0) / 4 - .25, p->x1 = ceil(4 * p->x1) / 4 + .25;
