@@ -128,17 +128,13 @@ void whit_latent_update(whit_latent *all, int n, const whit_latent_step *s) {
 
 /* ---- from codes and back ---- */
 
-/* The original weight where it rounds to level k. Where a solver took another level, as far inside that one's interval
- * as the weight is outside, up to the level itself: what lay at its edge would fall back with the first step, and with
- * it what the solver compensated. */
+/* The original weight, or the nearest to it that is inside level k's interval by a tenth of the levels' distance. At
+ * the edge, where what a solver had moved would lie, the first step took half of its codes back. */
 static float into_interval(const whit_latent *p, float w, int k, float scale, float shift) {
-	const float margin = 1e-3f * p->u.spacing, level = p->u.level[k];
+	float low = k > 0 ? p->u.boundary[k - 1] : -INFINITY, high = k + 1 < p->u.count ? p->u.boundary[k] : INFINITY,
+	      margin = fminf(0.1f * p->u.spacing, (high - low) / 4);
 	if (scale == 0) return w;
-	float x = (w - shift) / scale, low = k > 0 ? p->u.boundary[k - 1] : -INFINITY,
-	      high = k + 1 < p->u.count ? p->u.boundary[k] : INFINITY;
-	if (x < low) x = fminf(2 * low - x, level);
-	if (x > high) x = fmaxf(2 * high - x, level);
-	return fminf(fmaxf(x, low + margin), high - margin) * scale + shift;
+	return fminf(fmaxf((w - shift) / scale, low + margin), high - margin) * scale + shift;
 }
 
 /* Where the model has the item's matrix. */
