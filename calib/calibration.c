@@ -107,7 +107,6 @@ typedef struct square {
 	const float *x;
 	float *to;
 	const float *scale;
-	double by;
 	int64_t rows, cols;
 } square;
 
@@ -123,12 +122,6 @@ static void row_add(void *ctx, int64_t i, int worker) {
 	const square *s = ctx;
 	(void)worker;
 	for (int64_t k = i * s->cols; k < (i + 1) * s->cols; k++) s->a[k] += s->x[k];
-}
-
-static void row_divide(void *ctx, int64_t i, int worker) {
-	const square *s = ctx;
-	(void)worker;
-	for (int64_t k = i * s->cols; k < (i + 1) * s->cols; k++) s->a[k] /= s->by;
 }
 
 static void row_unscale(void *ctx, int64_t i, int worker) {
@@ -246,9 +239,9 @@ static int make(whit_calibration *c, const whit_calibration_of *w, const input *
 	double *g = w->cross ? whit_alloc((size_t)(cols * cols) * sizeof *g) : NULL;
 	int rc = read_both(c, w, in, group, h, g, &tokens, e);
 	if (!rc) {
-		each_row(&(square){.a = h, .by = tokens, .rows = cols, .cols = cols}, row_divide);
+		whit_divide(h, cols, cols, tokens);
 		if (g) { /* in.cross is sum x X^T, x of the model that runs: G's transpose */
-			each_row(&(square){.a = g, .by = tokens, .rows = cols, .cols = cols}, row_divide);
+			whit_divide(g, cols, cols, tokens);
 			each_row(&(square){.a = g, .rows = cols, .cols = cols}, row_turn);
 		}
 		h = into_frame(h, w, cols, width);
@@ -341,7 +334,7 @@ int whit_calibration_hessian(const whit_calibration *c, const whit_calibration_o
 		*h = NULL;
 		return rc;
 	}
-	each_row(&(square){.a = *h, .by = tokens, .rows = in.cols, .cols = in.cols}, row_divide);
+	whit_divide(*h, in.cols, in.cols, tokens);
 	*h = into_frame(*h, w, in.cols, *n);
 	return 0;
 }

@@ -32,12 +32,6 @@ static void row_unsound(void *ctx, int64_t i, int worker) {
 		if (!isfinite(s->b[i * s->n + k])) s->to[i] = 1;
 }
 
-static void row_divide(void *ctx, int64_t i, int worker) {
-	const square *s = ctx;
-	(void)worker;
-	for (int64_t k = 0; k < s->n; k++) s->a[i * s->n + k] /= s->by;
-}
-
 static void row_reorder(void *ctx, int64_t i, int worker) {
 	const square *s = ctx;
 	(void)worker;
@@ -144,8 +138,8 @@ static int normalize(whit_feedback *f, double *h, double *g) {
 	for (int64_t i = 0; i < n; i++) mean += h[i * n + i] / (double)n;
 	if (!(mean > 0)) return -1;
 	f->scale = mean;
-	each_row(&(square){.a = h, .by = mean, .n = n}, row_divide);
-	if (g) each_row(&(square){.a = g, .by = mean, .n = n}, row_divide);
+	whit_divide(h, n, n, mean);
+	if (g) whit_divide(g, n, n, mean);
 	for (int64_t i = 0; i < n; i++)
 		if (!(h[i * n + i] > 0)) {
 			h[i * n + i] = 1;

@@ -19,10 +19,11 @@ typedef struct whit_quantize_opts { /* strings are borrowed */
 	int embeddings;
 	int gguf; /* OUT is one */
 	whit_calib_args calib;
-	int64_t lora_rank;  /* -1 = no adapter */
-	const char *lora;   /* NULL: named after OUT */
-	const whit_allocated *allocated; /* whit_quantize_allocate's, of these options; NULL: chosen whenever asked for */
-	int calib_if_asked;              /* calib is for methods that need it, where there are none it is left out */
+	int64_t lora_rank; /* -1 = no adapter */
+	const char *lora;  /* NULL: named after OUT */
+	const whit_allocated
+	        *allocated; /* whit_quantize_allocate's, of these options; NULL: chosen whenever asked for */
+	int calib_if_asked; /* calib is for methods that need it, where there are none it is left out */
 	/* the rest */
 	const char *json, *eval, *prompts;
 	int64_t ctx, samples;
@@ -55,7 +56,8 @@ typedef struct whit_quantize_opts { /* strings are borrowed */
 
 /* Refuses options that contradict each other, before any file is read. */
 int whit_quantize_check(const whit_quantize_opts *o, whit_err *e);
-/* What --bpw, --bytes and the files they choose by come to; measuring records takes its time. After an error *a is empty. */
+/* What --bpw, --bytes and the files they choose by come to; measuring records takes its time. After an error *a is
+ * empty. */
 int whit_quantize_allocate(whit_allocated *a, const whit_quantize_opts *o, whit_err *e);
 /* The recipe that they mean. Not known before: what the model makes of it (calib/quantize.h, whit_plan_make). */
 int whit_quantize_recipe(whit_recipe *r, const whit_quantize_opts *o, whit_err *e);

@@ -127,3 +127,18 @@ void whit_items(int64_t n, int64_t work_per_item, whit_item_fn fn, void *ctx) {
 	}
 	for (int64_t i = 0; i < n; i++) fn(ctx, i, 0);
 }
+
+typedef struct division {
+	double *a, by;
+	int64_t cols;
+} division;
+
+static void divide_row(void *ctx, int64_t i, int worker) {
+	const division *d = ctx;
+	(void)worker;
+	for (int64_t k = i * d->cols; k < (i + 1) * d->cols; k++) d->a[k] /= d->by;
+}
+
+void whit_divide(double *a, int64_t rows, int64_t cols, double by) {
+	whit_items(rows, cols, divide_row, &(division){a, by, cols});
+}

@@ -39,4 +39,6 @@ const whit_vec *whit_vec_get(void);
 /* fn(ctx, i, worker) for i in [0, n): through whit_parallel, or serially when the whole is less than
  * about 20 microseconds of work (about 100000 flops), which handing out would cost. */
 void whit_items(int64_t n, int64_t work_per_item, whit_item_fn fn, void *ctx);
+/* a (rows, cols) /= by, each value by itself. */
+void whit_divide(double *a, int64_t rows, int64_t cols, double by);
 #endif
